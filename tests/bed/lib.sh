@@ -1,0 +1,48 @@
+# Shared by the scripts of the test bed: where things are, and how to say that something is missing.
+# shellcheck shell=bash
+
+bed=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck disable=SC2034
+checkout=$(cd "$bed/../.." && pwd)
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+[ -t 2 ] || say() { printf '==> %s\n' "$*" >&2; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
+
+[ "$(id -u)" = 0 ] || die "needs root (chroot, mounts): run it with sudo"
+
+# Everything in the cache belongs to root, so it lies in root's home, however sudo treats HOME.
+root_home=$(getent passwd 0 | cut -d: -f6)
+# shellcheck disable=SC2034
+cache=${XDG_CACHE_HOME:-$root_home/.cache}/fuse-dmabuf
+mkdir -p "$cache"
+
+# need_space GIB WHAT: stop before a build that cannot end well.
+need_space() {
+  local free
+  free=$(($(df --output=avail -k "$cache" | tail -n 1) / 1048576))
+  [ "$free" -ge "$1" ] || die "$2 needs $1 GiB free in $cache, but there are $free: free some, or point XDG_CACHE_HOME elsewhere"
+}
+
+# need_command COMMAND PACKAGE: the host's part is small; what is missing is installed, and said.
+need_command() {
+  command -v "$1" >/dev/null && return
+  say "installing $2 on this machine"
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$2"; } \
+    >"$cache/apt-install.log" 2>&1 || die "cannot install $2 (see $cache/apt-install.log): is the package mirror reachable?"
+}
+
+# The Debian mirror of this machine, whatever format its apt sources are written in.
+debian_mirror() {
+  local release
+  release=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+  apt-get --print-uris update | sed -nE "s,^'(.*)/dists/($release|stable|testing|unstable|sid)/InRelease'.*,\1,p" | head -n 1
+}
+
+# The machine's proxy and trust settings for apt, as configuration lines.
+apt_settings() {
+  apt-config dump Acquire --format '%F "%v";%n' | grep -E '::(Proxy|Proxy-Auto-Detect|CaInfo|Check-Valid-Until|Check-Date)[ :]' || true
+}
+
+# shellcheck disable=SC2034
+debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
