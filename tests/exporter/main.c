@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* /dev/dmabuf-test and the commands of dmabuf-test.h. */
+#include <linux/dma-resv.h>
+#include <linux/err.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "buffer.h"
+
+/* Each command runs alone, so the waits of one cannot see the next move. */
+struct command {
+	struct dmabuf_test *buffer;
+	struct dma_buf *dmabuf;
+};
+
+static int command_begin(struct command *cmd, struct dmabuf_test *buffer)
+{
+	mutex_lock(&buffer->lock);
+	if (buffer->dmabuf && get_file_active(&buffer->dmabuf->file)) {
+		cmd->buffer = buffer;
+		cmd->dmabuf = buffer->dmabuf;
+		return 0;
+	}
+	mutex_unlock(&buffer->lock);
+	return -ENXIO;
+}
+
+static void command_end(struct command *cmd)
+{
+	dma_buf_put(cmd->dmabuf);
+	mutex_unlock(&cmd->buffer->lock);
+}
+
+static void buffer_free(struct kref *kref)
+{
+	struct dmabuf_test *buffer =
+		container_of(kref, struct dmabuf_test, kref);
+
+	mutex_destroy(&buffer->lock);
+	kfree(buffer);
+}
+
+void buffer_put(struct dmabuf_test *buffer)
+{
+	kref_put(&buffer->kref, buffer_free);
+}
+
+static int check_create(const struct dmabuf_test_create *arg)
+{
+	size_t chunk = PAGE_SIZE << arg->chunk_order;
+
+	if (arg->chunk_order > MAX_PAGE_ORDER || arg->padding ||
+	    arg->flags & ~DMABUF_TEST_VMAP)
+		return -EINVAL;
+	if (!arg->size || !PAGE_ALIGNED(arg->size) || arg->backed > arg->size)
+		return -EINVAL;
+	/* What repeats must consist of whole pieces. */
+	if (arg->backed && !IS_ALIGNED(arg->backed, chunk))
+		return -EINVAL;
+	return 0;
+}
+
+/* Called with the lock held; the dma-buf's reference ends in its descriptor. */
+static struct dma_buf *create_locked(struct dmabuf_test *buffer,
+				     const struct dmabuf_test_create *arg)
+{
+	struct dma_buf *dmabuf;
+
+	if (buffer->dmabuf || buffer->stats.released)
+		return ERR_PTR(-EBUSY);
+	buffer->backing = backing_alloc(arg->backed ?: arg->size,
+					arg->chunk_order);
+	if (!buffer->backing)
+		return ERR_PTR(-ENOMEM);
+
+	dmabuf = buffer_export(buffer, arg->size, arg->flags & DMABUF_TEST_VMAP);
+	if (IS_ERR(dmabuf)) {
+		backing_free(buffer->backing);
+		return dmabuf;
+	}
+	kref_get(&buffer->kref);
+	buffer->dmabuf = dmabuf;
+	return dmabuf;
+}
+
+static int buffer_create(struct dmabuf_test *buffer,
+			 struct dmabuf_test_create __user *uarg)
+{
+	struct dmabuf_test_create arg;
+	struct dma_buf *dmabuf;
+	int ret;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	ret = check_create(&arg);
+	if (ret)
+		return ret;
+
+	mutex_lock(&buffer->lock);
+	dmabuf = create_locked(buffer, &arg);
+	mutex_unlock(&buffer->lock);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+
+	arg.fd = dma_buf_fd(dmabuf, O_CLOEXEC);
+	if (arg.fd < 0) {
+		dma_buf_put(dmabuf);
+		return arg.fd;
+	}
+	return copy_to_user(uarg, &arg, sizeof(arg)) ? -EFAULT : 0;
+}
+
+static int command_move(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct dmabuf_test_move arg;
+	struct command cmd;
+	int ret;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	ret = buffer_move(cmd.dmabuf, &arg);
+	command_end(&cmd);
+	return ret;
+}
+
+static int command_revoke(struct dmabuf_test *buffer)
+{
+	struct command cmd;
+	int ret;
+
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	ret = buffer_revoke(cmd.dmabuf);
+	command_end(&cmd);
+	return ret;
+}
+
+static int command_fail_map(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct dmabuf_test_fail_map arg;
+	struct command cmd;
+	int ret;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	if (!arg.error || arg.error > MAX_ERRNO)
+		return -EINVAL;
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	dma_resv_lock(cmd.dmabuf->resv, NULL);
+	buffer->fail = arg;
+	dma_resv_unlock(cmd.dmabuf->resv);
+	command_end(&cmd);
+	return 0;
+}
+
+static int command_delay_map(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct command cmd;
+	u32 ms;
+	int ret;
+
+	if (get_user(ms, (u32 __user *)uarg))
+		return -EFAULT;
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	dma_resv_lock(cmd.dmabuf->resv, NULL);
+	buffer->delay_ms = ms;
+	dma_resv_unlock(cmd.dmabuf->resv);
+	command_end(&cmd);
+	return 0;
+}
+
+/* A pipelined move must be over before its old memory counts as poisoned. */
+static void read_live_stats(struct command *cmd, struct dmabuf_test_stats *stats)
+{
+	dma_resv_lock(cmd->dmabuf->resv, NULL);
+	dma_resv_wait_timeout(cmd->dmabuf->resv, DMA_RESV_USAGE_KERNEL, false,
+			      MAX_SCHEDULE_TIMEOUT);
+	*stats = cmd->buffer->stats;
+	stats->dirty = buffer_dirty(cmd->buffer);
+	dma_resv_unlock(cmd->dmabuf->resv);
+}
+
+static int command_stats(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct dmabuf_test_stats stats;
+	struct command cmd;
+
+	if (!command_begin(&cmd, buffer)) {
+		read_live_stats(&cmd, &stats);
+		command_end(&cmd);
+	} else {
+		mutex_lock(&buffer->lock);
+		stats = buffer->stats;
+		mutex_unlock(&buffer->lock);
+	}
+	return copy_to_user(uarg, &stats, sizeof(stats)) ? -EFAULT : 0;
+}
+
+static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct dmabuf_test *buffer = file->private_data;
+	void __user *uarg = (void __user *)arg;
+
+	switch (cmd) {
+	case DMABUF_TEST_CREATE:
+		return buffer_create(buffer, uarg);
+	case DMABUF_TEST_MOVE:
+		return command_move(buffer, uarg);
+	case DMABUF_TEST_REVOKE:
+		return command_revoke(buffer);
+	case DMABUF_TEST_FAIL_MAP:
+		return command_fail_map(buffer, uarg);
+	case DMABUF_TEST_DELAY_MAP:
+		return command_delay_map(buffer, uarg);
+	case DMABUF_TEST_STATS:
+		return command_stats(buffer, uarg);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static int control_open(struct inode *inode, struct file *file)
+{
+	struct dmabuf_test *buffer;
+
+	buffer = kzalloc_obj(*buffer);
+	if (!buffer)
+		return -ENOMEM;
+	kref_init(&buffer->kref);
+	mutex_init(&buffer->lock);
+	init_waitqueue_head(&buffer->unmapped);
+	INIT_LIST_HEAD(&buffer->retired);
+	buffer->fence_context = dma_fence_context_alloc(1);
+	file->private_data = buffer;
+	return 0;
+}
+
+static int control_release(struct inode *inode, struct file *file)
+{
+	buffer_put(file->private_data);
+	return 0;
+}
+
+static const struct file_operations control_fops = {
+	.owner = THIS_MODULE,
+	.open = control_open,
+	.release = control_release,
+	.unlocked_ioctl = control_ioctl,
+};
+
+static struct miscdevice control_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "dmabuf-test",
+	.fops = &control_fops,
+};
+
+static int __init dmabuf_test_init(void)
+{
+	int ret;
+
+	ret = move_init();
+	if (ret)
+		return ret;
+	ret = misc_register(&control_device);
+	if (ret)
+		move_exit();
+	return ret;
+}
+
+static void __exit dmabuf_test_exit(void)
+{
+	misc_deregister(&control_device);
+	move_exit();
+}
+
+module_init(dmabuf_test_init);
+module_exit(dmabuf_test_exit);
+
+MODULE_DESCRIPTION("dma-buf exporter that misbehaves on command, for tests");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS("DMA_BUF");
