@@ -32,6 +32,12 @@ need_command() {
     >"$cache/apt-install.log" 2>&1 || die "cannot install $2 (see $cache/apt-install.log): is the package mirror reachable?"
 }
 
+# lock FILE: one run at a time, until this script and what it started have ended.
+lock() {
+  exec 9>"$1"
+  flock --nonblock 9 || { say "waiting for another run that holds $1"; flock 9; }
+}
+
 # The Debian mirror of this machine, whatever format its apt sources are written in.
 debian_mirror() {
   local release

@@ -1,0 +1,135 @@
+"""The guest's plumbing, shared by the tests' fixtures, the demo and the shell of tests/bed/vm."""
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+PCI = Path('/sys/bus/pci')
+TRACING = Path('/sys/kernel/tracing')
+VRAM_ID = ('0x1af4', '0x1110')   # QEMU's ivshmem: a memory file behind BAR 2
+MODULES = Path('/usr/lib/bed')   # where tests/bed/vm puts the test modules
+
+
+def run(*command, **options):
+    """Runs a command; its output is in the exception when it fails."""
+    result = subprocess.run([str(word) for word in command], text=True, capture_output=True, **options)
+    if result.returncode:
+        raise RuntimeError(f'{" ".join(map(str, command))}: exit code {result.returncode}\n{result.stdout}{result.stderr}')
+    return result.stdout
+
+
+class Nvme:
+    """The NVMe controller of the machine and its one namespace."""
+
+    def __init__(self):
+        self.namespace = next(Path('/sys/class/block').glob('nvme*n1'))
+        self.device = f'/dev/{self.namespace.name}'
+        self.controller = (self.namespace / 'device').resolve()
+        self.pci = (self.controller / 'device').resolve().name
+
+    @property
+    def size(self):
+        return int((self.namespace / 'size').read_text()) * 512
+
+    @property
+    def max_transfer(self):
+        """The largest command the device takes (MDTS), in bytes."""
+        return int((self.namespace / 'queue/max_hw_sectors_kb').read_text()) * 1024
+
+
+def find_vram():
+    """PCI address of the device whose BAR 2 plays VRAM."""
+    for device in PCI.glob('devices/*'):
+        if ((device / 'vendor').read_text().strip(), (device / 'device').read_text().strip()) == VRAM_ID:
+            return device.name
+    raise RuntimeError('the machine has no ivshmem device')
+
+
+def bind_vfio(address):
+    """Binds a PCI device to vfio-pci."""
+    (PCI / 'devices' / address / 'driver_override').write_text('vfio-pci')
+    driver = PCI / 'devices' / address / 'driver'
+    if driver.exists() and driver.resolve().name != 'vfio-pci':
+        (driver / 'unbind').write_text(address)
+    if not driver.exists():
+        (PCI / 'drivers_probe').write_text(address)
+    if not driver.exists():
+        raise RuntimeError(f'vfio-pci does not take {address}')
+    return address
+
+
+def load_modules():
+    """Loads the test modules; a machine without them is one whose kernel was built without tests/exporter."""
+    for module in sorted(MODULES.glob('*.ko')):
+        run('insmod', module)
+
+
+def make_ext4(device, target):
+    """A new ext4 file system on the device, mounted at target."""
+    run('mkfs.ext4', '-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0', device)
+    Path(target).mkdir(parents=True, exist_ok=True)
+    run('mount', '-t', 'ext4', device, target)
+    return Path(target)
+
+
+def mount_server(source, target, options=''):
+    """Mounts source at target with the server, as an administrator would."""
+    Path(target).mkdir(parents=True, exist_ok=True)
+    run('mount', '-t', 'fuse-dmabuf', *(['-o', options] if options else []), source, target)
+    return Path(target)
+
+
+class Histogram:
+    """Exact counts of one tracepoint: .hits, .by_key {key: hits}, .sums {field: total}. Filled when the counting ends."""
+
+    def __init__(self, sums):
+        self.hits, self.by_key, self.sums = 0, {}, dict.fromkeys(sums, 0)
+
+    def parse(self, text):
+        for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', text, re.MULTILINE):
+            values = {name: int(value) for name, value in re.findall(r'(\w+): +(\d+)', values)}
+            self.hits += values['hitcount']
+            self.by_key[int(key) if key.isdigit() else key] = values['hitcount']
+            for field in self.sums:
+                self.sums[field] += values[field]
+
+
+@contextmanager
+def trace(event, key='common_pid', where='', sums=()):
+    """Counts the hits of a tracepoint ('system:name') in the kernel, without a buffer that could overflow.
+
+    key: a field to count by; where: a filter such as 'qid > 0 && opcode == 2'; sums: fields to add up.
+    """
+    instance = TRACING / 'instances' / f'bed-{os.getpid()}-{len(list((TRACING / "instances").iterdir()))}'
+    histogram = Histogram(sums)
+    instance.mkdir()
+    try:
+        directory = instance / 'events' / event.replace(':', '/')
+        values = f':vals={",".join(sums)}' if sums else ''
+        trigger = f'hist:keys={key}{values}:size=4096' + (f' if {where}' if where else '')
+        (directory / 'trigger').write_text(trigger)
+        try:
+            yield histogram
+        finally:
+            histogram.parse((directory / 'hist').read_text())
+            (directory / 'trigger').write_text('!' + trigger)
+    finally:
+        instance.rmdir()
+
+
+def shell():
+    """What `tests/bed/vm --shell` starts: the mount is ready, the BAR is bound, the modules are in."""
+    nvme, vram = Nvme(), bind_vfio(find_vram())
+    load_modules()
+    source = make_ext4(nvme.device, '/mnt/nvme')
+    mount_server(source, '/mnt/fuse')
+    print(f'/mnt/nvme is ext4 on {nvme.device} ({nvme.pci}); /mnt/fuse is the server\'s mount of it; the BAR is vfio:{vram}. exit ends the machine.')
+    rows, columns = os.environ.get('LINES', '24'), os.environ.get('COLUMNS', '80')
+    subprocess.run(['stty', 'rows', rows, 'cols', columns], check=False)
+    os.execvp('bash', ['bash', '-i'])
+
+
+if __name__ == '__main__' and sys.argv[1:] == ['shell']:
+    shell()

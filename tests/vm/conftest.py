@@ -1,0 +1,135 @@
+"""Fixtures for the tests that run in the virtual machine (tests/bed/vm). Names are those of the project; the plumbing is in tests/bed/guest.py."""
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'bed'))
+import guest  # noqa: E402
+
+REPORT = re.compile('|'.join(Path(guest.__file__).with_name('kernel-reports').read_text().split('\n')[:-1]))
+KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
+
+
+@pytest.fixture(scope='session')
+def nvme():
+    """The NVMe device: .device, .namespace and .controller (sysfs), .pci, .size, .max_transfer."""
+    return guest.Nvme()
+
+
+@pytest.fixture(scope='session')
+def _ext4_root(nvme):
+    root = guest.make_ext4(nvme.device, '/mnt/nvme')
+    yield root
+    guest.run('umount', root)
+
+
+@pytest.fixture
+def ext4(_ext4_root, request):
+    """An empty directory on an ext4 file system on the NVMe device."""
+    directory = _ext4_root / re.sub(r'\W+', '-', request.node.name)
+    directory.mkdir()
+    yield directory
+    guest.run('rm', '-rf', directory)
+
+
+@pytest.fixture
+def mount(ext4, tmp_path):
+    """That directory mounted with the server: .path, and .source behind it."""
+    target = guest.mount_server(ext4, tmp_path / 'mount')
+    yield SimpleNamespace(path=target, source=ext4)
+    if os.path.ismount(target):
+        guest.run('umount', target)
+
+
+@pytest.fixture(scope='session')
+def vram():
+    """PCI address of the device whose BAR plays VRAM, bound to vfio-pci."""
+    return guest.bind_vfio(guest.find_vram())
+
+
+@pytest.fixture
+def trace():
+    """Counts tracepoint hits: with trace('nvme:nvme_setup_cmd', key='opcode', where='qid > 0') as seen: ...; seen.hits, seen.by_key, seen.sums."""
+    return guest.trace
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _modules():
+    guest.load_modules()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _no_leaked_kernel_memory(_modules):
+    """After the last test: objects that nothing points to any more. What the boot itself lost is not ours."""
+    if not KMEMLEAK.exists():
+        yield
+        return
+    KMEMLEAK.write_text('scan')
+    KMEMLEAK.write_text('clear')
+    yield
+    time.sleep(5)   # an object must be unreferenced for this long before kmemleak reports it
+    KMEMLEAK.write_text('scan')
+    leaks = KMEMLEAK.read_text()
+    if leaks:
+        pytest.fail(f'kmemleak:\n{leaks}', pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_kernel_report():
+    """Fails a test during which the kernel complained."""
+    log = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(log, 0, os.SEEK_END)
+    yield
+    lines = []
+    try:
+        while True:
+            try:
+                lines.append(os.read(log, 8192).decode(errors='replace').split(';', 1)[-1].split('\n', 1)[0])
+            except BrokenPipeError:   # records were overwritten before we came: go on with the oldest
+                continue
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(log)
+    if any(REPORT.search(line) for line in lines):
+        pytest.fail('the kernel log has a report:\n' + '\n'.join(lines), pytrace=False)
+
+
+def _mounts():
+    return {tuple(line.split()[:3]) for line in Path('/proc/self/mounts').read_text().splitlines()}
+
+
+def _processes():
+    """Programs that run; kernel threads have no command line."""
+    found = {}
+    for entry in Path('/proc').glob('[0-9]*'):
+        try:
+            command = (entry / 'cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
+        except OSError:
+            continue
+        if command:
+            found[int(entry.name)] = command
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(_no_kernel_report, request):
+    """Fails a test that leaves a mount or a process."""
+    # The session's own mounts and helpers come first, so that they do not count as left behind.
+    for name in ('_ext4_root', 'vram'):
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
+    mounts, processes = _mounts(), _processes()
+    yield
+    deadline = time.monotonic() + 10   # a server ends a moment after its umount
+    while time.monotonic() < deadline:
+        left = [*(_mounts() - mounts), *(f'{pid} {command}' for pid, command in _processes().items() if pid not in processes)]
+        if not left:
+            return
+        time.sleep(0.1)
+    pytest.fail(f'left behind: {left}', pytrace=False)
