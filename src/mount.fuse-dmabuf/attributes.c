@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "operations.h"
+
+static void reply_attr(fuse_req_t req, const struct inode *inode)
+{
+	struct stat attr;
+
+	if (fstat(inode->fd, &attr))
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_attr(req, &attr, CACHE_SECONDS);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
+{
+	(void)info;
+	reply_attr(req, inode_from_nodeid(nodeid));
+}
+
+static int set_mode(const struct inode *inode, mode_t mode)
+{
+	char path[INODE_PATH_MAX];
+
+	return chmod(inode_path(inode, path), mode);
+}
+
+static int set_owner(const struct inode *inode, const struct stat *attr, int which)
+{
+	uid_t uid = which & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
+	gid_t gid = which & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
+
+	return fchownat(inode->fd, "", uid, gid, AT_EMPTY_PATH);
+}
+
+static int set_size(const struct inode *inode, off_t size, const struct fuse_file_info *info)
+{
+	int fd, result, saved;
+
+	if (info)
+		return ftruncate(file_from_info(info)->fd, size);
+	fd = reopen(inode->fd, O_WRONLY);
+	if (fd < 0)
+		return -1;
+	result = ftruncate(fd, size);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return result;
+}
+
+static struct timespec time_to_set(int which, int set, int set_now, struct timespec value)
+{
+	if (which & set_now)
+		return (struct timespec){ .tv_nsec = UTIME_NOW };
+	if (which & set)
+		return value;
+	return (struct timespec){ .tv_nsec = UTIME_OMIT };
+}
+
+static int set_times(const struct inode *inode, const struct stat *attr, int which)
+{
+	struct timespec times[] = {
+		time_to_set(which, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, attr->st_atim),
+		time_to_set(which, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, attr->st_mtim),
+	};
+
+	return utimensat(inode->fd, "", times, AT_EMPTY_PATH);
+}
+
+/* The owner before the mode: chown() takes set-user-ID bits away. The times last: truncating sets them. */
+static int set_attributes(const struct inode *inode, const struct stat *attr, int which,
+			  const struct fuse_file_info *info)
+{
+	if (which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) && set_owner(inode, attr, which))
+		return -1;
+	if (which & FUSE_SET_ATTR_MODE && set_mode(inode, attr->st_mode))
+		return -1;
+	if (which & FUSE_SET_ATTR_SIZE && set_size(inode, attr->st_size, info))
+		return -1;
+	if (which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME) && set_times(inode, attr, which))
+		return -1;
+	return 0;
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
+		struct fuse_file_info *info)
+{
+	const struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (set_attributes(inode, attr, which, info))
+		fuse_reply_err(req, errno);
+	else
+		reply_attr(req, inode);
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t nodeid)
+{
+	char target[PATH_MAX];
+	ssize_t length = readlinkat(inode_from_nodeid(nodeid)->fd, "", target, sizeof(target));
+
+	if (length < 0) {
+		fuse_reply_err(req, errno);
+	} else if (length == sizeof(target)) {
+		fuse_reply_err(req, ENAMETOOLONG);
+	} else {
+		target[length] = '\0';
+		fuse_reply_readlink(req, target);
+	}
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t nodeid)
+{
+	struct statvfs status;
+
+	if (fstatvfs(inode_from_nodeid(nodeid)->fd, &status))
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_statfs(req, &status);
+}

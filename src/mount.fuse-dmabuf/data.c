@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What is done with open files. Reads and writes come here only where passthrough is not possible. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "operations.h"
+
+/*
+ * A copy cannot be interrupted, so it is done in steps that take a second at most: a killed program ends in
+ * time, and cp(1) goes on where a step ended.
+ */
+#define COPY_STEP_MAX (128u << 20)
+
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x20
+#endif
+
+void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
+{
+	struct fuse_bufvec source = FUSE_BUFVEC_INIT(size);
+
+	(void)nodeid;
+	source.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	source.buf[0].fd = file_from_info(info)->fd;
+	source.buf[0].pos = offset;
+	fuse_reply_data(req, &source, 0);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
+	      struct fuse_file_info *info)
+{
+	const struct file *file = file_from_info(info);
+	struct iovec piece = { .iov_base = (void *)data, .iov_len = size };
+	/* Pages that were mapped go to their own place, by whichever file the kernel has at hand. */
+	int flags = info->writepage && file->flags & O_APPEND ? RWF_NOAPPEND : 0;
+	ssize_t written = pwritev2(file->fd, &piece, 1, offset, flags);
+
+	(void)nodeid;
+	if (written < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_write(req, (size_t)written);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *info)
+{
+	int fd = file_from_info(info)->fd;
+
+	(void)nodeid;
+	reply_result(req, datasync ? fdatasync(fd) : fsync(fd));
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
+		  struct fuse_file_info *info)
+{
+	(void)nodeid;
+	reply_result(req, fallocate(file_from_info(info)->fd, mode, offset, length));
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info)
+{
+	off_t found = lseek(file_from_info(info)->fd, offset, whence);
+
+	(void)nodeid;
+	if (found < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, found);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
+			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
+			struct fuse_file_info *info_out, size_t length, int flags)
+{
+	size_t step = length < COPY_STEP_MAX ? length : COPY_STEP_MAX;
+	ssize_t copied = copy_file_range(file_from_info(info_in)->fd, &offset_in,
+					 file_from_info(info_out)->fd, &offset_out, step,
+					 (unsigned int)flags);
+
+	(void)nodeid_in;
+	(void)nodeid_out;
+	if (copied < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_write(req, (size_t)copied);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* mount.fuse-dmabuf: a FUSE server that passes a directory through, and the broker of its tokens. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "daemon.h"
+#include "inode.h"
+#include "log.h"
+#include "options.h"
+#include "privileges.h"
+#include "session.h"
+#include "source.h"
+
+/* The mountpoint by its real path: the daemon leaves this working directory. */
+static bool check_mountpoint(const char *given, char path[PATH_MAX])
+{
+	struct stat status;
+
+	if (stat(given, &status)) {
+		log_error("mountpoint %s: %s", given,
+			  errno == ENOTCONN ? "its FUSE server has ended: umount it first" : strerror(errno));
+		return false;
+	}
+	if (!S_ISDIR(status.st_mode)) {
+		log_error("mountpoint %s: not a directory", given);
+		return false;
+	}
+	if (!realpath(given, path)) {
+		log_error("mountpoint %s: %s", given, strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+static int mount_source(const struct options *options)
+{
+	char mountpoint[PATH_MAX];
+	int source_fd, code;
+
+	if (!check_mountpoint(options->mountpoint, mountpoint))
+		return EXIT_MOUNT;
+	source_fd = source_open(options->source);
+	if (source_fd < 0)
+		return EXIT_MOUNT;
+	if (!options->foreground && !daemon_begin())
+		return EXIT_SYSTEM;
+	privileges_raise_file_limit();
+	if (!inodes_begin(source_fd))
+		return EXIT_SYSTEM;
+	broker_begin(&(struct broker_policy){
+		.deny = options->tokens_denied, .max_bytes = options->max_bytes });
+	code = session_run(options, mountpoint, source_fd);
+	broker_end();
+	inodes_end();
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	int code = EXIT_SUCCESS;
+
+	/* What the starting program left open must not stay open as long as the daemon lives. */
+	close_range(STDERR_FILENO + 1, ~0u, 0);
+	log_take_over_libfuse();
+	switch (options_parse(&options, argc, argv)) {
+	case OPTIONS_DONE:
+		break;
+	case OPTIONS_WRONG:
+		code = EXIT_USAGE;
+		break;
+	case OPTIONS_MOUNT:
+		log_set_level(options.log_level);
+		if (geteuid()) {
+			log_error("only root can mount");
+			code = EXIT_USAGE;
+		} else {
+			code = mount_source(&options);
+		}
+		break;
+	}
+	options_free(&options);
+	return code;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Names: looking them up, making, moving and removing them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "caller.h"
+#include "operations.h"
+
+void reply_result(fuse_req_t req, int result)
+{
+	fuse_reply_err(req, result < 0 ? errno : 0);
+}
+
+bool make_entry(int fd, struct fuse_entry_param *entry)
+{
+	struct inode *inode;
+
+	*entry = (struct fuse_entry_param){ .attr_timeout = CACHE_SECONDS, .entry_timeout = CACHE_SECONDS };
+	inode = inode_lookup(fd, &entry->attr);
+	if (!inode)
+		return false;
+	entry->ino = inode_nodeid(inode);
+	return true;
+}
+
+void reply_entry(fuse_req_t req, int fd)
+{
+	struct fuse_entry_param entry;
+
+	if (fd < 0 || !make_entry(fd, &entry))
+		fuse_reply_err(req, errno);
+	else if (fuse_reply_entry(req, &entry) == -ENOENT)
+		/* Interrupted: the kernel has not seen the node. */
+		inode_forget(inode_from_nodeid(entry.ino), 1);
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	reply_entry(req, inode_open_child(inode_from_nodeid(parent), name));
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups)
+{
+	inode_forget(inode_from_nodeid(nodeid), lookups);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		inode_forget(inode_from_nodeid(forgets[i].ino), forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* Answers with what was made under the name, or with errno. */
+static void reply_made(fuse_req_t req, int result, const struct inode *parent, const char *name)
+{
+	reply_entry(req, result ? -1 : inode_open_child(parent, name));
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	const struct inode *directory = inode_from_nodeid(parent);
+	int result = -1;
+
+	if (caller_begin(req)) {
+		result = mknodat(directory->fd, name, mode, rdev);
+		caller_end();
+	}
+	reply_made(req, result, directory, name);
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	const struct inode *directory = inode_from_nodeid(parent);
+	int result = -1;
+
+	if (caller_begin(req)) {
+		result = mkdirat(directory->fd, name, mode);
+		caller_end();
+	}
+	reply_made(req, result, directory, name);
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	const struct inode *directory = inode_from_nodeid(parent);
+	int result = -1;
+
+	if (caller_begin(req)) {
+		result = symlinkat(target, directory->fd, name);
+		caller_end();
+	}
+	reply_made(req, result, directory, name);
+}
+
+void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
+	const struct inode *inode = inode_from_nodeid(nodeid);
+	const struct inode *directory = inode_from_nodeid(parent);
+
+	reply_made(req, linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH), directory, name);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	reply_result(req, unlinkat(inode_from_nodeid(parent)->fd, name, 0));
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	reply_result(req, unlinkat(inode_from_nodeid(parent)->fd, name, AT_REMOVEDIR));
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+	       const char *new_name, unsigned int flags)
+{
+	reply_result(req, renameat2(inode_from_nodeid(parent)->fd, name,
+				    inode_from_nodeid(new_parent)->fd, new_name, flags));
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fuse_opt.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "options.h"
+
+static const char usage[] =
+	"Usage: mount -t fuse-dmabuf SRC MNT [-o OPTION,...]\n"
+	"       mount.fuse-dmabuf SRC MNT [-fnsv] [-o OPTION,...]\n"
+	"\n"
+	"Mounts the directory SRC on MNT. File data passes by the server; programs may\n"
+	"register dma-bufs for files on MNT, and the server grants and counts them.\n"
+	"\n"
+	"  -f             stay in the foreground, messages to stderr\n"
+	"  -s             ignore options that are not known\n"
+	"  -n, -v         accepted, because mount(8) passes them, and ignored\n"
+	"  -h, --help     this text\n"
+	"  -V, --version  the version\n"
+	"\n"
+	"Options:\n"
+	"  tokens=allow|deny   whether tokens are granted at all (default: allow)\n"
+	"  max_bytes=SIZE      limit of all tokens together, with suffix K, M, G or T\n"
+	"  log=LEVEL           error, warning, info (default) or debug\n"
+	"  ro, rw, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites\n"
+	"\n"
+	"See mount.fuse-dmabuf(8).\n";
+
+/* Handed on to the kernel by libfuse. */
+static const char *const kernel_options[] = {
+	"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "async", "sync", "dirsync",
+	"noatime", "nodiratime", "norelatime", "nostrictatime", "symfollow", "nosymfollow",
+};
+
+/* Words for mount(8), systemd and fstab that mean nothing here, or what is done anyway. */
+static const char *const ignored_options[] = {
+	"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
+	"relatime", "atime", "diratime", "allow_other", "default_permissions",
+};
+
+#define HAS(list, word) is_in(list, sizeof(list) / sizeof(list[0]), word)
+
+static bool is_in(const char *const *list, size_t count, const char *word)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!strcmp(list[i], word))
+			return true;
+	}
+	return false;
+}
+
+/* The text after "NAME=" if the option has that name. */
+static const char *value_of(const char *option, const char *name)
+{
+	size_t length = strlen(name);
+
+	if (strncmp(option, name, length) || option[length] != '=')
+		return NULL;
+	return option + length + 1;
+}
+
+bool parse_size(const char *text, uint64_t *size)
+{
+	static const char suffixes[] = "KMGT";
+	unsigned long long number;
+	const char *suffix;
+	unsigned int shift = 0;
+	char *end;
+
+	/* strtoull() would take signs and blanks. */
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	if (*end) {
+		suffix = strchr(suffixes, *end);
+		if (!suffix || end[1])
+			return false;
+		shift = 10 * (unsigned int)(suffix - suffixes + 1);
+	}
+	if (number > UINT64_MAX >> shift)
+		return false;
+	*size = (uint64_t)number << shift;
+	return true;
+}
+
+static bool parse_tokens(struct options *options, const char *value)
+{
+	if (strcmp(value, "allow") && strcmp(value, "deny")) {
+		log_error("tokens=%s: must be tokens=allow or tokens=deny", value);
+		return false;
+	}
+	options->tokens_denied = !strcmp(value, "deny");
+	return true;
+}
+
+static bool parse_max_bytes(struct options *options, const char *value)
+{
+	if (parse_size(value, &options->max_bytes))
+		return true;
+	log_error("max_bytes=%s: must be a number of bytes, with K, M, G or T after it if you like", value);
+	return false;
+}
+
+static bool parse_log(struct options *options, const char *value)
+{
+	options->log_level = log_level_from_name(value);
+	if (options->log_level >= 0)
+		return true;
+	log_error("log=%s: must be log=error, log=warning, log=info or log=debug", value);
+	return false;
+}
+
+static bool parse_other(struct options *options, const char *option)
+{
+	if (HAS(kernel_options, option)) {
+		if (!fuse_opt_add_opt(&options->mount_options, option))
+			return true;
+		log_error("out of memory");
+		return false;
+	}
+	if (!strcmp(option, "remount")) {
+		log_error("remount is not possible: umount %s and mount it again with the new options",
+			  options->mountpoint);
+		return false;
+	}
+	if (HAS(ignored_options, option) || !strncmp(option, "x-", 2) || value_of(option, "comment") ||
+	    options->sloppy)
+		return true;
+	log_error("unknown option \"%s\" (mount.fuse-dmabuf --help lists them)", option);
+	return false;
+}
+
+static bool parse_one(struct options *options, const char *option)
+{
+	const char *value;
+
+	if ((value = value_of(option, "tokens")))
+		return parse_tokens(options, value);
+	if ((value = value_of(option, "max_bytes")))
+		return parse_max_bytes(options, value);
+	if ((value = value_of(option, "log")))
+		return parse_log(options, value);
+	return parse_other(options, option);
+}
+
+static bool parse_list(struct options *options, char *list)
+{
+	char *option;
+
+	while ((option = strsep(&list, ","))) {
+		if (*option && !parse_one(options, option))
+			return false;
+	}
+	return true;
+}
+
+/* -o is looked at last: -s and MNT may stand behind it. */
+static enum options_result parse_lists(struct options *options, char **lists, int count)
+{
+	for (int i = 0; i < count; i++) {
+		if (!parse_list(options, lists[i]))
+			return OPTIONS_WRONG;
+	}
+	return OPTIONS_MOUNT;
+}
+
+static enum options_result parse_words(struct options *options, int argc, char **argv, char **lists)
+{
+	static const struct option words[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	int count = 0, c;
+
+	while ((c = getopt_long(argc, argv, "fhno:st:vV", words, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			options->foreground = true;
+			break;
+		case 's':
+			options->sloppy = true;
+			break;
+		case 'n':
+		case 't':
+		case 'v':
+			break;
+		case 'o':
+			lists[count++] = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return OPTIONS_DONE;
+		case 'V':
+			puts("mount.fuse-dmabuf " FUSE_DMABUF_VERSION);
+			return OPTIONS_DONE;
+		default:
+			return OPTIONS_WRONG;
+		}
+	}
+	if (argc - optind != 2) {
+		log_error("needs a source directory and a mountpoint: mount.fuse-dmabuf SRC MNT [-o OPTION,...]");
+		return OPTIONS_WRONG;
+	}
+	options->source = argv[optind];
+	options->mountpoint = argv[optind + 1];
+	return parse_lists(options, lists, count);
+}
+
+enum options_result options_parse(struct options *options, int argc, char **argv)
+{
+	char **lists = calloc((size_t)argc + 1, sizeof(*lists));
+	enum options_result result;
+
+	*options = (struct options){ .max_bytes = UINT64_MAX, .log_level = LOG_INFO };
+	if (!lists) {
+		log_error("out of memory");
+		return OPTIONS_WRONG;
+	}
+	optind = 1;
+	result = parse_words(options, argc, argv, lists);
+	free(lists);
+	return result;
+}
+
+void options_free(struct options *options)
+{
+	free(options->mount_options);
+}

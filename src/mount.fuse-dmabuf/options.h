@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The command line of a mount(8) helper: SRC MNT [-sfnv] [-o options]. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit codes that mount(8) knows. */
+enum {
+	EXIT_USAGE = 1,    /* wrong invocation, or not allowed */
+	EXIT_SYSTEM = 2,   /* out of memory, cannot fork */
+	EXIT_MOUNT = 32,   /* the mount failed */
+};
+
+struct options {
+	const char *source;
+	const char *mountpoint;
+	bool foreground;
+	bool sloppy;            /* mount -s: unknown options are no error */
+	bool tokens_denied;
+	uint64_t max_bytes;     /* of all tokens together; UINT64_MAX: no limit */
+	int log_level;
+	char *mount_options;    /* what goes on to libfuse, as one list */
+};
+
+enum options_result {
+	OPTIONS_MOUNT,
+	OPTIONS_DONE,           /* --help or --version was answered */
+	OPTIONS_WRONG,          /* one line of explanation was written to stderr */
+};
+
+enum options_result options_parse(struct options *options, int argc, char **argv);
+void options_free(struct options *options);
+
+/* Bytes with an optional suffix K, M, G or T (powers of 1024). False: no such number. */
+bool parse_size(const char *text, uint64_t *size);
+
+#endif

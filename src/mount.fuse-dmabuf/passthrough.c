@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "passthrough.h"
+
+static int device = -1;
+static bool enabled;
+
+void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd)
+{
+	device = device_fd;
+	enabled = fuse_set_feature_flag(connection, FUSE_CAP_PASSTHROUGH);
+	/* The source may be one stacked filesystem (overlayfs), and nothing may be stacked on this one. */
+	connection->max_backing_stack_depth = 1;
+	if (!enabled)
+		log_warning("the kernel has no FUSE passthrough: data goes through the server, no tokens "
+			    "(needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH)");
+}
+
+static int backing_open(int fd)
+{
+	struct fuse_backing_map map = { .fd = fd };
+
+	return ioctl(device, FUSE_DEV_IOC_BACKING_OPEN, &map);
+}
+
+/*
+ * The kernel takes from this descriptor only which file it is: for each open of a program it opens a backing
+ * file with that program's flags (O_DIRECT, O_APPEND, direction). So one id serves all opens, and the node's
+ * O_PATH descriptor is the best to give: it keeps nobody from executing the file or leasing it.
+ */
+static int register_inode(const struct inode *inode)
+{
+	int id = backing_open(inode->fd);
+	int fd;
+
+	if (id > 0 || errno != EBADF)
+		return id;
+	/* Before Linux 6.16 it had to be a file that is open. */
+	fd = reopen(inode->fd, O_RDONLY);
+	if (fd < 0)
+		return -1;
+	id = backing_open(fd);
+	close(fd);
+	return id;
+}
+
+/* Said once: the reason is the same for all files. */
+static void explain(int error)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	if (!atomic_flag_test_and_set(&said))
+		log_warning("no passthrough for some or all files, their data goes through the server, no tokens: %s%s",
+			    strerror(error),
+			    error == ELOOP ? " (the source is on a stack of filesystems)" : "");
+}
+
+int passthrough_begin(struct inode *inode)
+{
+	int id;
+
+	if (!enabled)
+		return 0;
+	pthread_mutex_lock(&inode->lock);
+	/* Decided by the first open: the kernel refuses a mixture on one inode. */
+	if (!inode->opens++) {
+		inode->backing_id = register_inode(inode);
+		if (inode->backing_id <= 0) {
+			explain(errno);
+			inode->backing_id = 0;
+		}
+	}
+	id = inode->backing_id;
+	pthread_mutex_unlock(&inode->lock);
+	return id;
+}
+
+void passthrough_end(struct inode *inode)
+{
+	if (!enabled)
+		return;
+	pthread_mutex_lock(&inode->lock);
+	if (!--inode->opens && inode->backing_id) {
+		if (ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, &inode->backing_id))
+			log_warning("cannot close backing id %d: %s", inode->backing_id, strerror(errno));
+		inode->backing_id = 0;
+	}
+	pthread_mutex_unlock(&inode->lock);
+}

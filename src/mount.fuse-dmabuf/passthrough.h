@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* FUSE passthrough: the kernel reads and writes the backing file itself. */
+#ifndef PASSTHROUGH_H
+#define PASSTHROUGH_H
+
+#include "inode.h"
+
+/* Asks for it at the start of the connection. */
+void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd);
+
+/*
+ * A file was opened: the backing id for the answer, or 0 when its data must go through the server. Each
+ * call needs its passthrough_end(), which closes the id with the last file.
+ */
+int passthrough_begin(struct inode *inode);
+void passthrough_end(struct inode *inode);
+
+#endif

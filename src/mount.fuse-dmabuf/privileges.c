@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "privileges.h"
+
+/*
+ * CAP_SYS_RESOURCE is left out on purpose: data of passthrough files is written with the server's
+ * capabilities, and with this one users would write past their disk quota.
+ */
+static const int kept[] = {
+	CAP_CHOWN,           /* setattr */
+	CAP_DAC_OVERRIDE,    /* the kernel has checked the caller (default_permissions) */
+	CAP_DAC_READ_SEARCH, /* the same, and linkat() of a descriptor */
+	CAP_FOWNER,          /* setattr and xattrs of files of others */
+	CAP_FSETID,          /* set-group-ID bits, where the kernel let the caller set them */
+	CAP_SETUID,          /* files are created with the caller's ids */
+	CAP_SETGID,
+	CAP_MKNOD,
+	CAP_SETFCAP,         /* security.capability */
+	CAP_SYS_ADMIN,       /* mount, umount, backing files, trusted xattrs */
+};
+
+static bool set_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+		data[CAP_TO_INDEX(kept[i])].effective |= CAP_TO_MASK(kept[i]);
+		data[CAP_TO_INDEX(kept[i])].permitted |= CAP_TO_MASK(kept[i]);
+	}
+	return !syscall(SYS_capset, &header, data);
+}
+
+bool privileges_drop(void)
+{
+	/*
+	 * NO_SETUID_FIXUP: the server keeps its capabilities while it has the file system ids of a caller.
+	 * Whether the caller may create something was the kernel's decision already.
+	 */
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !set_capabilities()) {
+		log_error("cannot give up privileges: %s (start it as root, with all of root's capabilities)",
+			  strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+static rlim_t system_file_limit(void)
+{
+	unsigned long limit = 0;
+	FILE *file = fopen("/proc/sys/fs/nr_open", "re");
+
+	if (file) {
+		if (fscanf(file, "%lu", &limit) != 1)
+			limit = 0;
+		fclose(file);
+	}
+	return limit;
+}
+
+/* Where the hard limit must not be raised, what it allows is taken. inode.c explains when it is reached. */
+void privileges_raise_file_limit(void)
+{
+	struct rlimit limit;
+	rlim_t wanted = system_file_limit();
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	if (wanted > limit.rlim_max &&
+	    !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = wanted, .rlim_max = wanted }))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}

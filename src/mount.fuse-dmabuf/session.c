@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The life of the mount. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon.h"
+#include "log.h"
+#include "operations.h"
+#include "passthrough.h"
+#include "privileges.h"
+#include "session.h"
+#include "source.h"
+#include "token_requests.h"
+
+/*
+ * Requests wait for the disk (fsync, copies, big directories), so more threads than processors. A thread is
+ * started only when all others are busy.
+ */
+#define MAX_THREADS 64u
+
+static struct fuse_session *session;
+
+static void want(struct fuse_conn_info *connection, uint64_t capability, const char *what)
+{
+	if (!fuse_set_feature_flag(connection, capability))
+		log_warning("the kernel's FUSE does not have %s", what);
+}
+
+static void op_init(void *data, struct fuse_conn_info *connection)
+{
+	const struct options *options = data;
+
+	passthrough_negotiate(connection, fuse_session_fd(session));
+	/* ACLs replace the umask where a directory has a default ACL: the backing filesystem decides. */
+	want(connection, FUSE_CAP_DONT_MASK, "the choice not to apply the umask");
+	want(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
+	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
+	/* As a request of its own a truncating open takes set-user-ID bits away. */
+	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
+	if (!daemon_ready())
+		fuse_session_exit(session);
+	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
+		 connection->proto_minor);
+}
+
+/*
+ * No locks: the kernel keeps them for the mount, and a thread that waits for a lock would be missing here.
+ * No access: default_permissions. No flush: see begin_file().
+ */
+static const struct fuse_lowlevel_ops operations = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.statfs = op_statfs,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.symlink = op_symlink,
+	.link = op_link,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
+	.rename = op_rename,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.readdirplus = op_readdirplus,
+	.fsyncdir = op_fsyncdir,
+	.releasedir = op_releasedir,
+	.open = op_open,
+	.create = op_create,
+	.tmpfile = op_tmpfile,
+	.release = op_release,
+	.read = op_read,
+	.write = op_write,
+	.fsync = op_fsync,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
+	.copy_file_range = op_copy_file_range,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.setxattr = op_setxattr,
+	.removexattr = op_removexattr,
+};
+
+/* Permissions are checked by the kernel for all users; what mount(8) promises for defaults; the user's words. */
+static char *all_mount_options(const struct options *options, int source_fd)
+{
+	char restrictions[64];
+	char *list = NULL, *text = NULL;
+
+	if (asprintf(&text, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf%s%s%s",
+		     options->mount_options ? "," : "", options->mount_options ? options->mount_options : "",
+		     source_restrictions(source_fd, restrictions, sizeof(restrictions))) < 0)
+		return NULL;
+	if (fuse_opt_add_opt(&list, text) == 0) {
+		free(text);
+		if (asprintf(&text, "fsname=%s", options->source) >= 0 &&
+		    fuse_opt_add_opt_escaped(&list, text) == 0) {
+			free(text);
+			return list;
+		}
+	}
+	free(text);
+	free(list);
+	return NULL;
+}
+
+static bool new_session(const struct options *options, int source_fd)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char *list = all_mount_options(options, source_fd);
+
+	if (list && !fuse_opt_add_arg(&args, "mount.fuse-dmabuf") && !fuse_opt_add_arg(&args, "-o") &&
+	    !fuse_opt_add_arg(&args, list))
+		session = fuse_session_new(&args, &operations, sizeof(operations), (void *)options);
+	free(list);
+	fuse_opt_free_args(&args);
+	return session;
+}
+
+static int serve(void)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int result;
+
+	if (!config)
+		return EXIT_SYSTEM;
+	fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	result = fuse_session_loop_mt(session, config);
+	fuse_loop_cfg_destroy(config);
+	if (result < 0)
+		log_error("the connection to the kernel failed: %s", strerror(-result));
+	else
+		log_info("unmounted%s", result ? " (ended by a signal)" : "");
+	return result < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+}
+
+static int mount_and_serve(const char *mountpoint)
+{
+	int code = EXIT_MOUNT;
+
+	if (fuse_session_mount(session, mountpoint))
+		return EXIT_MOUNT;
+	if (privileges_drop() && token_requests_begin(session))
+		code = serve();
+	fuse_session_unmount(session);
+	return code;
+}
+
+int session_run(const struct options *options, const char *mountpoint, int source_fd)
+{
+	int code = EXIT_MOUNT;
+
+	if (!new_session(options, source_fd))
+		return EXIT_SYSTEM;
+	if (fuse_set_signal_handlers(session)) {
+		log_error("cannot set signal handlers");
+	} else {
+		code = mount_and_serve(mountpoint);
+		fuse_remove_signal_handlers(session);
+	}
+	fuse_session_destroy(session);
+	return code;
+}

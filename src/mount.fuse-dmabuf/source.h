@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SOURCE_H
+#define SOURCE_H
+
+/*
+ * An O_PATH descriptor of the directory, on a private clone of its mount: other mounts below it (this
+ * server's own too) are not on the clone, so no request can wander into them. -1: explained in the log.
+ */
+int source_open(const char *path);
+
+/* The restrictions of the source's mount as mount options (",nosuid,nodev"), which this mount inherits. */
+const char *source_restrictions(int fd, char *buffer, size_t size);
+
+#endif

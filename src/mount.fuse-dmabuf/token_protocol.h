@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The two requests about tokens, in the form of <linux/fuse.h>: each follows a struct fuse_in_header whose
+ * nodeid is the file's node and whose uid, gid and pid are the caller's.
+ */
+#ifndef TOKEN_PROTOCOL_H
+#define TOKEN_PROTOCOL_H
+
+#include <stdint.h>
+
+/* Far away from the next opcodes of Linux. */
+#define FUSE_DMABUF_TOKEN_CREATE  2048
+#define FUSE_DMABUF_TOKEN_RELEASE 2049
+
+#define FUSE_DMABUF_TOKEN_READ  (1u << 0)  /* file to buffer */
+#define FUSE_DMABUF_TOKEN_WRITE (1u << 1)  /* buffer to file */
+
+struct fuse_dmabuf_token_in {
+	uint64_t fh;
+	uint64_t token;         /* unique in the connection */
+	uint64_t size;          /* of the buffer */
+	uint32_t direction;     /* what the mode of the open allows */
+	uint32_t padding;
+	char exporter[32];
+};
+
+/* The answer to CREATE, unless it is an errno. */
+struct fuse_dmabuf_token_out {
+	uint32_t direction;     /* some of those asked for */
+	uint32_t padding;
+};
+
+/* Comes once for each token granted, before the file handle is released. Answered with 0. */
+struct fuse_dmabuf_token_release_in {
+	uint64_t fh;
+	uint64_t token;
+	uint64_t requests;
+	uint64_t read_bytes;
+	uint64_t write_bytes;
+	uint32_t reason;
+	uint32_t padding;
+};
+
+#define FUSE_DMABUF_RELEASE_CLOSED  0      /* the last user of the token is gone */
+#define FUSE_DMABUF_RELEASE_REVOKED 1      /* ended by the broker */
+#define FUSE_DMABUF_RELEASE_FAILED  2      /* granted, but a later step of the registration failed */
+
+_Static_assert(sizeof(struct fuse_dmabuf_token_in) == 64, "part of the kernel's interface");
+_Static_assert(sizeof(struct fuse_dmabuf_token_out) == 8, "part of the kernel's interface");
+_Static_assert(sizeof(struct fuse_dmabuf_token_release_in) == 48, "part of the kernel's interface");
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "file.h"
+#include "log.h"
+#include "token_protocol.h"
+#include "token_requests.h"
+
+#define DIRECTIONS (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
+
+/* False: the kernel no longer waits for this answer, or the connection has ended. */
+static bool answer(int device, const struct fuse_in_header *header, int error, const void *body, size_t size)
+{
+	struct fuse_out_header out = {
+		.len = (uint32_t)(sizeof(out) + size), .error = -error, .unique = header->unique,
+	};
+	struct iovec parts[] = {
+		{ .iov_base = &out, .iov_len = sizeof(out) },
+		{ .iov_base = (void *)body, .iov_len = size },
+	};
+
+	return writev(device, parts, size ? 2 : 1) >= 0;
+}
+
+/* The body of a request, if the request has all of it. Extensions may follow. */
+static const void *body_of(const struct fuse_in_header *header, size_t size, size_t wanted)
+{
+	if (header->len != size || size < sizeof(*header) + wanted)
+		return NULL;
+	return header + 1;
+}
+
+/* Only what an exporter's name may look like gets into messages. */
+static void copy_exporter(char name[33], const char *exporter)
+{
+	memcpy(name, exporter, 32);
+	name[32] = '\0';
+	for (char *c = name; *c; c++) {
+		if (*c <= ' ' || *c > '~')
+			*c = '?';
+	}
+}
+
+static bool is_valid(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in)
+{
+	const struct file *file = (const struct file *)(uintptr_t)in->fh;
+
+	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding && file &&
+	       header->nodeid && file->inode == inode_from_nodeid(header->nodeid);
+}
+
+static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
+		  uint32_t *direction)
+{
+	const struct file *file = (const struct file *)(uintptr_t)in->fh;
+	char exporter[33];
+
+	if (!in || !is_valid(header, in)) {
+		log_warning("a malformed token request of pid %u was refused", header->pid);
+		return EINVAL;
+	}
+	copy_exporter(exporter, in->exporter);
+	return broker_grant(&(struct token_request){
+		.id = in->token, .inode = file->inode, .open_flags = file->flags, .size = in->size,
+		.direction = in->direction, .uid = header->uid, .pid = (pid_t)header->pid,
+		.exporter = exporter,
+	}, direction);
+}
+
+static void answer_create(int device, const struct fuse_in_header *header, size_t size)
+{
+	const struct fuse_dmabuf_token_in *in = body_of(header, size, sizeof(*in));
+	struct fuse_dmabuf_token_out out = { 0 };
+	int error = create(header, in, &out.direction);
+
+	if (error)
+		answer(device, header, error, NULL, 0);
+	else if (!answer(device, header, 0, &out, sizeof(out)))
+		broker_withdraw(in->token);
+}
+
+static void answer_release(int device, const struct fuse_in_header *header, size_t size)
+{
+	const struct fuse_dmabuf_token_release_in *in = body_of(header, size, sizeof(*in));
+
+	if (!in)
+		log_warning("a malformed release of a token was ignored");
+	else if (!broker_release(&(struct token_end){
+			.id = in->token, .requests = in->requests, .read_bytes = in->read_bytes,
+			.write_bytes = in->write_bytes, .reason = in->reason }))
+		log_warning("the release of token %" PRIu64 ", which was not granted, was ignored", in->token);
+	answer(device, header, 0, NULL, 0);
+}
+
+bool token_requests_answer(int device, const void *request, size_t size)
+{
+	const struct fuse_in_header *header = request;
+
+	if (size < sizeof(*header))
+		return false;
+	switch (header->opcode) {
+	case FUSE_DMABUF_TOKEN_CREATE:
+		answer_create(device, header, size);
+		return true;
+	case FUSE_DMABUF_TOKEN_RELEASE:
+		answer_release(device, header, size);
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* At the end libfuse cancels its threads, in read() or anywhere; not while the broker's books are open. */
+static bool answer_undisturbed(int device, const void *request, size_t size)
+{
+	bool answered;
+	int state;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	answered = token_requests_answer(device, request, size);
+	pthread_setcancelstate(state, NULL);
+	return answered;
+}
+
+static ssize_t read_request(int device, void *buffer, size_t size, void *data)
+{
+	ssize_t got;
+
+	(void)data;
+	do {
+		got = read(device, buffer, size);
+	} while (got > 0 && answer_undisturbed(device, buffer, (size_t)got));
+	return got;
+}
+
+static ssize_t write_answer(int device, struct iovec *parts, int count, void *data)
+{
+	(void)data;
+	return writev(device, parts, count);
+}
+
+/* A queue of its own for each thread. */
+static int clone_device(int master)
+{
+	uint32_t from = (uint32_t)master;
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &from)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+bool token_requests_begin(struct fuse_session *session)
+{
+	static const struct fuse_custom_io io = {
+		.read = read_request,
+		.writev = write_answer,
+		.clone_fd = clone_device,
+	};
+	int error = fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session));
+
+	if (error)
+		log_error("libfuse refuses to let token requests through: %s", strerror(-error));
+	return !error;
+}
