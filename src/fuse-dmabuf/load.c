@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fuse-dmabuf load: file to destination, checked first and verified after. */
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "command.h"
+
+/* What one load holds; all of it is given back by release(). */
+struct load {
+	struct load_options options;
+	struct fdmabuf_file *file;
+	struct safetensors *table;
+	struct fdmabuf_buffer *buffer;
+	struct fdmabuf_channel *channel;
+	uint64_t size;
+	struct load_result result;
+};
+
+static void release(struct load *load)
+{
+	fdmabuf_channel_close(load->channel);
+	fdmabuf_buffer_free(load->buffer);
+	safetensors_free(load->table);
+	fdmabuf_file_close(load->file);
+}
+
+/* Before the reading starts, whatever fails is the input's or the set-up's fault. */
+static int bad_input(const char *text)
+{
+	complain("%s", text);
+	return EXIT_BAD_INPUT;
+}
+
+static int64_t read_header_bytes(void *file, void *data, size_t length, uint64_t offset)
+{
+	return fdmabuf_file_pread(file, data, length, offset);
+}
+
+static int open_file(struct load *load)
+{
+	char error[SAFETENSORS_ERROR_MAX];
+
+	if (fdmabuf_file_open(load->options.file, &load->file))
+		return bad_input(fdmabuf_error());
+	load->size = fdmabuf_file_size(load->file);
+	load->table = safetensors_read(read_header_bytes, load->file, load->size,
+				       load->options.file, error);
+	if (!load->table)
+		return bad_input(*error ? error : fdmabuf_error());
+	load->result.tensors = load->table->count;
+	return 0;
+}
+
+static int open_destination(struct load *load)
+{
+	const struct fdmabuf_channel_options options = {
+		.path = load->options.path,
+		.depth = load->options.depth,
+		.chunk = load->options.chunk,
+	};
+
+	/* Room for the file's last block as well, which is then read directly like the others. */
+	if (fdmabuf_buffer_allocate(load->options.into, load->size, &load->buffer) ||
+	    fdmabuf_channel_open(load->file, load->buffer, &options, &load->channel))
+		return bad_input(fdmabuf_error());
+	/* The memory of a device may still hold an earlier load of the same file, and then a read that
+	 * never arrives would pass for right. */
+	if (load->options.verify && fdmabuf_buffer_zero(load->buffer, 0, load->size))
+		return bad_input(fdmabuf_error());
+	return 0;
+}
+
+static double seconds(struct timeval time)
+{
+	return time.tv_sec + time.tv_usec / 1e6;
+}
+
+struct stopwatch {
+	struct timespec wall;
+	struct rusage usage;
+};
+
+static void look_at_watch(struct stopwatch *watch)
+{
+	clock_gettime(CLOCK_MONOTONIC, &watch->wall);
+	getrusage(RUSAGE_SELF, &watch->usage);
+}
+
+static void note_times(struct load_result *result, const struct stopwatch *begin,
+		       const struct stopwatch *end)
+{
+	result->seconds = end->wall.tv_sec - begin->wall.tv_sec +
+			  (end->wall.tv_nsec - begin->wall.tv_nsec) / 1e9;
+	result->user_seconds = seconds(end->usage.ru_utime) - seconds(begin->usage.ru_utime);
+	result->system_seconds = seconds(end->usage.ru_stime) - seconds(begin->usage.ru_stime);
+}
+
+static int on_progress(void *argument, uint64_t done, uint64_t total)
+{
+	(void)argument;
+	progress_show(done, total);
+	return caught_signal();
+}
+
+static int read_file(struct load *load)
+{
+	struct stopwatch begin, end;
+	int64_t got;
+
+	progress_begin("loading");
+	fdmabuf_channel_on_progress(load->channel, on_progress, NULL);
+	look_at_watch(&begin);
+	got = fdmabuf_channel_read(load->channel, 0, 0, load->size, FDMABUF_WHOLE_BLOCKS);
+	look_at_watch(&end);
+	progress_end();
+	if (got == -ECANCELED)
+		return 128 + caught_signal();
+	if (got < 0)
+		return complain("%s", fdmabuf_error());
+	if ((uint64_t)got < load->size)
+		return complain("%s: was truncated while it was read: start again", load->options.file);
+	load->result.bytes = got;
+	note_times(&load->result, &begin, &end);
+	return 0;
+}
+
+static int run(struct load *load)
+{
+	int ret = open_file(load);
+
+	if (!ret)
+		ret = open_destination(load);
+	if (!ret)
+		ret = read_file(load);
+	if (!ret && load->options.verify)
+		ret = verify_tensors(load->file, load->buffer, load->table, load->options.file);
+	if (ret)
+		return ret;
+	load->result.path = fdmabuf_channel_path(load->channel);
+	load->result.reason = fdmabuf_channel_reason_text(load->channel);
+	fdmabuf_channel_counters(load->channel, &load->result.counters);
+	return print_summary(&load->options, &load->result);
+}
+
+int load_command(int argc, char **argv)
+{
+	struct load load = { 0 };
+	int ret = parse_load_options(argc, argv, &load.options);
+
+	if (ret || !load.options.file)
+		return ret;
+	catch_signals();
+	ret = run(&load);
+	release(&load);
+	if (ret > 128)
+		complain("interrupted by %s", strsignal(caught_signal()));
+	return ret;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+
+static const char usage[] =
+	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
+	"\n"
+	"  load        read a safetensors file into memory of a device\n"
+	"\n"
+	"  -h, --help     this text; \"fuse-dmabuf COMMAND --help\" explains a command\n"
+	"  -V, --version  the version\n";
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{ "load", load_command },
+};
+
+int complain(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	fputs("fuse-dmabuf: ", stderr);
+	vfprintf(stderr, format, arguments);
+	fputc('\n', stderr);
+	va_end(arguments);
+	return EXIT_FAILED;
+}
+
+static bool is(const char *argument, const char *short_form, const char *long_form)
+{
+	return !strcmp(argument, short_form) || !strcmp(argument, long_form);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		fputs(usage, stderr);
+		return EXIT_BAD_INPUT;
+	}
+	if (is(argv[1], "-h", "--help"))
+		return fputs(usage, stdout) < 0;
+	if (is(argv[1], "-V", "--version"))
+		return printf("fuse-dmabuf %s\n", FUSE_DMABUF_VERSION) < 0;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	complain("no command \"%s\": see fuse-dmabuf --help", argv[1]);
+	return EXIT_BAD_INPUT;
+}

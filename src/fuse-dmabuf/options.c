@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+
+static const char usage[] =
+	"usage: fuse-dmabuf load FILE --into DESTINATION [OPTIONS]\n"
+	"\n"
+	"Reads a safetensors file; the byte at offset X of the file comes to offset X of the destination.\n"
+	"\n"
+	"  --into udmabuf                  host memory as a dma-buf\n"
+	"  --into vfio:DOMAIN:BUS:DEV.FN   the biggest memory BAR of a device bound to vfio-pci\n"
+	"  --into memory                   ordinary host memory (bounce only)\n"
+	"  --path auto|direct|bounce       auto: direct if possible; direct: or fail (default: auto)\n"
+	"  --depth N                       requests in flight (default: 16)\n"
+	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 1M)\n"
+	"  --verify                        compare each tensor with an ordinary read of the file\n"
+	"  --json                          the summary as JSON\n"
+	"  -h, --help                      this text\n"
+	"\n"
+	"Exit status: 0 all is right, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
+	"128 and the signal's number if interrupted.\n";
+
+enum { OPTION_INTO = 256, OPTION_PATH, OPTION_DEPTH, OPTION_CHUNK, OPTION_VERIFY, OPTION_JSON };
+
+static const struct option long_options[] = {
+	{ "into", required_argument, NULL, OPTION_INTO },
+	{ "path", required_argument, NULL, OPTION_PATH },
+	{ "depth", required_argument, NULL, OPTION_DEPTH },
+	{ "chunk", required_argument, NULL, OPTION_CHUNK },
+	{ "verify", no_argument, NULL, OPTION_VERIFY },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+static bool parse_path(const char *text, enum fdmabuf_path *path)
+{
+	static const char *const names[] = {
+		[FDMABUF_AUTO] = "auto",
+		[FDMABUF_DIRECT] = "direct",
+		[FDMABUF_BOUNCE] = "bounce",
+	};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		if (!strcmp(text, names[i])) {
+			*path = i;
+			return true;
+		}
+	}
+	complain("--path %s: use auto, direct or bounce", text);
+	return false;
+}
+
+/* A number, and a letter for a power of 1024 if @letters. False if it is not one, or more than @max. */
+static bool parse_number(const char *text, bool letters, uint64_t max, uint64_t *number)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	char *end;
+
+	errno = 0;
+	*number = strtoull(text, &end, 10);
+	if (errno || end == text || *text < '0' || *text > '9')
+		return false;
+	if (letters && *end && (unit = strchr(units, *end))) {
+		unsigned shift = 10 * (unit - units + 1);
+
+		if (*number > UINT64_MAX >> shift)
+			return false;
+		*number <<= shift;
+		end++;
+	}
+	return !*end && *number <= max;
+}
+
+static bool parse_depth(const char *text, uint32_t *depth)
+{
+	uint64_t number;
+
+	if (!parse_number(text, false, FDMABUF_DEPTH_MAX, &number) || !number) {
+		complain("--depth %s: give a number from 1 to %u", text, FDMABUF_DEPTH_MAX);
+		return false;
+	}
+	*depth = number;
+	return true;
+}
+
+static bool parse_chunk(const char *text, uint32_t *chunk)
+{
+	uint64_t number;
+
+	if (!parse_number(text, true, FDMABUF_CHUNK_MAX, &number) || !number || number % 4096) {
+		complain("--chunk %s: give a multiple of 4K up to %uM, for example 1M", text,
+			 FDMABUF_CHUNK_MAX >> 20);
+		return false;
+	}
+	*chunk = number;
+	return true;
+}
+
+static bool parse_option(int option, const char *text, struct load_options *options)
+{
+	switch (option) {
+	case OPTION_INTO:
+		options->into = optarg;
+		return true;
+	case OPTION_PATH:
+		return parse_path(optarg, &options->path);
+	case OPTION_DEPTH:
+		return parse_depth(optarg, &options->depth);
+	case OPTION_CHUNK:
+		return parse_chunk(optarg, &options->chunk);
+	case OPTION_VERIFY:
+		return options->verify = true;
+	case OPTION_JSON:
+		return options->json = true;
+	case ':':
+		complain("%s needs a value: see fuse-dmabuf load --help", text);
+		return false;
+	default:
+		complain("%s: unknown option: see fuse-dmabuf load --help", text);
+		return false;
+	}
+}
+
+int parse_load_options(int argc, char **argv, struct load_options *options)
+{
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
+		if (option == 'h') {
+			options->file = NULL;
+			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
+		}
+		if (!parse_option(option, argv[optind - 1], options))
+			return EXIT_BAD_INPUT;
+	}
+	if (argc - optind != 1) {
+		complain("give one FILE, not %d: see fuse-dmabuf load --help", argc - optind);
+		return EXIT_BAD_INPUT;
+	}
+	if (!options->into) {
+		complain("give a destination: --into udmabuf or --into vfio:DOMAIN:BUS:DEV.FN");
+		return EXIT_BAD_INPUT;
+	}
+	options->file = argv[optind];
+	return 0;
+}

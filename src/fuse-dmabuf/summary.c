@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <jansson.h>
+#include <stdio.h>
+
+#include "command.h"
+
+static const char *path_name(enum fdmabuf_path path)
+{
+	return path == FDMABUF_DIRECT ? "direct" : "bounce";
+}
+
+static double throughput(const struct load_result *result)
+{
+	return result->seconds > 0 ? result->bytes / result->seconds : 0;
+}
+
+static int print_line(const struct load_options *options, const struct load_result *result)
+{
+	const struct fdmabuf_counters *counters = &result->counters;
+	bool bounce = result->path == FDMABUF_BOUNCE;
+
+	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, %.1f MiB/s, "
+		      "CPU %.3f s user %.3f s system, %llu bytes copied by the CPU, %llu requests, %llu retries%s\n",
+		      options->file, (unsigned long long)result->tensors, (unsigned long long)result->bytes,
+		      options->into, path_name(result->path), bounce ? " (" : "", bounce ? result->reason : "",
+		      bounce ? ")" : "", result->seconds, throughput(result) / (1 << 20),
+		      result->user_seconds, result->system_seconds,
+		      (unsigned long long)counters->bytes_copied, (unsigned long long)counters->requests,
+		      (unsigned long long)counters->retries, options->verify ? ", verified" : "");
+}
+
+/* Members are explained in fuse-dmabuf-load(1). */
+static int print_json(const struct load_options *options, const struct load_result *result)
+{
+	const struct fdmabuf_counters *counters = &result->counters;
+	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+		"file", json_string(options->file),	/* null if its name is not UTF-8 */
+		"destination", options->into,
+		"path", path_name(result->path),
+		"reason", result->reason,
+		"tensors", (json_int_t)result->tensors,
+		"bytes", (json_int_t)result->bytes,
+		"seconds", result->seconds,
+		"bytes_per_second", throughput(result),
+		"user_seconds", result->user_seconds,
+		"system_seconds", result->system_seconds,
+		"bytes_direct", (json_int_t)counters->bytes_direct,
+		"bytes_copied", (json_int_t)counters->bytes_copied,
+		"bytes_zeroed", (json_int_t)counters->bytes_zeroed,
+		"requests", (json_int_t)counters->requests,
+		"retries", (json_int_t)counters->retries,
+		"tokens", (json_int_t)counters->tokens,
+		"verified", options->verify);
+	int ret = summary ? json_dumpf(summary, stdout, JSON_REAL_PRECISION(12)) : -1;
+
+	json_decref(summary);
+	return ret ? -1 : puts("");
+}
+
+int print_summary(const struct load_options *options, const struct load_result *result)
+{
+	int ret = options->json ? print_json(options, result) : print_line(options, result);
+
+	if (ret < 0 || fflush(stdout))
+		return complain("the summary cannot be written");
+	return 0;
+}

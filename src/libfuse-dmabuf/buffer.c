@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Buffers, whatever exporter they come from. */
+#include <fcntl.h>
+#include <linux/dma-buf.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+static const struct exporter *const exporters[] = {
+	&exporter_udmabuf,
+	&exporter_vfio,
+	&exporter_memory,
+};
+
+static const struct exporter *find_exporter(const char *what, const char **argument)
+{
+	for (size_t i = 0; i < sizeof(exporters) / sizeof(*exporters); i++) {
+		size_t length = strlen(exporters[i]->name);
+
+		if (strncmp(what, exporters[i]->name, length))
+			continue;
+		if (what[length] == '\0' || what[length] == ':') {
+			*argument = what[length] ? what + length + 1 : NULL;
+			return exporters[i];
+		}
+	}
+	return NULL;
+}
+
+static struct fdmabuf_buffer *new_buffer(const struct exporter *exporter)
+{
+	struct fdmabuf_buffer *buffer = calloc(1, sizeof(*buffer));
+
+	if (buffer) {
+		buffer->exporter = exporter;
+		buffer->dmabuf_fd = -1;
+	}
+	return buffer;
+}
+
+int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buffer **result)
+{
+	const char *argument;
+	const struct exporter *exporter = find_exporter(what, &argument);
+	struct fdmabuf_buffer *buffer;
+	int ret;
+
+	if (!exporter)
+		return fail(EINVAL, "%s: no such exporter: use udmabuf, vfio:DOMAIN:BUS:DEV.FN or memory", what);
+	if (size > INT64_MAX - (uint64_t)getpagesize())
+		return fail(EINVAL, "%s: no buffer can be that large", what);
+	buffer = new_buffer(exporter);
+	if (!buffer)
+		return fail(ENOMEM, "%s: out of memory", what);
+	ret = exporter->allocate(buffer, argument, align_up(size, getpagesize()));
+	if (ret) {
+		fdmabuf_buffer_free(buffer);
+		return ret;
+	}
+	*result = buffer;
+	return 0;
+}
+
+/* A dma-buf knows the ioctl and finds fault with the flags; any other file does not know it. */
+static bool is_dmabuf(int fd)
+{
+	struct dma_buf_sync sync = { .flags = ~(uint64_t)DMA_BUF_SYNC_VALID_FLAGS_MASK };
+
+	return ioctl(fd, DMA_BUF_IOCTL_SYNC, &sync) == -1 && errno == EINVAL;
+}
+
+int fdmabuf_buffer_import(int dmabuf_fd, struct fdmabuf_buffer **result)
+{
+	struct fdmabuf_buffer *buffer;
+	off_t size;
+
+	if (!is_dmabuf(dmabuf_fd))
+		return fail(EINVAL, "descriptor %d is not a dma-buf", dmabuf_fd);
+	size = lseek(dmabuf_fd, 0, SEEK_END);
+	if (size <= 0)
+		return fail(EINVAL, "the size of the dma-buf on descriptor %d cannot be found", dmabuf_fd);
+	buffer = new_buffer(&exporter_import);
+	if (!buffer)
+		return fail(ENOMEM, "out of memory");
+	buffer->size = size;
+	buffer->dmabuf_fd = fcntl(dmabuf_fd, F_DUPFD_CLOEXEC, 3);
+	if (buffer->dmabuf_fd < 0) {
+		int error = errno;
+
+		fdmabuf_buffer_free(buffer);
+		return fail(error, "the dma-buf's descriptor cannot be duplicated: %s", strerror(error));
+	}
+	*result = buffer;
+	return 0;
+}
+
+void fdmabuf_buffer_free(struct fdmabuf_buffer *buffer)
+{
+	if (!buffer)
+		return;
+	buffer->exporter->release(buffer);
+	free(buffer);
+}
+
+uint64_t fdmabuf_buffer_size(const struct fdmabuf_buffer *buffer)
+{
+	return buffer->size;
+}
+
+int fdmabuf_buffer_fd(const struct fdmabuf_buffer *buffer)
+{
+	return buffer->dmabuf_fd;
+}
+
+const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer)
+{
+	return buffer->exporter->name;
+}
+
+int buffer_map(struct fdmabuf_buffer *buffer)
+{
+	return buffer->map ? 0 : buffer->exporter->map(buffer);
+}
+
+/* Exporters that need no cache maintenance (ordinary memory, BARs) are not asked. */
+static int cpu_access(struct fdmabuf_buffer *buffer, uint64_t flags)
+{
+	struct dma_buf_sync sync = { .flags = flags };
+	int ret;
+
+	if (buffer->dmabuf_fd < 0 || buffer->exporter->is_io_memory)
+		return 0;
+	do
+		ret = ioctl(buffer->dmabuf_fd, DMA_BUF_IOCTL_SYNC, &sync);
+	while (ret && (errno == EINTR || errno == EAGAIN));
+	return ret ? fail(errno, "the exporter refuses the CPU access: %s", strerror(errno)) : 0;
+}
+
+static int begin_access(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length, uint64_t flags)
+{
+	int ret;
+
+	if (length > buffer->size || offset > buffer->size - length)
+		return fail(EFAULT, "%llu bytes at offset %llu are outside the buffer of %llu bytes",
+			    (unsigned long long)length, (unsigned long long)offset,
+			    (unsigned long long)buffer->size);
+	ret = buffer_map(buffer);
+	return ret ? ret : cpu_access(buffer, DMA_BUF_SYNC_START | flags);
+}
+
+static int end_access(struct fdmabuf_buffer *buffer, uint64_t flags)
+{
+	return cpu_access(buffer, DMA_BUF_SYNC_END | flags);
+}
+
+static bool is_word_aligned(const volatile void *pointer)
+{
+	return (uintptr_t)pointer % sizeof(uint64_t) == 0;
+}
+
+/* Device memory takes no unaligned and no vector accesses on every machine, and memcpy(3) may use
+ * both: hence aligned words here, bytes at the ends. */
+static void copy_to_io(volatile unsigned char *to, const unsigned char *from, uint64_t length)
+{
+	uint64_t word;
+
+	for (; length && !is_word_aligned(to); length--)
+		*to++ = *from++;
+	for (; length >= sizeof(word); length -= sizeof(word)) {
+		memcpy(&word, from, sizeof(word));
+		*(volatile uint64_t *)to = word;
+		to += sizeof(word);
+		from += sizeof(word);
+	}
+	while (length--)
+		*to++ = *from++;
+}
+
+static void copy_from_io(unsigned char *to, const volatile unsigned char *from, uint64_t length)
+{
+	uint64_t word;
+
+	for (; length && !is_word_aligned(from); length--)
+		*to++ = *from++;
+	for (; length >= sizeof(word); length -= sizeof(word)) {
+		word = *(const volatile uint64_t *)from;
+		memcpy(to, &word, sizeof(word));
+		to += sizeof(word);
+		from += sizeof(word);
+	}
+	while (length--)
+		*to++ = *from++;
+}
+
+static void zero_io(volatile unsigned char *to, uint64_t length)
+{
+	for (; length && !is_word_aligned(to); length--)
+		*to++ = 0;
+	for (; length >= sizeof(uint64_t); length -= sizeof(uint64_t)) {
+		*(volatile uint64_t *)to = 0;
+		to += sizeof(uint64_t);
+	}
+	while (length--)
+		*to++ = 0;
+}
+
+int fdmabuf_buffer_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
+			 size_t length)
+{
+	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_WRITE);
+
+	if (ret)
+		return ret;
+	if (buffer->exporter->is_io_memory)
+		copy_to_io(buffer->map + offset, data, length);
+	else
+		memcpy(buffer->map + offset, data, length);
+	return end_access(buffer, DMA_BUF_SYNC_WRITE);
+}
+
+int fdmabuf_buffer_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, size_t length)
+{
+	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_READ);
+
+	if (ret)
+		return ret;
+	if (buffer->exporter->is_io_memory)
+		copy_from_io(data, buffer->map + offset, length);
+	else
+		memcpy(data, buffer->map + offset, length);
+	return end_access(buffer, DMA_BUF_SYNC_READ);
+}
+
+int fdmabuf_buffer_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
+{
+	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_WRITE);
+
+	if (ret)
+		return ret;
+	if (buffer->exporter->is_io_memory)
+		zero_io(buffer->map + offset, length);
+	else
+		memset(buffer->map + offset, 0, length);
+	return end_access(buffer, DMA_BUF_SYNC_WRITE);
+}
+
+/* --------------------------------------------- exporters without a file of their own */
+
+int dmabuf_map(struct fdmabuf_buffer *buffer)
+{
+	void *map = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->dmabuf_fd, 0);
+
+	if (map == MAP_FAILED)
+		return fail(EOPNOTSUPP, "the exporter gives the CPU no access to this dma-buf (mmap: %s)",
+			    strerror(errno));
+	buffer->map = map;
+	return 0;
+}
+
+void dmabuf_release(struct fdmabuf_buffer *buffer)
+{
+	if (buffer->map)
+		munmap(buffer->map, buffer->size);
+	close_fd(&buffer->dmabuf_fd);
+}
+
+const struct exporter exporter_import = {
+	.name = "import",
+	.map = dmabuf_map,
+	.release = dmabuf_release,
+};
+
+static int memory_allocate(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size)
+{
+	void *map;
+
+	if (argument || !size)
+		return fail(EINVAL, argument ? "memory takes no argument" : "memory: give a size");
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED)
+		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20, strerror(errno));
+	buffer->map = map;
+	buffer->size = size;
+	return 0;
+}
+
+const struct exporter exporter_memory = {
+	.name = "memory",
+	.allocate = memory_allocate,
+	.release = dmabuf_release,
+};

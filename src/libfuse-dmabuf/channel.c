@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Channels: which path, and why. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+/* 16 MiB in flight saturate any one NVMe device; a larger chunk is cut by the kernel again. */
+#define DEPTH_DEFAULT 16u
+#define CHUNK_DEFAULT (1u << 20)
+#define CHUNK_UNIT 4096u
+
+/* Bounce memory beyond this buys no speed: the copy is slower than the device. The chunk is
+ * limited as well, so that there are enough of them to overlap reading and copying. */
+#define HOST_MEMORY_MAX (16u << 20)
+#define HOST_CHUNK_MAX (4u << 20)
+
+void channel_set_reason(struct fdmabuf_channel *channel, enum fdmabuf_reason reason,
+			const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(channel->reason_text, sizeof(channel->reason_text), format, arguments);
+	va_end(arguments);
+	channel->reason = reason;
+}
+
+static void explain_failure(struct fdmabuf_channel *channel, int error)
+{
+	const char *who = channel->file->is_fuse ? "the FUSE server or its backing filesystem" :
+						   "the filesystem or its device";
+
+	switch (error) {
+	case EOPNOTSUPP:
+		channel_set_reason(channel, FDMABUF_REASON_UNSUPPORTED, "%s has no dma-buf tokens for this file", who);
+		break;
+	case EACCES:
+	case EPERM:
+	case EDQUOT:
+	case ENOSPC:
+	case EUSERS:
+		if (channel->file->is_fuse) {
+			channel_set_reason(channel, FDMABUF_REASON_REFUSED, "broker refused: %s", strerror(error));
+			break;
+		}
+		/* fall through */
+	default:
+		channel_set_reason(channel, FDMABUF_REASON_FAILED, "registration failed: %s", strerror(error));
+	}
+}
+
+int channel_register(struct fdmabuf_channel *channel)
+{
+	int ret = ring_register_token(channel->ring, channel->buffer->dmabuf_fd, channel->file->fd);
+
+	if (ret)
+		explain_failure(channel, -ret);
+	else
+		channel->counters.tokens++;
+	return ret;
+}
+
+/* Returns 0 for direct; else the reason is set, and the errno is what FDMABUF_DIRECT fails with. */
+static int try_direct(struct fdmabuf_channel *channel)
+{
+	if (channel->buffer->dmabuf_fd < 0)
+		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "the buffer is ordinary memory, not a dma-buf");
+	else if (!channel->file->is_direct)
+		channel_set_reason(channel, FDMABUF_REASON_NOT_DIRECT, "file is not O_DIRECT capable");
+	else if (channel->ring && !ring_has_tokens(channel->ring))
+		channel_set_reason(channel, FDMABUF_REASON_KERNEL, "kernel has no dma-buf tokens");
+	else if (channel->ring)
+		return channel_register(channel);
+	return -EOPNOTSUPP;
+}
+
+static int choose_path(struct fdmabuf_channel *channel)
+{
+	int ret;
+
+	if (channel->wanted == FDMABUF_BOUNCE) {
+		channel_set_reason(channel, FDMABUF_REASON_ASKED, "bounce was asked for");
+	} else {
+		ret = try_direct(channel);
+		if (!ret) {
+			channel->path = FDMABUF_DIRECT;
+			return 0;
+		}
+		if (channel->wanted == FDMABUF_DIRECT)
+			return fail(-ret, "%s: direct path impossible: %s", channel->file->path,
+				    channel->reason_text);
+	}
+
+	channel->path = FDMABUF_BOUNCE;
+	ret = buffer_map(channel->buffer);
+	if (ret && channel->wanted == FDMABUF_AUTO) {
+		char why[256];
+
+		snprintf(why, sizeof(why), "%s", fdmabuf_error());
+		return fail(-ret, "%s: neither path is possible; direct: %s; bounce: %s",
+			    channel->file->path, channel->reason_text, why);
+	}
+	return ret;
+}
+
+static int set_up_ring(struct fdmabuf_channel *channel)
+{
+	int ret = ring_open(channel->depth, &channel->ring);
+
+	if (ret == -ENOMEM)
+		return fail(ENOMEM, "io_uring: out of memory: raise the limit of locked memory (ulimit -l)");
+	if (ret)	/* switched off by sysctl or seccomp: pread(2) does as well, only slower */
+		channel_set_reason(channel, FDMABUF_REASON_NO_RING, "io_uring is not available: %s",
+				   strerror(-ret));
+	return 0;
+}
+
+static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_channel_options *options)
+{
+	static const struct fdmabuf_channel_options defaults;
+
+	if (!options)
+		options = &defaults;
+	for (size_t i = 0; i < sizeof(options->reserved) / sizeof(*options->reserved); i++)
+		if (options->reserved[i])
+			return fail(EINVAL, "reserved options must be zero");
+	if (options->path > FDMABUF_BOUNCE)
+		return fail(EINVAL, "path %d is not known", (int)options->path);
+	channel->wanted = options->path;
+	channel->depth = options->depth ? options->depth : DEPTH_DEFAULT;
+	channel->chunk = options->chunk ? options->chunk : CHUNK_DEFAULT;
+	if (channel->depth > FDMABUF_DEPTH_MAX)
+		return fail(EINVAL, "depth %u is more than %u", channel->depth, FDMABUF_DEPTH_MAX);
+	if (channel->chunk % CHUNK_UNIT || channel->chunk > FDMABUF_CHUNK_MAX)
+		return fail(EINVAL, "chunk %u is not a multiple of %u up to %u", channel->chunk,
+			    CHUNK_UNIT, FDMABUF_CHUNK_MAX);
+	if (channel->chunk % channel->file->block_size)
+		return fail(EINVAL, "chunk %u is not a multiple of the file's block size of %u",
+			    channel->chunk, channel->file->block_size);
+
+	channel->host_chunk = min_u64(channel->chunk, HOST_CHUNK_MAX);
+	channel->host_depth = min_u64(channel->depth, HOST_MEMORY_MAX / channel->host_chunk);
+	return 0;
+}
+
+int fdmabuf_channel_open(struct fdmabuf_file *file, struct fdmabuf_buffer *buffer,
+			 const struct fdmabuf_channel_options *options,
+			 struct fdmabuf_channel **result)
+{
+	struct fdmabuf_channel *channel = calloc(1, sizeof(*channel));
+	int ret;
+
+	if (!channel)
+		return fail(ENOMEM, "out of memory");
+	channel->file = file;
+	channel->buffer = buffer;
+	ret = set_options(channel, options);
+	if (ret)
+		goto failed;
+	channel->requests = calloc(channel->depth, sizeof(*channel->requests));
+	if (!channel->requests) {
+		ret = fail(ENOMEM, "out of memory");
+		goto failed;
+	}
+	ret = set_up_ring(channel);
+	if (!ret)
+		ret = choose_path(channel);
+	if (ret)
+		goto failed;
+	*result = channel;
+	return 0;
+
+failed:
+	fdmabuf_channel_close(channel);
+	return ret;
+}
+
+void fdmabuf_channel_close(struct fdmabuf_channel *channel)
+{
+	if (!channel)
+		return;
+	ring_close(channel->ring);
+	if (channel->host)
+		munmap(channel->host, (size_t)channel->host_depth * channel->host_chunk);
+	free(channel->requests);
+	free(channel);
+}
+
+int channel_need_host(struct fdmabuf_channel *channel)
+{
+	size_t size = (size_t)channel->host_depth * channel->host_chunk;
+	void *memory;
+
+	if (channel->host)
+		return 0;
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return fail(ENOMEM, "%zu KiB of bounce memory: out of memory", size >> 10);
+	channel->host = memory;
+	for (uint32_t i = 0; i < channel->host_depth; i++)
+		channel->requests[i].host = channel->host + (size_t)i * channel->host_chunk;
+	/* Refused where little memory may be locked; the reads work all the same. */
+	ring_register_host(channel->ring, channel->host, size);
+	return 0;
+}
+
+enum fdmabuf_path fdmabuf_channel_path(const struct fdmabuf_channel *channel)
+{
+	return channel->path;
+}
+
+enum fdmabuf_reason fdmabuf_channel_reason(const struct fdmabuf_channel *channel)
+{
+	return channel->reason;
+}
+
+const char *fdmabuf_channel_reason_text(const struct fdmabuf_channel *channel)
+{
+	return channel->reason_text;
+}
+
+void fdmabuf_channel_on_progress(struct fdmabuf_channel *channel, fdmabuf_progress *progress,
+				 void *argument)
+{
+	channel->progress = progress;
+	channel->progress_argument = argument;
+}
+
+void fdmabuf_channel_counters(const struct fdmabuf_channel *channel,
+			      struct fdmabuf_counters *counters)
+{
+	*counters = channel->counters;
+}

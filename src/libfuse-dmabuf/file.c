@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include "internal.h"
+
+/* Where nothing tells the alignment of direct reads (FUSE passes no STATX_DIOALIGN on): no common
+ * NVMe format has bigger logical blocks. */
+#define BLOCK_SIZE_UNKNOWN 4096u
+
+/* Neither NVMe nor the block layer knows smaller blocks. */
+#define BLOCK_SIZE_MIN 512u
+
+static int open_error(const char *path)
+{
+	switch (errno) {
+	case ENOENT:
+		return fail(ENOENT, "%s: no such file", path);
+	case EACCES:
+	case EPERM:
+		return fail(errno, "%s: permission denied: make it readable for this user (uid %u), or run as a user who may read it",
+			    path, (unsigned)geteuid());
+	case ENOTCONN:
+		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: unmount it and mount it again",
+			    path);
+	default:
+		return fail(errno, "%s: cannot be opened: %s", path, strerror(errno));
+	}
+}
+
+/* Looked at before open(2), which would wait for a writer on a FIFO. */
+static int check_kind(const char *path)
+{
+	struct stat status;
+
+	if (stat(path, &status))
+		return open_error(path);
+	if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+		return fail(EINVAL, "%s: neither a regular file nor a block device", path);
+	return 0;
+}
+
+/* 0: direct reads are impossible. */
+static uint32_t find_block_size(int fd)
+{
+	struct statx extended = { 0 };
+	int sector;
+
+	if (!statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &extended) &&
+	    extended.stx_mask & STATX_DIOALIGN) {
+		if (!extended.stx_dio_offset_align)
+			return 0;
+		return extended.stx_dio_offset_align > BLOCK_SIZE_MIN ?
+		       extended.stx_dio_offset_align : BLOCK_SIZE_MIN;
+	}
+	if (!ioctl(fd, BLKSSZGET, &sector) && sector >= (int)BLOCK_SIZE_MIN)
+		return sector;
+	return BLOCK_SIZE_UNKNOWN;
+}
+
+static int open_both_ways(struct fdmabuf_file *file)
+{
+	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+	if (file->fd >= 0) {
+		file->block_size = find_block_size(file->fd);
+		file->is_direct = file->block_size != 0;
+		if (file->is_direct)
+			return 0;
+		close(file->fd);
+	} else if (errno != EINVAL) {
+		return open_error(file->path);
+	}
+	file->block_size = BLOCK_SIZE_UNKNOWN;
+	file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+	return file->fd < 0 ? open_error(file->path) : 0;
+}
+
+int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
+{
+	struct fdmabuf_file *file;
+	struct statfs filesystem;
+	int ret = check_kind(path);
+
+	if (ret)
+		return ret;
+	file = calloc(1, sizeof(*file));
+	if (!file)
+		return fail(ENOMEM, "%s: out of memory", path);
+	file->fd = file->plain_fd = -1;
+	file->path = strdup(path);
+	ret = file->path ? open_both_ways(file) : fail(ENOMEM, "%s: out of memory", path);
+	if (ret) {
+		fdmabuf_file_close(file);
+		return ret;
+	}
+	file->is_fuse = !fstatfs(file->fd, &filesystem) && filesystem.f_type == FUSE_SUPER_MAGIC;
+	*result = file;
+	return 0;
+}
+
+void fdmabuf_file_close(struct fdmabuf_file *file)
+{
+	if (!file)
+		return;
+	close_fd(&file->fd);
+	close_fd(&file->plain_fd);
+	free(file->path);
+	free(file);
+}
+
+uint64_t fdmabuf_file_size(const struct fdmabuf_file *file)
+{
+	struct stat status;
+	uint64_t size;
+
+	if (fstat(file->fd, &status))
+		return 0;
+	if (S_ISBLK(status.st_mode))
+		return ioctl(file->fd, BLKGETSIZE64, &size) ? 0 : size;
+	return status.st_size;
+}
+
+bool fdmabuf_file_is_direct(const struct fdmabuf_file *file)
+{
+	return file->is_direct;
+}
+
+uint32_t fdmabuf_file_block_size(const struct fdmabuf_file *file)
+{
+	return file->block_size;
+}
+
+int file_plain_fd(struct fdmabuf_file *file)
+{
+	struct stat opened, reopened;
+
+	if (!file->is_direct)
+		return file->fd;
+	if (file->plain_fd >= 0)
+		return file->plain_fd;
+
+	file->plain_fd = open(file->path, O_RDONLY | O_CLOEXEC);
+	if (file->plain_fd < 0)
+		return open_error(file->path);
+	/* The path may have been given to another file meanwhile. */
+	if (fstat(file->fd, &opened) || fstat(file->plain_fd, &reopened) ||
+	    opened.st_dev != reopened.st_dev || opened.st_ino != reopened.st_ino) {
+		close(file->plain_fd);
+		file->plain_fd = -1;
+		return fail(ESTALE, "%s: was replaced by another file while in use: start again", file->path);
+	}
+	return file->plain_fd;
+}
+
+int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length, uint64_t offset)
+{
+	int fd = file_plain_fd(file);
+	size_t done = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return fd;
+	while (done < length) {
+		got = pread(fd, (char *)data + done, length - done, offset + done);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return fail(errno, "%s: reading at offset %llu: %s", file->path,
+				    (unsigned long long)(offset + done), strerror(errno));
+		if (got == 0)
+			break;
+		done += got;
+	}
+	return done;
+}

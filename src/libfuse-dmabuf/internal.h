@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of the library share. */
+#ifndef FDMABUF_INTERNAL_H
+#define FDMABUF_INTERNAL_H
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "fuse-dmabuf.h"
+
+/* Sets fdmabuf_error() and returns -@error. */
+int fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static inline uint64_t align_down(uint64_t value, uint64_t power_of_two)
+{
+	return value & ~(power_of_two - 1);
+}
+
+static inline uint64_t align_up(uint64_t value, uint64_t power_of_two)
+{
+	return align_down(value + power_of_two - 1, power_of_two);
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* __attribute__((cleanup(close_fd))) for a descriptor of one function. */
+static inline void close_fd(const int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+/* ------------------------------------------------------------------ file.c */
+
+struct fdmabuf_file {
+	char *path;		/* as the caller named it, for messages */
+	int fd;			/* O_DIRECT if is_direct */
+	int plain_fd;		/* without O_DIRECT; -1 until needed */
+	bool is_direct;
+	bool is_fuse;
+	uint32_t block_size;
+};
+
+/* The descriptor without O_DIRECT, or a negative errno. */
+int file_plain_fd(struct fdmabuf_file *file);
+
+/* ---------------------------------------------------------------- buffer*.c */
+
+struct exporter {
+	const char *name;
+	/* @argument is what follows "name:", NULL if nothing does. Sets dmabuf_fd and size. */
+	int (*allocate)(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size);
+	/* Lets the CPU reach the whole buffer: sets map. */
+	int (*map)(struct fdmabuf_buffer *buffer);
+	/* Frees what allocate and map made, also after their failure. */
+	void (*release)(struct fdmabuf_buffer *buffer);
+	bool is_io_memory;	/* map is device memory: aligned words only */
+};
+
+struct fdmabuf_buffer {
+	const struct exporter *exporter;
+	uint64_t size;
+	int dmabuf_fd;		/* -1: none */
+	unsigned char *map;	/* NULL until the CPU needs it */
+	struct vfio_device *vfio;
+};
+
+extern const struct exporter exporter_memory;
+extern const struct exporter exporter_udmabuf;
+extern const struct exporter exporter_vfio;
+extern const struct exporter exporter_import;
+
+/* For exporters whose dma-buf can be mapped. */
+int dmabuf_map(struct fdmabuf_buffer *buffer);
+void dmabuf_release(struct fdmabuf_buffer *buffer);
+
+/* Maps the buffer for the CPU if it is not yet. */
+int buffer_map(struct fdmabuf_buffer *buffer);
+
+/* ------------------------------------------------------------------ ring.c */
+
+/* One io_uring; its buffer table has one slot for the token and one for host memory. */
+struct ring;
+
+int ring_open(unsigned depth, struct ring **ring);
+void ring_close(struct ring *ring);
+
+/* Whether the kernel knows dma-buf registrations at all. */
+bool ring_has_tokens(struct ring *ring);
+
+/* Registers the dma-buf for reads of @file_fd. Replaces an earlier token. */
+int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd);
+
+/* Registers host memory for ring_read_host(). Optional: it saves pinning pages in each request. */
+int ring_register_host(struct ring *ring, void *memory, size_t length);
+
+/* Queue one read; @tag comes back with the result. Never more than the depth in flight. */
+void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
+		     uint64_t file_offset, void *tag);
+void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, uint64_t file_offset,
+		    void *tag);
+
+/* Submits what is queued and waits for at least one completion. -EINTR: a signal came. */
+int ring_wait(struct ring *ring);
+
+/* Takes one completion; false if there is none. */
+bool ring_next(struct ring *ring, void **tag, int *result);
+
+/* --------------------------------------------------------- channel.c, read.c */
+
+struct request {
+	uint64_t position, end;		/* what is still to be read, offsets in the file */
+	enum { REQUEST_FREE, REQUEST_READY, REQUEST_FLYING } state;
+	unsigned tries;			/* in a row without progress */
+	bool submitted;			/* once or more */
+	unsigned char *host;		/* bounce: this request's part of the host memory */
+};
+
+struct fdmabuf_channel {
+	struct fdmabuf_file *file;
+	struct fdmabuf_buffer *buffer;
+	enum fdmabuf_path wanted, path;
+	enum fdmabuf_reason reason;
+	char reason_text[256];
+
+	struct ring *ring;		/* NULL: io_uring is not available, copy with pread(2) */
+	uint32_t depth, chunk;
+	struct request *requests;	/* depth of them */
+
+	unsigned char *host;		/* bounce memory; NULL until needed */
+	uint32_t host_depth, host_chunk;
+	bool bounce_is_plain;		/* bounce reads go without O_DIRECT */
+
+	fdmabuf_progress *progress;
+	void *progress_argument;
+	struct fdmabuf_counters counters;
+};
+
+/* Registers the token; a failure becomes the channel's reason. Returns 0 or the negative errno. */
+int channel_register(struct fdmabuf_channel *channel);
+
+void channel_set_reason(struct fdmabuf_channel *channel, enum fdmabuf_reason reason,
+			const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Allocates the bounce memory if it is not there yet. */
+int channel_need_host(struct fdmabuf_channel *channel);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reads by DMA into the buffer, on the channel's token. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "transfer.h"
+
+void direct_submit(struct transfer *t, struct request *request)
+{
+	ring_read_token(t->channel->ring, t->channel->file->fd, request->position + t->shift,
+			request->end - request->position, request->position, request);
+}
+
+/* The CPU copies where the direct path cannot go on, if the caller allows it. */
+static void copy_instead(struct transfer *t, struct request *request, uint64_t end, int error)
+{
+	if (t->channel->wanted == FDMABUF_DIRECT) {
+		transfer_fail(t, request->position, error);
+		return;
+	}
+	copy_range(t, request->position, end);
+	request->position = end;
+}
+
+/* Offset of the next data after a hole at @position, at most @end; @position itself if the
+ * filesystem sees no hole there. -1: the file ends at or before @position. */
+static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uint64_t end)
+{
+	off_t data = lseek(file->fd, position, SEEK_DATA);
+
+	if (data >= 0)
+		return min_u64(data, end);
+	if (errno != ENXIO)		/* a filesystem without SEEK_DATA */
+		return position;
+	return fdmabuf_file_size(file) > position ? (int64_t)end : -1;
+}
+
+/*
+ * The kernel reads no hole and no unwritten extent into a token: a request ends short at it, and one
+ * that starts in it fails with ENODATA. The zeros are written here, by the exporter's own means.
+ */
+static void skip_hole(struct transfer *t, struct request *request)
+{
+	uint64_t block = t->channel->file->block_size;
+	int64_t data = find_data(t->channel->file, request->position, request->end);
+	uint64_t zeros;
+	int ret;
+
+	if (data < 0) {
+		transfer_at_eof(t, request);
+		return;
+	}
+	/* A filesystem with smaller blocks may have data in the middle of one of ours, and data may
+	 * have been written meanwhile. */
+	zeros = align_down(data, block) - request->position;
+	if (!zeros) {
+		copy_instead(t, request, request->position + block, ENODATA);
+		return;
+	}
+
+	ret = fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
+	if (ret) {
+		t->error = ret;
+		return;
+	}
+	t->channel->counters.bytes_zeroed += zeros;
+	transfer_advance(t, request, zeros);
+}
+
+/* A direct read ends in the middle of a block only where the file ends. */
+static void take_bytes(struct transfer *t, struct request *request, uint32_t bytes)
+{
+	uint64_t block = t->channel->file->block_size;
+
+	t->channel->counters.bytes_direct += bytes;
+	transfer_advance(t, request, bytes);
+	if (request->position >= request->end || request->position % block == 0)
+		return;
+	if (fdmabuf_file_size(t->channel->file) <= request->position) {
+		transfer_at_eof(t, request);
+		return;
+	}
+	/* It has grown meanwhile: this block once more. */
+	t->done -= request->position % block;
+	request->position = align_down(request->position, block);
+	transfer_again(t, request, EIO);
+}
+
+void direct_complete(struct transfer *t, struct request *request, int result)
+{
+	if (result > 0)
+		take_bytes(t, request, result);
+	else if (result == 0)
+		transfer_at_eof(t, request);
+	else if (result == -ENODATA)
+		skip_hole(t, request);
+	else if (result == -ESTALE)
+		t->stale = true;
+	else
+		transfer_fail(t, request->position, -result);
+}
+
+/* The rest of this read, and the reads to come, without the token. */
+static void turn_to_bounce(struct transfer *t)
+{
+	struct fdmabuf_channel *channel = t->channel;
+	char why[sizeof(channel->reason_text)];
+
+	snprintf(why, sizeof(why), "%s", channel->reason_text);
+	channel_set_reason(channel, FDMABUF_REASON_REVOKED, "token revoked, no new one: %.200s", why);
+	channel->path = FDMABUF_BOUNCE;
+	t->direct = false;
+	t->error = buffer_map(channel->buffer);
+	if (!t->error)
+		t->error = channel_need_host(channel);
+	/* The requests that were in flight are larger and more than those of bounce. */
+	for (uint32_t i = 0; i < channel->depth; i++) {
+		struct request *request = &channel->requests[i];
+
+		if (request->state == REQUEST_READY && !t->error)
+			copy_range(t, request->position, request->end);
+		request->state = REQUEST_FREE;
+	}
+}
+
+void direct_renew_token(struct transfer *t)
+{
+	struct fdmabuf_channel *channel = t->channel;
+	int ret;
+
+	t->stale = false;
+	if (t->renewed) {
+		ret = -ESTALE;
+		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked as well");
+	} else {
+		ret = channel_register(channel);
+	}
+	t->renewed = true;
+	if (ret == -ENOTCONN)
+		transfer_fail(t, t->start, ENOTCONN);
+	else if (ret && channel->wanted == FDMABUF_DIRECT)
+		t->error = fail(ESTALE, "%s: the broker ended the token and gave no new one: %s",
+				channel->file->path, channel->reason_text);
+	else if (ret)
+		turn_to_bounce(t);
+}

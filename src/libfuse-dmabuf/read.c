@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fdmabuf_channel_read(): cuts a range into requests and keeps them in flight. */
+#include <string.h>
+#include <time.h>
+
+#include "transfer.h"
+
+/* A request may be asked for again this often in a row without progress; from the eighth time on
+ * 1 ms apart, so this is a patience of about a second. */
+#define TRIES_MAX 1000u
+#define TRIES_WITHOUT_DELAY 8u
+
+void transfer_advance(struct transfer *t, struct request *request, uint64_t bytes)
+{
+	request->position += bytes;
+	request->tries = 0;
+	t->done += bytes;
+}
+
+void transfer_at_eof(struct transfer *t, struct request *request)
+{
+	t->eof = min_u64(t->eof, request->position);
+	request->end = request->position;
+}
+
+void transfer_again(struct transfer *t, struct request *request, int error)
+{
+	const struct timespec delay = { .tv_nsec = 1000000 };
+
+	if (++request->tries > TRIES_MAX)
+		transfer_fail(t, request->position, error);
+	else if (request->tries > TRIES_WITHOUT_DELAY)
+		nanosleep(&delay, NULL);
+}
+
+void transfer_fail(struct transfer *t, uint64_t position, int error)
+{
+	const char *cure = "";
+
+	switch (error) {
+	case EINVAL:
+		cure = ": was O_DIRECT switched off, or is the block size not right?";
+		break;
+	case ENODEV:
+		cure = ": the NVMe device, or the device that owns the buffer, is gone or switched off";
+		break;
+	case ENOTCONN:
+	case ECONNABORTED:
+		cure = ": the FUSE server of this mount has ended; mount it again";
+		break;
+	}
+	t->error = fail(error, "%s: reading at offset %llu: %s%s", t->channel->file->path,
+			(unsigned long long)position, strerror(error), cure);
+}
+
+void transfer_report(struct transfer *t)
+{
+	struct fdmabuf_channel *channel = t->channel;
+	uint64_t total = t->stop - t->start;
+
+	if (!t->error && channel->progress &&
+	    channel->progress(channel->progress_argument, min_u64(t->done, total), total))
+		t->error = fail(ECANCELED, "%s: the read was cancelled", channel->file->path);
+}
+
+/* Requests end at multiples of the chunk, so that all but the first and the last are whole chunks. */
+static void cut_request(struct transfer *t, struct request *request)
+{
+	uint64_t chunk = t->channel->chunk;
+
+	request->position = t->cursor;
+	request->end = min_u64(t->end, (t->cursor / chunk + 1) * chunk);
+	request->tries = 0;
+	request->submitted = false;
+	request->state = REQUEST_READY;
+	t->cursor = request->end;
+}
+
+static void submit(struct transfer *t, struct request *request)
+{
+	if (t->direct)
+		direct_submit(t, request);
+	else
+		bounce_submit(t, request);
+	t->channel->counters.requests++;
+	if (request->submitted)
+		t->channel->counters.retries++;
+	request->submitted = true;
+	request->state = REQUEST_FLYING;
+	t->flying++;
+}
+
+static void submit_all(struct transfer *t)
+{
+	struct fdmabuf_channel *channel = t->channel;
+	unsigned depth = t->direct ? channel->depth : channel->host_depth;
+
+	for (unsigned i = 0; i < depth; i++) {
+		struct request *request = &channel->requests[i];
+
+		if (request->state == REQUEST_FREE && t->cursor < min_u64(t->end, t->eof))
+			cut_request(t, request);
+		if (request->state == REQUEST_READY)
+			submit(t, request);
+	}
+}
+
+static void complete(struct transfer *t, struct request *request, int result)
+{
+	t->flying--;
+	request->state = REQUEST_READY;
+	if (!t->error) {
+		if (result == -EAGAIN || result == -EINTR)
+			transfer_again(t, request, -result);
+		else if (t->direct)
+			direct_complete(t, request, result);
+		else
+			bounce_complete(t, request, result);
+	}
+	if (t->error || request->position >= request->end)
+		request->state = REQUEST_FREE;
+}
+
+/* Without a working ring nothing more can be waited for. Closing it cancels what is in flight. */
+static void break_ring(struct transfer *t, int error)
+{
+	t->error = fail(error, "io_uring: %s", strerror(error));
+	ring_close(t->channel->ring);
+	t->channel->ring = NULL;
+	t->flying = 0;
+}
+
+static void wait_for_some(struct transfer *t)
+{
+	struct request *request;
+	int result, ret = ring_wait(t->channel->ring);
+
+	if (ret && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY) {
+		break_ring(t, -ret);
+		return;
+	}
+	while (ring_next(t->channel->ring, (void **)&request, &result))
+		complete(t, request, result);
+	transfer_report(t);
+}
+
+static void read_with_ring(struct transfer *t)
+{
+	if (!t->direct) {
+		t->error = channel_need_host(t->channel);
+		if (t->error)
+			return;
+	}
+	for (;;) {
+		if (t->stale && !t->flying && !t->error)
+			direct_renew_token(t);
+		if (!t->stale && !t->error)
+			submit_all(t);
+		if (!t->flying && (t->error || !t->stale))
+			break;
+		if (t->flying)
+			wait_for_some(t);
+	}
+}
+
+/* A direct transfer takes whole blocks; what is partial at the ends is copied, unless the caller
+ * lets the rest of those blocks be overwritten and the buffer has room for them. */
+static void plan_blocks(struct transfer *t, bool whole_blocks)
+{
+	uint64_t block = t->channel->file->block_size;
+	uint64_t first = align_down(t->start, block), last = align_up(t->stop, block);
+
+	t->cursor = align_up(t->start, block);
+	t->end = align_down(t->stop, block);
+	if (!whole_blocks)
+		return;
+	if (t->start - first <= t->start + t->shift)
+		t->cursor = first;
+	if (last + t->shift <= t->channel->buffer->size)
+		t->end = last;
+}
+
+static void read_direct(struct transfer *t, bool whole_blocks)
+{
+	plan_blocks(t, whole_blocks);
+	if (t->channel->wanted == FDMABUF_DIRECT && (t->cursor > t->start || t->end < t->stop)) {
+		t->error = fail(EINVAL, "%s: the range has partial blocks of %u bytes that would have to be copied: align it, or allow FDMABUF_WHOLE_BLOCKS and leave room for them in the buffer",
+				t->channel->file->path, t->channel->file->block_size);
+		return;
+	}
+	if (t->cursor >= t->end) {
+		copy_range(t, t->start, t->stop);
+		return;
+	}
+	if (t->cursor > t->start)
+		copy_range(t, t->start, t->cursor);
+	if (t->end < t->stop && !t->error)
+		copy_range(t, t->end, t->stop);
+	if (!t->error)
+		read_with_ring(t);
+}
+
+static void read_bounce(struct transfer *t)
+{
+	t->cursor = t->start;
+	t->end = t->stop;
+	if (t->channel->ring)
+		read_with_ring(t);
+	else
+		copy_range(t, t->start, t->stop);
+}
+
+static void run(struct transfer *t, bool whole_blocks)
+{
+	struct fdmabuf_channel *channel = t->channel;
+	bool congruent = t->shift % channel->file->block_size == 0;
+
+	t->direct = channel->path == FDMABUF_DIRECT && channel->ring && congruent;
+	if (t->direct)
+		read_direct(t, whole_blocks);
+	else if (channel->wanted != FDMABUF_DIRECT)
+		read_bounce(t);
+	else if (!channel->ring)
+		t->error = fail(EIO, "%s: the channel is broken: open a new one", channel->file->path);
+	else
+		t->error = fail(EINVAL, "%s: the offsets in file and buffer must be equal modulo the block size of %u for a direct read",
+				channel->file->path, channel->file->block_size);
+}
+
+int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offset,
+			     uint64_t buffer_offset, uint64_t length, unsigned flags)
+{
+	uint64_t size = fdmabuf_file_size(channel->file), room = fdmabuf_buffer_size(channel->buffer);
+	struct transfer t = { .channel = channel, .eof = UINT64_MAX };
+
+	if (flags & ~FDMABUF_WHOLE_BLOCKS)
+		return fail(EINVAL, "flags %#x are not known", flags);
+	if (file_offset >= size || !length)
+		return 0;
+	length = min_u64(length, size - file_offset);
+	if (length > room || buffer_offset > room - length)
+		return fail(EFAULT, "%s: %llu bytes at offset %llu do not fit into the buffer of %llu bytes",
+			    channel->file->path, (unsigned long long)length,
+			    (unsigned long long)buffer_offset, (unsigned long long)room);
+
+	t.start = file_offset;
+	t.stop = file_offset + length;
+	t.shift = buffer_offset - file_offset;
+	run(&t, flags & FDMABUF_WHOLE_BLOCKS);
+	if (t.error)
+		return t.error;
+	t.stop = min_u64(t.stop, t.eof);
+	return t.stop > t.start ? t.stop - t.start : 0;
+}

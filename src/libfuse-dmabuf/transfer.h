@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One call of fdmabuf_channel_read(), shared by its parts. */
+#ifndef FDMABUF_TRANSFER_H
+#define FDMABUF_TRANSFER_H
+
+#include "internal.h"
+
+struct transfer {
+	struct fdmabuf_channel *channel;
+	uint64_t start, stop;		/* what the caller wants, offsets in the file */
+	uint64_t shift;			/* offset in the buffer minus offset in the file, modulo 2^64 */
+	uint64_t cursor, end;		/* what the requests have still to be cut from */
+	uint64_t eof;			/* lowest offset at which the file turned out to end */
+	uint64_t done;			/* bytes, for progress */
+	bool direct;			/* how this transfer goes, whatever the channel's path is */
+	bool stale;			/* a request met a revoked token */
+	bool renewed;			/* the token has been registered again */
+	unsigned flying;
+	int error;			/* 0 or the negative errno that ends the transfer */
+};
+
+/* The two ways to read: queue what is left of a request, and take its result. A request that is
+ * not yet read to its end is queued again. */
+void direct_submit(struct transfer *t, struct request *request);
+void direct_complete(struct transfer *t, struct request *request, int result);
+void bounce_submit(struct transfer *t, struct request *request);
+void bounce_complete(struct transfer *t, struct request *request, int result);
+
+/* Once no request is in flight after ESTALE: a new token, or bounce for the rest. */
+void direct_renew_token(struct transfer *t);
+
+/* Copies a range with pread(2): for partial blocks, and for what cannot be done better. */
+void copy_range(struct transfer *t, uint64_t position, uint64_t end);
+
+/* Notes progress of a request. */
+void transfer_advance(struct transfer *t, struct request *request, uint64_t bytes);
+void transfer_at_eof(struct transfer *t, struct request *request);
+
+/* Notes that a request made none; after too many times in a row, the transfer fails with @error. */
+void transfer_again(struct transfer *t, struct request *request, int error);
+
+/* Ends the transfer because of what a request gave (a positive errno). */
+void transfer_fail(struct transfer *t, uint64_t position, int error);
+
+/* Calls the progress function, which may cancel the transfer. */
+void transfer_report(struct transfer *t);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Host memory as a dma-buf: a sealed memfd given to /dev/udmabuf. */
+#include <fcntl.h>
+#include <linux/udmabuf.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+#define SIZE_LIMIT "/sys/module/udmabuf/parameters/size_limit_mb"
+
+/* In MiB; 0 where it cannot be read. */
+static unsigned long long read_size_limit(void)
+{
+	unsigned long long limit = 0;
+	FILE *file = fopen(SIZE_LIMIT, "re");
+
+	if (file) {
+		if (fscanf(file, "%llu", &limit) != 1)
+			limit = 0;
+		fclose(file);
+	}
+	return limit;
+}
+
+static int open_device(void)
+{
+	int fd = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	if (errno == EACCES || errno == EPERM)
+		return fail(errno, "/dev/udmabuf: permission denied: run as root, or give this user access to it");
+	return fail(EOPNOTSUPP, "/dev/udmabuf: %s: load it with \"modprobe udmabuf\" (kernel option CONFIG_UDMABUF)",
+		    strerror(errno));
+}
+
+/* udmabuf takes memory that can no longer shrink, so that its pages stay. */
+static int make_memory(uint64_t size)
+{
+	int fd = memfd_create("fuse-dmabuf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return fail(errno, "udmabuf: memfd_create: %s", strerror(errno));
+	if (ftruncate(fd, size) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK)) {
+		int error = errno;
+
+		close(fd);
+		return fail(error, "udmabuf: %llu MiB of shared memory: %s",
+			    (unsigned long long)size >> 20, strerror(error));
+	}
+	return fd;
+}
+
+static int create_error(uint64_t size)
+{
+	unsigned long long limit = read_size_limit(), mib = align_up(size, 1 << 20) >> 20;
+
+	if (errno == EINVAL && limit && mib > limit)
+		return fail(ENOSPC, "udmabuf: %llu MiB is more than its limit of %llu MiB: raise it with \"echo %llu > %s\"",
+			    mib, limit, mib, SIZE_LIMIT);
+	return fail(errno, "udmabuf: %llu MiB: %s", mib, strerror(errno));
+}
+
+static int udmabuf_allocate(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size)
+{
+	__attribute__((cleanup(close_fd))) int device = -1;
+	__attribute__((cleanup(close_fd))) int memory = -1;
+	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC, .size = size };
+
+	if (argument || !size)
+		return fail(EINVAL, argument ? "udmabuf takes no argument" : "udmabuf: give a size");
+	device = open_device();
+	if (device < 0)
+		return device;
+	memory = make_memory(size);
+	if (memory < 0)
+		return memory;
+	create.memfd = memory;
+	buffer->dmabuf_fd = ioctl(device, UDMABUF_CREATE, &create);
+	if (buffer->dmabuf_fd < 0)
+		return create_error(size);
+	buffer->size = size;
+	return 0;
+}
+
+const struct exporter exporter_udmabuf = {
+	.name = "udmabuf",
+	.allocate = udmabuf_allocate,
+	.map = dmabuf_map,
+	.release = dmabuf_release,
+};

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fuzz-header SEED COUNT: the safetensors parser against headers that are damaged at random. What it
+ * accepts must keep the promises of safetensors.h; what it refuses must come with one line of text. */
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "check.h"
+#include "safetensors.h"
+
+#define HEADER_MAX 4096
+
+static unsigned long long state;
+
+static size_t below(size_t limit)
+{
+	return next_random(&state) % limit;
+}
+
+static const char *const headers[] = {
+	"{}",
+	"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}  ",
+	"{\"__metadata__\":{\"format\":\"pt\",\"\\u00e9\":\"\\ud83d\\ude00\"},\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
+	"\"y\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[1,7]},\"z\":{\"dtype\":\"F4\",\"shape\":[18],\"data_offsets\":[7,16]}}",
+	"{\"n\\\"m\":{\"shape\":[0,9],\"dtype\":\"I64\",\"data_offsets\":[0,0],\"more\":[{}, null, true, 1.5e3]},"
+	" \"\xc3\xa9\" : {\"dtype\":\"C64\",\"shape\":[2],\"data_offsets\":[0,16]} }",
+};
+
+static const char *const pieces[] = {
+	"{", "}", "[", "]", "\"", "\\", ",", ":", "0", "-1", "1", "16", "9223372036854775807", "9223372036854775808", "1e9", "null",
+	"\"a\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"__metadata__\"", "\"F32\"", "\\u0000", "\xff", "\xed\xa0\x80", " ", "\n",
+};
+
+static size_t insert(char *text, size_t length, size_t at, const char *piece, size_t size)
+{
+	if (length + size > HEADER_MAX)
+		return length;
+	memmove(text + at + size, text + at, length - at);
+	memcpy(text + at, piece, size);
+	return length + size;
+}
+
+static size_t damage(char *text, size_t length)
+{
+	size_t at = below(length + 1), size = below(length - at + 1);
+	const char *piece = pieces[below(sizeof(pieces) / sizeof(*pieces))];
+
+	switch (below(5)) {
+	case 0:			/* another byte */
+		if (at < length)
+			text[at] = below(256);
+		return length;
+	case 1:			/* a part is lost */
+		size = size < 16 ? size : below(16);
+		memmove(text + at, text + at + size, length - at - size);
+		return length - size;
+	case 2:			/* cut off */
+		return below(8) ? length : at;
+	case 3: {		/* a part is there twice */
+		char copy[HEADER_MAX];
+
+		memcpy(copy, text + at, size);
+		return insert(text, length, below(length + 1), copy, size);
+	}
+	default:
+		return insert(text, length, at, piece, strlen(piece));
+	}
+}
+
+static void check_accepted(const struct safetensors *table, size_t length, uint64_t file_size)
+{
+	uint64_t position = 8 + length;
+
+	CHECK(table->data_offset == position);
+	for (size_t i = 0; i < table->count; i++) {
+		const struct safetensors_tensor *tensor = &table->tensors[i];
+		uint64_t bits = tensor->dtype->bits;
+
+		CHECK(tensor->begin == position && tensor->end >= position);
+		for (uint32_t d = 0; d < tensor->rank; d++)
+			bits *= tensor->shape[d];
+		CHECK(bits == 8 * (tensor->end - tensor->begin));
+		for (size_t j = 0; j < i; j++)
+			CHECK(strcmp(tensor->name, table->tensors[j].name));
+		position = tensor->end;
+	}
+	CHECK(position == file_size);
+}
+
+static void check_refused(const char *error)
+{
+	CHECK(!strncmp(error, "file: ", 6));
+	CHECK(strlen(error) < SAFETENSORS_ERROR_MAX && !strpbrk(error, "\n\r\033"));
+}
+
+/* On the heap and without a NUL behind it, so that a sanitizer sees a read past the end. */
+static bool try_header(const char *text, size_t length)
+{
+	char error[SAFETENSORS_ERROR_MAX] = "", *copy = malloc(length ? length : 1);
+	uint64_t file_size = 8 + length + (below(4) ? 16 : below(20));
+	struct safetensors *table;
+
+	CHECK(copy);
+	memcpy(copy, text, length);
+	table = safetensors_parse(copy, length, file_size, "file", error);
+	if (table)
+		check_accepted(table, length, file_size);
+	else
+		check_refused(error);
+	free(copy);
+	safetensors_free(table);
+	return table;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long accepted = 0, count;
+
+	if (argc != 3)
+		return 2;
+	state = strtoull(argv[1], NULL, 0) * 2 + 1;
+	count = strtoul(argv[2], NULL, 0);
+	for (unsigned long i = 0; i < count; i++) {
+		const char *header = headers[below(sizeof(headers) / sizeof(*headers))];
+		char text[HEADER_MAX];
+		size_t length = strlen(header);
+
+		memcpy(text, header, length);
+		for (size_t n = below(4); n; n--)
+			length = damage(text, length);
+		accepted += try_header(text, length);
+	}
+	printf("%lu of %lu headers accepted\n", accepted, count);
+	/* A parser that refuses everything would prove nothing. */
+	return accepted < count / 100 || accepted > count / 2;
+}

@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The library's reads against a simulated kernel: what comes back, what is left alone, what is said. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "check.h"
+#include "internal.h"
+#include "simulated-ring.h"
+
+#define BLOCK 4096u
+#define CHUNK (4 * BLOCK)
+#define ROOM (64 * BLOCK)
+#define UNTOUCHED 0xee
+
+static struct fdmabuf_file file;
+static struct fdmabuf_buffer buffer;
+static unsigned char memory[ROOM], expected[ROOM];
+
+static int map_nothing(struct fdmabuf_buffer *unused)
+{
+	(void)unused;
+	return fail(EOPNOTSUPP, "the exporter gives the CPU no access");
+}
+
+/* "Device memory", so that no cache maintenance is asked of the descriptor, which is none. */
+static const struct exporter exporter_test = { .name = "test", .map = map_nothing, .is_io_memory = true };
+
+static unsigned char content(uint64_t offset)
+{
+	uint64_t word = (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
+
+	return word >> (offset % 8 * 8);
+}
+
+static void write_content(uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to; i++) {
+		unsigned char byte = content(i);
+
+		CHECK_EQUAL(pwrite(file.fd, &byte, 1, i), 1);
+	}
+}
+
+/* A file of @size bytes, with holes where @map has a '.' (one letter a block). */
+static void given_file(const char *map, uint64_t size)
+{
+	char path[] = "/tmp/read-test-XXXXXX";
+
+	memset(&simulation, 0, sizeof(simulation));
+	memset(&buffer, 0, sizeof(buffer));
+	memset(memory, UNTOUCHED, sizeof(memory));
+	memset(expected, 0, sizeof(expected));
+	if (file.fd > 0)
+		close(file.fd);
+	free(file.path);
+	file = (struct fdmabuf_file){ .plain_fd = -1, .is_direct = true, .is_fuse = true, .block_size = BLOCK };
+	file.fd = mkstemp(path);
+	CHECK(file.fd >= 0);
+	/* The library reopens the file by its path. */
+	CHECK(asprintf(&file.path, "/proc/self/fd/%d", file.fd) > 0);
+	unlink(path);
+	CHECK(!ftruncate(file.fd, size));
+	for (uint64_t i = 0; map[i]; i++) {
+		uint64_t from = i * BLOCK, to = min_u64(from + BLOCK, size);
+
+		if (map[i] == '.' || from >= to)
+			continue;
+		write_content(from, to);
+		for (uint64_t at = from; at < to; at++)
+			expected[at] = content(at);
+	}
+	simulation.random = 1;
+	simulation.memory = memory;
+	buffer = (struct fdmabuf_buffer){ .exporter = &exporter_test, .size = ROOM, .map = memory };
+}
+
+static struct fdmabuf_channel *given_channel(enum fdmabuf_path path)
+{
+	struct fdmabuf_channel_options options = { .path = path, .depth = 3, .chunk = CHUNK };
+	struct fdmabuf_channel *channel = NULL;
+
+	CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &options, &channel), 0);
+	return channel;
+}
+
+static struct fdmabuf_counters counters_of(const struct fdmabuf_channel *channel)
+{
+	struct fdmabuf_counters counters;
+
+	fdmabuf_channel_counters(channel, &counters);
+	return counters;
+}
+
+/* The range has arrived, and @margin bytes around it at most have changed. */
+static void check_arrived(uint64_t from, uint64_t at, uint64_t length, uint64_t margin)
+{
+	CHECK(!memcmp(memory + at, expected + from, length));
+	for (uint64_t i = 0; i + margin < at; i++)
+		CHECK_EQUAL(memory[i], UNTOUCHED);
+	for (uint64_t i = at + length + margin; i < ROOM; i++)
+		CHECK_EQUAL(memory[i], UNTOUCHED);
+}
+
+static void whole_file_comes_direct(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("############", 12 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 12 * BLOCK, 0), 12 * BLOCK);
+	check_arrived(0, 0, 12 * BLOCK, 0);
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 12 * BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
+	CHECK_EQUAL(counters_of(channel).requests, 3);
+	CHECK_EQUAL(counters_of(channel).tokens, 1);
+	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_DIRECT);
+	CHECK_EQUAL(*fdmabuf_channel_reason_text(channel), 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void file_that_ends_in_a_block_comes_direct(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("######", 5 * BLOCK + 100);
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 9 * BLOCK, FDMABUF_WHOLE_BLOCKS), 5 * BLOCK + 100);
+	check_arrived(0, 0, 5 * BLOCK + 100, BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void partial_blocks_are_copied_and_nothing_else_changes(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("######", 5 * BLOCK + 100);
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 10, BLOCK + 10, 6 * BLOCK, 0), 5 * BLOCK + 90);
+	check_arrived(10, BLOCK + 10, 5 * BLOCK + 90, 0);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, BLOCK - 10 + 100);
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 4 * BLOCK);
+	fdmabuf_channel_close(channel);
+}
+
+static void forbidden_copy_is_an_error(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("######", 6 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 10, 10, BLOCK, 0), -EINVAL);
+	CHECK(strstr(fdmabuf_error(), "partial blocks"));
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 10, BLOCK, 0), -EINVAL);
+	CHECK(strstr(fdmabuf_error(), "modulo the block size"));
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BLOCK, 0), BLOCK);
+	fdmabuf_channel_close(channel);
+}
+
+static void last_block_is_copied_where_the_buffer_has_no_room_for_it(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("######", 5 * BLOCK + 100);
+	buffer.size = 5 * BLOCK + 100;
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 6 * BLOCK, FDMABUF_WHOLE_BLOCKS), 5 * BLOCK + 100);
+	check_arrived(0, 0, 5 * BLOCK + 100, 0);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 100);
+	fdmabuf_channel_close(channel);
+}
+
+static void holes_become_zeros(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("..#..###.......#..", 17 * BLOCK + 5);
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 17 * BLOCK + 5);
+	check_arrived(0, 0, 17 * BLOCK + 5, BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 5 * BLOCK);
+	CHECK(counters_of(channel).bytes_zeroed >= 12 * BLOCK + 5);
+	fdmabuf_channel_close(channel);
+}
+
+static void empty_file_and_end_of_file_give_nothing(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("", 0);
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 100, 0), 0);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 1ull << 40, 0, 100, 0), 0);
+	check_arrived(0, 0, 0, 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void file_of_one_byte(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("#", 1);
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 1, FDMABUF_WHOLE_BLOCKS), 1);
+	CHECK_EQUAL(memory[0], content(0));
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 1);
+	fdmabuf_channel_close(channel);
+}
+
+static void range_outside_the_buffer_is_refused(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("####", 4 * BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, ROOM - BLOCK, 2 * BLOCK, 0), -EFAULT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, UINT64_MAX - BLOCK + 1, 2 * BLOCK, 0), -EFAULT);
+	check_arrived(0, 0, 0, 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void any_range_comes_right_whatever_happens(void)
+{
+	static const char *const maps[] = { "################################", "..##..#.######....#####.#.######" };
+	unsigned long long random = 42;
+
+	for (unsigned round = 0; round < 3000; round++) {
+		uint64_t from = next_random(&random) % (32 * BLOCK), length = next_random(&random) % (32 * BLOCK);
+		uint64_t size = 31 * BLOCK + 700, at = next_random(&random) % 3 ? from % BLOCK + BLOCK * (next_random(&random) % 30) :
+								      next_random(&random) % (30 * BLOCK);
+		unsigned flags = next_random(&random) % 2 ? FDMABUF_WHOLE_BLOCKS : 0;
+		uint64_t arriving = from < size ? min_u64(length, size - from) : 0;
+		struct fdmabuf_channel *channel;
+
+		if (round % 1500 == 0)
+			given_file(maps[round / 1500], size);
+		memset(memory, UNTOUCHED, sizeof(memory));
+		simulation.short_reads = next_random(&random) % 2;
+		simulation.again_percent = next_random(&random) % 2 ? 30 : 0;
+		simulation.interrupt_percent = next_random(&random) % 2 ? 30 : 0;
+		simulation.registrations = simulation.requests = 0;
+		simulation.revoked = false;
+		simulation.revoke_request = next_random(&random) % 12;
+		simulation.revoke_again = next_random(&random) % 2;
+		channel = given_channel(next_random(&random) % 4 ? FDMABUF_AUTO : FDMABUF_BOUNCE);
+		CHECK_EQUAL(fdmabuf_channel_read(channel, from, at, length, flags), arriving);
+		check_arrived(from, at, arriving, flags ? BLOCK : 0);
+		CHECK_EQUAL(simulation.flying, 0);
+		CHECK(simulation.most_flying <= 3);
+		fdmabuf_channel_close(channel);
+	}
+}
+
+static void revoked_token_is_registered_again_once(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 3;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	check_arrived(0, 0, 16 * BLOCK, 0);
+	CHECK_EQUAL(counters_of(channel).tokens, 2);
+	CHECK(counters_of(channel).retries > 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void revoked_for_good_is_an_error_where_bounce_is_forbidden(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 3;
+	simulation.register_error_later = EPERM;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	CHECK(strstr(fdmabuf_error(), "broker ended the token"));
+	CHECK_EQUAL(simulation.flying, 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void revoked_for_good_turns_to_bounce(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	simulation.revoke_request = 3;
+	simulation.register_error_later = EPERM;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	check_arrived(0, 0, 16 * BLOCK, 0);
+	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REVOKED);
+	CHECK(strstr(fdmabuf_channel_reason_text(channel), "broker refused"));
+	fdmabuf_channel_close(channel);
+}
+
+static void dead_mount_is_an_error(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	simulation.revoke_request = 3;
+	simulation.register_error_later = ENOTCONN;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ENOTCONN);
+	CHECK(strstr(fdmabuf_error(), "server"));
+	fdmabuf_channel_close(channel);
+}
+
+static void device_error_ends_the_read(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	simulation.fail_request = 2;
+	simulation.fail_error = EIO;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -EIO);
+	CHECK(strstr(fdmabuf_error(), "offset"));
+	CHECK_EQUAL(simulation.flying, 0);
+	simulation.fail_error = 0;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	fdmabuf_channel_close(channel);
+}
+
+static void endless_again_is_an_error(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("#", BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	simulation.again_percent = 100;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BLOCK, 0), -EAGAIN);
+	fdmabuf_channel_close(channel);
+}
+
+static int stop_at_third_call(void *argument, uint64_t done, uint64_t total)
+{
+	CHECK(done <= total);
+	return ++*(int *)argument == 3;
+}
+
+static void progress_function_cancels(void)
+{
+	struct fdmabuf_channel *channel;
+	int calls = 0;
+
+	given_file("################################", 32 * BLOCK);
+	channel = given_channel(FDMABUF_AUTO);
+	fdmabuf_channel_on_progress(channel, stop_at_third_call, &calls);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 32 * BLOCK, 0), -ECANCELED);
+	CHECK_EQUAL(calls, 3);
+	CHECK_EQUAL(simulation.flying, 0);
+	fdmabuf_channel_close(channel);
+}
+
+/* Each way to be refused: what bounce gives as its reason, and direct as its error. */
+static void reasons_are_told(void)
+{
+	static const struct {
+		int register_error;
+		bool no_tokens, no_ring, no_direct, no_dmabuf, no_fuse;
+		enum fdmabuf_reason reason;
+		int error;
+		const char *text;
+	} cases[] = {
+		{ .no_tokens = true, .reason = FDMABUF_REASON_KERNEL, .error = EOPNOTSUPP, .text = "kernel has no dma-buf tokens" },
+		{ .no_ring = true, .reason = FDMABUF_REASON_NO_RING, .error = EOPNOTSUPP, .text = "io_uring is not available" },
+		{ .no_direct = true, .reason = FDMABUF_REASON_NOT_DIRECT, .error = EOPNOTSUPP, .text = "file is not O_DIRECT capable" },
+		{ .no_dmabuf = true, .reason = FDMABUF_REASON_NO_DMABUF, .error = EOPNOTSUPP, .text = "ordinary memory" },
+		{ .register_error = EOPNOTSUPP, .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP, .text = "FUSE server" },
+		{ .register_error = EOPNOTSUPP, .no_fuse = true, .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP, .text = "the filesystem" },
+		{ .register_error = EPERM, .reason = FDMABUF_REASON_REFUSED, .error = EPERM, .text = "broker refused: Operation not permitted" },
+		{ .register_error = EPERM, .no_fuse = true, .reason = FDMABUF_REASON_FAILED, .error = EPERM, .text = "registration failed" },
+		{ .register_error = ENOMEM, .reason = FDMABUF_REASON_FAILED, .error = ENOMEM, .text = "registration failed" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct fdmabuf_channel_options direct = { .path = FDMABUF_DIRECT };
+		struct fdmabuf_channel *channel;
+
+		given_file("##", 2 * BLOCK - 9);
+		simulation.register_error = cases[i].register_error;
+		simulation.no_tokens = cases[i].no_tokens;
+		simulation.no_ring = cases[i].no_ring;
+		file.is_direct = !cases[i].no_direct;
+		file.is_fuse = !cases[i].no_fuse;
+		buffer.dmabuf_fd = cases[i].no_dmabuf ? -1 : 0;
+
+		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &direct, &channel), -cases[i].error);
+		CHECK(strstr(fdmabuf_error(), cases[i].text));
+
+		channel = given_channel(FDMABUF_AUTO);
+		CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
+		CHECK_EQUAL(fdmabuf_channel_reason(channel), cases[i].reason);
+		CHECK(strstr(fdmabuf_channel_reason_text(channel), cases[i].text));
+		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, 0), 2 * BLOCK - 9);
+		check_arrived(0, 0, 2 * BLOCK - 9, 0);
+		CHECK_EQUAL(counters_of(channel).bytes_copied, 2 * BLOCK - 9);
+		fdmabuf_channel_close(channel);
+	}
+}
+
+static void buffer_that_the_cpu_cannot_reach_has_no_bounce(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("##..", 4 * BLOCK);
+	buffer.map = NULL;
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 2 * BLOCK, 0), 2 * BLOCK);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 4 * BLOCK, 0), -EOPNOTSUPP);
+	fdmabuf_channel_close(channel);
+	simulation.no_tokens = true;
+	CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, NULL, &channel), -EOPNOTSUPP);
+	CHECK(strstr(fdmabuf_error(), "neither path is possible"));
+	CHECK(strstr(fdmabuf_error(), "kernel has no dma-buf tokens"));
+}
+
+static void bounce_memory_is_bounded(void)
+{
+	static const struct { uint32_t depth, chunk; } cases[] = { { 1, 4096 }, { 256, 1 << 20 }, { 256, 1 << 30 }, { 3, 12288 } };
+
+	given_file("#", BLOCK);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct fdmabuf_channel_options options = { FDMABUF_BOUNCE, cases[i].depth, cases[i].chunk, { 0 } };
+		struct fdmabuf_channel *channel;
+
+		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &options, &channel), 0);
+		CHECK((uint64_t)channel->host_depth * channel->host_chunk <= 16 << 20);
+		CHECK(channel->host_depth >= 1 && channel->host_depth <= channel->depth);
+		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BLOCK, 0), BLOCK);
+		fdmabuf_channel_close(channel);
+	}
+}
+
+static void bad_options_are_refused(void)
+{
+	static const struct fdmabuf_channel_options cases[] = {
+		{ .path = 3 }, { .depth = 257 }, { .chunk = 4095 }, { .chunk = (1u << 30) + 4096 }, { .reserved[4] = 1 },
+	};
+	struct fdmabuf_channel *channel;
+
+	given_file("#", BLOCK);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &cases[i], &channel), -EINVAL);
+	channel = given_channel(FDMABUF_AUTO);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BLOCK, 2), -EINVAL);
+	fdmabuf_channel_close(channel);
+}
+
+int main(void)
+{
+	RUN(whole_file_comes_direct);
+	RUN(file_that_ends_in_a_block_comes_direct);
+	RUN(partial_blocks_are_copied_and_nothing_else_changes);
+	RUN(forbidden_copy_is_an_error);
+	RUN(last_block_is_copied_where_the_buffer_has_no_room_for_it);
+	RUN(holes_become_zeros);
+	RUN(empty_file_and_end_of_file_give_nothing);
+	RUN(file_of_one_byte);
+	RUN(range_outside_the_buffer_is_refused);
+	RUN(any_range_comes_right_whatever_happens);
+	RUN(revoked_token_is_registered_again_once);
+	RUN(revoked_for_good_is_an_error_where_bounce_is_forbidden);
+	RUN(revoked_for_good_turns_to_bounce);
+	RUN(dead_mount_is_an_error);
+	RUN(device_error_ends_the_read);
+	RUN(endless_again_is_an_error);
+	RUN(progress_function_cancels);
+	RUN(reasons_are_told);
+	RUN(buffer_that_the_cpu_cannot_reach_has_no_bounce);
+	RUN(bounce_memory_is_bounded);
+	RUN(bad_options_are_refused);
+	close(file.fd);
+	free(file.path);
+	return 0;
+}

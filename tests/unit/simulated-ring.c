@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "check.h"
+#include "internal.h"
+#include "simulated-ring.h"
+
+#define BLOCK 4096u
+
+struct simulation simulation;
+
+struct operation {
+	unsigned char *memory;
+	int fd;
+	uint32_t length;
+	uint64_t offset;
+	bool token;
+	void *tag;
+};
+
+struct ring {
+	unsigned depth, queued, ready;
+	struct operation queue[FDMABUF_DEPTH_MAX];
+};
+
+int ring_open(unsigned depth, struct ring **result)
+{
+	if (simulation.no_ring)
+		return -EPERM;
+	*result = calloc(1, sizeof(struct ring));
+	CHECK(*result);
+	(*result)->depth = depth;
+	return 0;
+}
+
+void ring_close(struct ring *ring)
+{
+	free(ring);
+}
+
+bool ring_has_tokens(struct ring *ring)
+{
+	(void)ring;
+	return !simulation.no_tokens;
+}
+
+int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd)
+{
+	bool later = simulation.registrations > 0;
+	int error = later && simulation.register_error_later ? simulation.register_error_later :
+							       simulation.register_error;
+
+	(void)ring;
+	CHECK(dmabuf_fd >= 0 && file_fd >= 0);
+	CHECK_EQUAL(simulation.flying, 0);
+	if (error)
+		return -error;
+	simulation.registrations++;
+	simulation.revoked = later && simulation.revoke_again;
+	return 0;
+}
+
+int ring_register_host(struct ring *ring, void *memory, size_t length)
+{
+	(void)ring;
+	(void)memory;
+	(void)length;
+	return 0;
+}
+
+static void queue(struct ring *ring, struct operation operation)
+{
+	CHECK(ring->queued < ring->depth);
+	ring->queue[ring->queued++] = operation;
+	simulation.requests++;
+	if (++simulation.flying > simulation.most_flying)
+		simulation.most_flying = simulation.flying;
+	if (operation.token && (int)simulation.requests == simulation.revoke_request)
+		simulation.revoked = true;
+}
+
+void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
+		     uint64_t file_offset, void *tag)
+{
+	queue(ring, (struct operation){ simulation.memory + buffer_offset, fd, length, file_offset, true, tag });
+}
+
+void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, uint64_t file_offset,
+		    void *tag)
+{
+	CHECK_EQUAL((uintptr_t)memory % BLOCK, 0);
+	queue(ring, (struct operation){ memory, fd, length, file_offset, false, tag });
+}
+
+int ring_wait(struct ring *ring)
+{
+	CHECK(ring->queued > 0);
+	if (next_random(&simulation.random) % 100 < simulation.interrupt_percent)
+		return -EINTR;
+	ring->ready = 1 + next_random(&simulation.random) % ring->queued;
+	return 0;
+}
+
+/* A token reads up to the next hole, and nothing that starts in one. */
+static int limit_to_data(const struct operation *operation, uint32_t *length)
+{
+	off_t hole;
+
+	if (lseek(operation->fd, operation->offset, SEEK_DATA) != (off_t)operation->offset)
+		return -ENODATA;
+	hole = lseek(operation->fd, operation->offset, SEEK_HOLE);
+	CHECK(hole > (off_t)operation->offset);
+	*length = min_u64(*length, align_up(hole, BLOCK) - operation->offset);
+	return 0;
+}
+
+static int run(const struct operation *operation)
+{
+	uint32_t length = operation->length;
+	off_t size = lseek(operation->fd, 0, SEEK_END);
+
+	CHECK_EQUAL(operation->offset % BLOCK, 0);
+	CHECK_EQUAL(length % BLOCK, 0);
+	CHECK(length > 0);
+	if (operation->token && simulation.revoked)
+		return -ESTALE;
+	if ((off_t)operation->offset >= size)
+		return 0;
+	if (operation->token && limit_to_data(operation, &length))
+		return -ENODATA;
+	if (simulation.short_reads && length > BLOCK)
+		length = BLOCK * (1 + next_random(&simulation.random) % (length / BLOCK));
+	return pread(operation->fd, operation->memory, length, operation->offset);
+}
+
+bool ring_next(struct ring *ring, void **tag, int *result)
+{
+	unsigned i;
+
+	if (!ring->ready)
+		return false;
+	ring->ready--;
+	i = next_random(&simulation.random) % ring->queued;
+	*tag = ring->queue[i].tag;
+	if (simulation.fail_error && (int)simulation.requests >= simulation.fail_request)
+		*result = -simulation.fail_error;
+	else if (next_random(&simulation.random) % 100 < simulation.again_percent)
+		*result = -EAGAIN;
+	else
+		*result = run(&ring->queue[i]);
+	ring->queue[i] = ring->queue[--ring->queued];
+	simulation.flying--;
+	return true;
+}

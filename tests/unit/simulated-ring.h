@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Takes ring.c's place in read-test: requests are carried out by pread(2) with the results that the
+ * kernel's contract gives on tokens, in random order, and with the misfortunes that a test asks for.
+ */
+#ifndef SIMULATED_RING_H
+#define SIMULATED_RING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct simulation {
+	unsigned long long random;	/* seed; not 0 */
+	unsigned char *memory;		/* behind the dma-buf */
+	bool no_ring;			/* io_uring is switched off */
+	bool no_tokens;			/* an ordinary kernel */
+	bool short_reads;		/* requests end early, at a block, at random */
+	unsigned again_percent;		/* EAGAIN instead of a result */
+	unsigned interrupt_percent;	/* EINTR from the wait */
+	int fail_request, fail_error;	/* the request with this number fails (counted from 1) */
+	int revoke_request;		/* with this request the token ends */
+	bool revoke_again;		/* and each later token at once */
+	int register_error;		/* what registrations give */
+	int register_error_later;	/* and all but the first */
+
+	/* what happened */
+	unsigned registrations, requests, flying, most_flying;
+	bool revoked;
+};
+
+extern struct simulation simulation;
+
+#endif
