@@ -9,6 +9,7 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 [ -t 2 ] || say() { printf '==> %s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
+umask 022
 [ "$(id -u)" = 0 ] || die "needs root (chroot, mounts): run it with sudo"
 
 # Everything in the cache belongs to root, so it lies in root's home, however sudo treats HOME.
