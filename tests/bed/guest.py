@@ -82,18 +82,19 @@ def mount_server(source, target, options=''):
 
 
 class Histogram:
-    """Exact counts of one tracepoint: .hits, .by_key {key: hits}, .sums {field: total}. Filled when the counting ends."""
+    """Exact counts of one tracepoint: .hits, .by_key {key: hits}, .sums {field: total}, as of the last update or the end of the counting."""
 
-    def __init__(self, sums):
+    def __init__(self, path, sums):
+        self.path = path
         self.hits, self.by_key, self.sums = 0, {}, dict.fromkeys(sums, 0)
 
-    def parse(self, text):
-        for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', text, re.MULTILINE):
-            values = {name: int(value) for name, value in re.findall(r'(\w+): +(\d+)', values)}
-            self.hits += values['hitcount']
-            self.by_key[int(key) if key.isdigit() else key] = values['hitcount']
-            for field in self.sums:
-                self.sums[field] += values[field]
+    def update(self):
+        rows = [(int(key) if key.isdigit() else key, {name: int(value) for name, value in re.findall(r'(\w+): +(\d+)', values)})
+                for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', self.path.read_text(), re.MULTILINE)]
+        self.hits = sum(values['hitcount'] for _, values in rows)
+        self.by_key = {key: values['hitcount'] for key, values in rows}
+        self.sums = {field: sum(values[field] for _, values in rows) for field in self.sums}
+        return self
 
 
 @contextmanager
@@ -103,7 +104,6 @@ def trace(event, key='common_pid', where='', sums=()):
     key: a field to count by; where: a filter such as 'qid > 0 && opcode == 2'; sums: fields to add up.
     """
     instance = TRACING / 'instances' / f'bed-{os.getpid()}-{len(list((TRACING / "instances").iterdir()))}'
-    histogram = Histogram(sums)
     instance.mkdir()
     try:
         directory = instance / 'events' / event.replace(':', '/')
@@ -111,9 +111,10 @@ def trace(event, key='common_pid', where='', sums=()):
         trigger = f'hist:keys={key}{values}:size=4096' + (f' if {where}' if where else '')
         (directory / 'trigger').write_text(trigger)
         try:
+            histogram = Histogram(directory / 'hist', sums)
             yield histogram
         finally:
-            histogram.parse((directory / 'hist').read_text())
+            histogram.update()
             (directory / 'trigger').write_text('!' + trigger)
     finally:
         instance.rmdir()
