@@ -2,7 +2,6 @@
 /* What is done with open files. Reads and writes come here only where passthrough is not possible. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -13,10 +12,6 @@
  * time, and cp(1) goes on where a step ended.
  */
 #define COPY_STEP_MAX (128u << 20)
-
-#ifndef RWF_NOAPPEND
-#define RWF_NOAPPEND 0x20
-#endif
 
 void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
 {
@@ -29,16 +24,33 @@ void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struc
 	fuse_reply_data(req, &source, 0);
 }
 
+/* Pages that were mapped go to their own place, although the file that the kernel has at hand appends. */
+static ssize_t write_in_place(const struct file *file, const char *data, size_t size, off_t offset)
+{
+	int fd = reopen(file->inode->fd, O_WRONLY);
+	ssize_t written;
+	int saved;
+
+	if (fd < 0)
+		return -1;
+	written = pwrite(fd, data, size, offset);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return written;
+}
+
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
 {
 	const struct file *file = file_from_info(info);
-	struct iovec piece = { .iov_base = (void *)data, .iov_len = size };
-	/* Pages that were mapped go to their own place, by whichever file the kernel has at hand. */
-	int flags = info->writepage && file->flags & O_APPEND ? RWF_NOAPPEND : 0;
-	ssize_t written = pwritev2(file->fd, &piece, 1, offset, flags);
+	ssize_t written;
 
 	(void)nodeid;
+	if (info->writepage && file->flags & O_APPEND)
+		written = write_in_place(file, data, size, offset);
+	else
+		written = pwrite(file->fd, data, size, offset);
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* mount.fuse-dmabuf: a FUSE server that passes a directory through, and the broker of its tokens. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -16,25 +17,22 @@
 #include "session.h"
 #include "source.h"
 
-/* The mountpoint by its real path: the daemon leaves this working directory. */
+/*
+ * The mountpoint by its real path: the daemon leaves this working directory. Opened, because what stat() says
+ * may be a memory of a server that has ended.
+ */
 static bool check_mountpoint(const char *given, char path[PATH_MAX])
 {
-	struct stat status;
+	int fd = open(given, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (stat(given, &status)) {
-		log_error("mountpoint %s: %s", given,
-			  errno == ENOTCONN ? "its FUSE server has ended: umount it first" : strerror(errno));
-		return false;
+	if (fd >= 0) {
+		close(fd);
+		if (realpath(given, path))
+			return true;
 	}
-	if (!S_ISDIR(status.st_mode)) {
-		log_error("mountpoint %s: not a directory", given);
-		return false;
-	}
-	if (!realpath(given, path)) {
-		log_error("mountpoint %s: %s", given, strerror(errno));
-		return false;
-	}
-	return true;
+	log_error("mountpoint %s: %s", given,
+		  errno == ENOTCONN ? "its FUSE server has ended: umount it first" : strerror(errno));
+	return false;
 }
 
 static int mount_source(const struct options *options)

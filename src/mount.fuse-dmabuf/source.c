@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -13,20 +12,17 @@
 
 int source_open(const char *path)
 {
-	struct stat status;
+	int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int fd;
 
-	if (stat(path, &status)) {
+	if (directory < 0) {
 		log_error("source %s: %s", path, strerror(errno));
 		return -1;
 	}
-	if (!S_ISDIR(status.st_mode)) {
-		log_error("source %s: not a directory", path);
-		return -1;
-	}
-	fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	fd = open_tree(directory, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (fd < 0)
-		log_error("source %s: cannot clone its mount (open_tree: %s)", path, strerror(errno));
+		log_error("source %s: its mount cannot be cloned: %s", path, strerror(errno));
+	close(directory);
 	return fd;
 }
 

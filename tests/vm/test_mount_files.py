@@ -1,0 +1,563 @@
+"""Files, names and attributes: the mount behaves as ext4 does."""
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import subprocess
+import threading
+
+import pytest
+
+from places import fails, place, sh, wait_until  # noqa: F401  (place is a fixture)
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+NOREPLACE, EXCHANGE = 1, 2
+
+
+def rename(directory, old, new, flags):
+    fd = os.open(directory, os.O_PATH)
+    try:
+        if LIBC.renameat2(fd, os.fsencode(old), fd, os.fsencode(new), flags):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)
+
+
+def give_name(fd, path):
+    """What linkat(2) recommends for an unnamed file."""
+    if LIBC.linkat(-100, b'/proc/self/fd/%d' % fd, -100, os.fsencode(path), 0x400):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def error_of(function, *arguments):
+    with pytest.raises(OSError) as error:
+        function(*arguments)
+    return errno.errorcode[error.value.errno]
+
+
+# Names
+
+def test_rename_replaces(place):
+    (place / 'a').write_text('a')
+    (place / 'b').write_text('b')
+    os.rename(place / 'a', place / 'b')
+    assert os.listdir(place) == ['b'] and (place / 'b').read_text() == 'a'
+
+
+def test_rename_noreplace_refuses_to_replace(place):
+    (place / 'a').write_text('a')
+    (place / 'b').write_text('b')
+    assert error_of(rename, place, 'a', 'b', NOREPLACE) == 'EEXIST'
+    rename(place, 'a', 'c', NOREPLACE)
+    assert (place / 'c').read_text() == 'a' and (place / 'b').read_text() == 'b'
+
+
+def test_rename_exchange_swaps_a_file_and_a_directory(place):
+    (place / 'file').write_text('data')
+    (place / 'directory').mkdir()
+    rename(place, 'file', 'directory', EXCHANGE)
+    assert (place / 'directory').read_text() == 'data' and (place / 'file').is_dir()
+
+
+def test_rename_of_a_directory_into_itself_is_refused(place):
+    (place / 'a/b').mkdir(parents=True)
+    assert error_of(os.rename, place / 'a', place / 'a/b/c') == 'EINVAL'
+
+
+def test_names_of_255_bytes_and_not_more(place):
+    (place / ('n' * 255)).write_text('x')
+    assert os.listdir(place) == ['n' * 255]
+    assert error_of(os.stat, place / ('n' * 256)) == 'ENAMETOOLONG'
+
+
+def test_hard_links_are_one_file(place):
+    (place / 'one').write_text('1')
+    os.link(place / 'one', place / 'two')
+    (place / 'two').write_text('2')
+    assert (place / 'one').read_text() == '2'
+    assert os.path.samefile(place / 'one', place / 'two')
+    assert os.stat(place / 'one').st_nlink == 2
+    os.unlink(place / 'one')
+    assert os.stat(place / 'two').st_nlink == 1
+
+
+def test_symbolic_links_keep_any_target(place):
+    target = 'x' * 1000 + '/../nowhere'
+    os.symlink(target, place / 'link')
+    assert os.readlink(place / 'link') == target and os.lstat(place / 'link').st_size == len(target)
+
+
+def test_remove_of_a_directory_that_is_not_empty_is_refused(place):
+    (place / 'd/e').mkdir(parents=True)
+    assert error_of(os.rmdir, place / 'd') == 'ENOTEMPTY'
+    assert error_of(os.unlink, place / 'd') == 'EISDIR'
+    os.rmdir(place / 'd/e')
+    os.rmdir(place / 'd')
+    assert os.listdir(place) == []
+
+
+def test_special_files(place):
+    os.mkfifo(place / 'fifo', 0o600)
+    os.mknod(place / 'zero', stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    assert stat.S_ISFIFO(os.stat(place / 'fifo').st_mode)
+    assert os.stat(place / 'zero').st_rdev == os.makedev(1, 5)
+    assert sh(place, 'cat fifo & echo through >fifo; wait') == 'through\n'
+
+
+def test_directory_of_5000_is_read_completely_while_it_changes(place):
+    names = {f'name-{i:05}' for i in range(5000)}
+    for name in names:
+        (place / name).touch()
+    seen = []
+    with os.scandir(place) as entries:
+        for entry in entries:
+            assert entry.is_file(follow_symlinks=False)
+            if len(seen) == 100:
+                (place / 'late').touch()
+                os.unlink(place / entry.name)
+            seen.append(entry.name)
+    assert len(seen) == len(set(seen)) and names <= set(seen)
+
+
+def test_directory_offsets_can_be_returned_to(place):
+    for i in range(300):
+        (place / f'{i:03}').touch()
+    LIBC.fdopendir.restype = LIBC.readdir64.restype = ctypes.c_void_p
+    LIBC.telldir.restype = ctypes.c_long
+    directory = ctypes.c_void_p(LIBC.fdopendir(os.open(place, os.O_RDONLY)))
+
+    def read():
+        entry = LIBC.readdir64(directory)
+        return ctypes.string_at(entry + 19) if entry else None
+    for _ in range(100):
+        read()
+    there = LIBC.telldir(directory)
+    rest = [read() for _ in range(150)]
+    LIBC.seekdir(directory, ctypes.c_long(there))
+    assert [read() for _ in range(150)] == rest
+    LIBC.closedir(directory)
+
+
+# Open files
+
+def test_unlinked_file_stays_usable_while_open(place):
+    with open(place / 'file', 'w+b') as file:
+        os.unlink(place / 'file')
+        file.write(b'still here')
+        file.flush()
+        assert os.pread(file.fileno(), 100, 0) == b'still here'
+        assert os.fstat(file.fileno()).st_nlink == 0
+        os.ftruncate(file.fileno(), 5)
+        os.fchmod(file.fileno(), 0o600)
+        assert os.fstat(file.fileno()).st_size == 5
+    assert os.listdir(place) == []
+
+
+def test_rename_under_an_open_file(place):
+    (place / 'd').mkdir()
+    with open(place / 'file', 'w+b') as file:
+        os.rename(place / 'file', place / 'd/other')
+        os.rename(place / 'd', place / 'e')
+        file.write(b'data')
+        file.flush()
+        assert (place / 'e/other').read_bytes() == b'data'
+        assert os.fstat(file.fileno()).st_size == 4
+
+
+def test_working_directory_survives_rename(place):
+    assert sh(place, 'mkdir a; cd a; mv ../a ../b; echo x >file; cat ../b/file') == 'x\n'
+
+
+def test_unnamed_file_gets_a_name_later(place):
+    fd = os.open(place, os.O_TMPFILE | os.O_RDWR, 0o640)
+    os.write(fd, b'unnamed')
+    assert os.listdir(place) == []
+    give_name(fd, place / 'named')
+    os.close(fd)
+    assert (place / 'named').read_bytes() == b'unnamed'
+    assert stat.S_IMODE(os.stat(place / 'named').st_mode) == 0o640
+
+
+def test_exclusive_unnamed_file_gets_no_name(place):
+    fd = os.open(place, os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
+    assert error_of(give_name, fd, place / 'named') == 'ENOENT'
+    os.close(fd)
+
+
+def test_exclusive_create_refuses_an_existing_file(place):
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    os.close(os.open(place / 'file', flags))
+    assert error_of(os.open, place / 'file', flags) == 'EEXIST'
+
+
+def test_create_through_a_dangling_link_makes_its_target(place):
+    os.symlink('target', place / 'link')
+    (place / 'link').write_text('x')
+    assert (place / 'target').read_text() == 'x'
+
+
+def test_appends_of_two_writers_do_not_overwrite(place):
+    writers = [os.open(place / 'log', os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2)]
+    for i in range(100):
+        os.write(writers[i % 2], b'%03d\n' % i)
+    assert (place / 'log').read_bytes() == b''.join(b'%03d\n' % i for i in range(100))
+    for fd in writers:
+        os.close(fd)
+
+
+def test_truncating_open_empties_the_file(place):
+    (place / 'file').write_text('long text')
+    with open(place / 'file', 'w') as file:
+        assert os.fstat(file.fileno()).st_size == 0
+        file.write('new')
+    assert (place / 'file').read_text() == 'new'
+
+
+def test_file_beyond_4_gib(place):
+    with open(place / 'file', 'w+b') as file:
+        os.pwrite(file.fileno(), b'end', (5 << 30) - 3)
+        assert os.fstat(file.fileno()).st_size == 5 << 30
+        assert os.pread(file.fileno(), 10, (5 << 30) - 4) == b'\0end'
+
+
+def test_direct_io(place):
+    data = os.urandom(65536)
+    (place / 'file').write_bytes(data)
+    buffer = mmap.mmap(-1, 65536)
+    fd = os.open(place / 'file', os.O_RDWR | os.O_DIRECT)
+    assert os.preadv(fd, [buffer], 0) == 65536 and buffer[:] == data
+    assert os.pwritev(fd, [memoryview(buffer)[:4096]], 65536) == 4096
+    assert error_of(os.preadv, fd, [memoryview(buffer)[:100]], 1) == 'EINVAL'
+    os.close(fd)
+    assert (place / 'file').read_bytes() == data + data[:4096]
+
+
+def test_holes_are_found_and_punched(place):
+    with open(place / 'file', 'w+b') as file:
+        fd = file.fileno()
+        os.pwrite(fd, b'x' * 65536, 1 << 20)
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 20
+        assert os.lseek(fd, 1 << 20, os.SEEK_HOLE) == (1 << 20) + 65536
+        assert error_of(os.lseek, fd, 2 << 20, os.SEEK_DATA) == 'ENXIO'
+        subprocess.run(['fallocate', '-p', '-o', str(1 << 20), '-l', '32768', place / 'file'], check=True)
+        assert os.pread(fd, 4, 1 << 20) == bytes(4) and os.pread(fd, 4, (1 << 20) + 32768) == b'xxxx'
+        os.posix_fallocate(fd, 0, 2 << 20)
+        assert os.fstat(fd).st_size == 2 << 20 and os.fstat(fd).st_blocks * 512 >= 2 << 20
+
+
+def test_copy_file_range(place):
+    (place / 'from').write_bytes(b'0123456789')
+    with open(place / 'from', 'rb') as source, open(place / 'to', 'w+b') as target:
+        assert os.copy_file_range(source.fileno(), target.fileno(), 5, 3, 2) == 5
+    assert (place / 'to').read_bytes() == b'\0\x0034567'
+
+
+def test_shared_mapping_is_seen_by_reads_and_by_other_processes(place):
+    (place / 'file').write_bytes(bytes(8192))
+    with open(place / 'file', 'r+b') as file:
+        memory = mmap.mmap(file.fileno(), 8192)
+        child = os.fork()
+        if not child:
+            memory[4096:4101] = b'child'
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert memory[4096:4101] == b'child'
+        assert os.pread(file.fileno(), 5, 4096) == b'child'
+        os.pwrite(file.fileno(), b'write', 0)
+        assert memory[:5] == b'write'
+        memory.flush()
+        memory.close()
+    assert (place / 'file').read_bytes()[4096:4101] == b'child'
+
+
+def test_mapping_outlives_the_file_descriptor_and_the_name(place):
+    (place / 'file').write_bytes(b'mapped' + bytes(4090))
+    with open(place / 'file', 'r+b') as file:
+        memory = mmap.mmap(file.fileno(), 4096)
+    os.unlink(place / 'file')
+    assert memory[:6] == b'mapped'
+    memory.close()
+
+
+def test_locks_exclude_another_process(place):
+    (place / 'file').touch()
+    with open(place / 'file', 'r+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert subprocess.run(['flock', '-n', place / 'file', 'true'], check=False).returncode == 1
+        fcntl.flock(file, fcntl.LOCK_UN)
+        fcntl.lockf(file, fcntl.LOCK_EX, 10, 5)
+        child = os.fork()
+        if not child:
+            with open(place / 'file', 'r+') as other:
+                fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 0)
+                try:
+                    fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 14)
+                except OSError:
+                    os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_waiting_for_a_lock_holds_up_nobody_else(place):
+    (place / 'file').touch()
+    with open(place / 'file') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = [subprocess.Popen(['flock', place / 'file', 'true']) for _ in range(20)]
+        assert sh(place, 'echo x >other; cat other') == 'x\n'
+    assert [process.wait(30) for process in waiting] == [0] * 20
+
+
+def test_fsync_of_files_and_directories(place):
+    (place / 'file').write_text('x')
+    for path in (place / 'file', place):
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.fdatasync(fd)
+        os.close(fd)
+
+
+def test_size_of_the_file_system(mount):
+    plain, mounted = os.statvfs(mount.source), os.statvfs(mount.path)
+    for field in ('f_bsize', 'f_blocks', 'f_files', 'f_namemax'):
+        assert getattr(plain, field) == getattr(mounted, field), field
+
+
+# Attributes
+
+def test_times_are_kept_to_the_nanosecond(place):
+    (place / 'file').touch()
+    os.utime(place / 'file', ns=(123_456_789_012_345_678, -1))
+    os.symlink('x', place / 'link')
+    os.utime(place / 'link', ns=(1, 2), follow_symlinks=False)
+    status = os.stat(place / 'file')
+    assert (status.st_atime_ns, status.st_mtime_ns) == (123_456_789_012_345_678, -1)
+    assert os.lstat(place / 'link').st_mtime_ns == 2
+
+
+def test_extended_attributes(place):
+    (place / 'file').touch()
+    os.setxattr(place / 'file', 'user.a', b'1', os.XATTR_CREATE)
+    assert error_of(os.setxattr, place / 'file', 'user.a', b'2', os.XATTR_CREATE) == 'EEXIST'
+    assert error_of(os.setxattr, place / 'file', 'user.b', b'2', os.XATTR_REPLACE) == 'ENODATA'
+    os.setxattr(place / 'file', 'user.empty', b'')
+    os.setxattr(place / 'file', 'user.big', b'v' * 3000)
+    assert os.getxattr(place / 'file', 'user.big') == b'v' * 3000
+    assert os.getxattr(place / 'file', 'user.empty') == b''
+    assert set(os.listxattr(place / 'file')) == {'user.a', 'user.empty', 'user.big'}
+    os.removexattr(place / 'file', 'user.a')
+    assert error_of(os.getxattr, place / 'file', 'user.a') == 'ENODATA'
+
+
+def test_extended_attributes_of_a_symbolic_link_itself(place):
+    os.symlink('nowhere', place / 'link')
+    os.setxattr(place / 'link', 'trusted.a', b'1', follow_symlinks=False)
+    assert os.getxattr(place / 'link', 'trusted.a', follow_symlinks=False) == b'1'
+
+
+def test_trusted_attributes_are_hidden_from_users(place):
+    (place / 'file').touch()
+    (place / 'file').chmod(0o644)
+    os.setxattr(place / 'file', 'trusted.secret', b'1')
+    os.setxattr(place / 'file', 'user.open', b'1')
+    assert sh(place, 'getfattr --absolute-names -m - file | grep =*user', uid=1000).strip() == 'user.open'
+    assert 'trusted' not in sh(place, 'getfattr -m - file', uid=1000)
+
+
+@pytest.fixture
+def users_file(place):
+    sh(place, 'echo data >file; chmod 640 file', uid=1000)
+    return place / 'file'
+
+
+def test_acl_admits_and_refuses_users(place, users_file):
+    fails(place, 'cat file', uid=1001)
+    sh(place, 'setfacl -m u:1001:r file', uid=1000)
+    assert sh(place, 'cat file', uid=1001) == 'data\n'
+    fails(place, 'echo x >>file', uid=1001)
+    sh(place, 'setfacl -m m::- file', uid=1000)
+    fails(place, 'cat file', uid=1001)
+
+
+def test_chmod_changes_the_mask_of_an_acl(place, users_file):
+    sh(place, 'setfacl -m u:1001:rw file; chmod g-w file', uid=1000)
+    assert 'mask::r--' in sh(place, 'getfacl -c file')
+
+
+def test_default_acl_replaces_the_umask(place):
+    (place / 'plain').mkdir(mode=0o777)
+    sh(place, 'chmod 777 plain; mkdir inheriting; chmod 777 inheriting; setfacl -d -m u:1234:rwx,g::rwx,o::- inheriting')
+    for directory in ('plain', 'inheriting'):
+        sh(place / directory, 'mkdir d; touch f; ln -s x l; mkfifo p', uid=1000, umask=0o077)
+    assert sh(place / 'plain', 'stat -c %a d f p') == '700\n600\n600\n'
+    assert sh(place / 'inheriting', 'stat -c %a d f p') == '770\n660\n660\n'
+    assert 'user:1234:rwx' in sh(place / 'inheriting', 'getfacl -cd d')
+
+
+def test_acl_of_a_stranger_to_the_group_takes_setgid_away(place):
+    sh(place, 'touch file; chown 1000:2000 file; chmod 2770 file')
+    sh(place, 'setfacl -m u:1001:r file', uid=1000, groups=[2000])
+    assert os.stat(place / 'file').st_mode & stat.S_ISGID
+    sh(place, 'setfacl -m u:1002:r file', uid=1000)
+    assert not os.stat(place / 'file').st_mode & stat.S_ISGID
+
+
+# Many users
+
+def test_everything_made_belongs_to_its_maker(place):
+    sh(place, 'touch f; mkdir d; ln -s x l; mkfifo p; python3 -c "import socket; socket.socket(socket.AF_UNIX).bind(\'s\')"', uid=1000, gid=2000)
+    assert sh(place, 'stat -c %u:%g f d l p s').split() == ['1000:2000'] * 5
+    fd = os.open(place, os.O_TMPFILE | os.O_RDWR)
+    assert os.fstat(fd).st_uid == 0
+    os.close(fd)
+
+
+def test_umask_is_the_makers(place):
+    sh(place, 'touch f; mkdir d', uid=1000, umask=0o027)
+    sh(place, 'touch g; mkdir e', uid=1000, umask=0)
+    assert sh(place, 'stat -c %a f d g e') == '640\n750\n666\n777\n'
+
+
+def test_makers_at_the_same_time_get_their_own(place):
+    def make(uid):
+        sh(place, 'for i in $(seq 60); do : >$UID-$i; mkdir d$UID-$i; done', uid=uid, umask=uid % 8)
+    threads = [threading.Thread(target=make, args=(uid,)) for uid in (1001, 1002, 1003, 1004)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for entry in os.scandir(place):
+        uid, status = int(entry.name.lstrip('d').split('-')[0]), entry.stat()
+        assert (status.st_uid, status.st_gid) == (uid, uid), entry.name
+        assert stat.S_IMODE(status.st_mode) == (0o777 if entry.is_dir() else 0o666) & ~(uid % 8), entry.name
+    assert len(os.listdir(place)) == 4 * 120
+
+
+def test_a_supplementary_group_may_create(place):
+    sh(place, 'mkdir shared; chgrp 2000 shared; chmod 770 shared')
+    sh(place, 'cd shared; touch f; mkdir d; cd d; touch g; mv g ..', uid=1000, groups=[2000])
+    fails(place, 'touch shared/x', uid=1001)
+
+
+def test_setgid_directory_hands_down_its_group(place):
+    sh(place, 'mkdir shared; chgrp 2000 shared; chmod 2777 shared')
+    sh(place, 'cd shared; touch f; mkdir d; touch d/g', uid=1000)
+    assert sh(place / 'shared', 'stat -c %g:%A f d d/g').split() == ['2000:-rw-r--r--', '2000:drwxr-sr-x', '2000:-rw-r--r--']
+
+
+def test_setgid_file_needs_membership(place):
+    sh(place, 'mkdir shared; chgrp 2000 shared; chmod 2777 shared')
+    make = 'python3 -c "import os; os.close(os.open(\'%s\', os.O_CREAT | os.O_WRONLY, 0o2775))"'
+    sh(place / 'shared', make % 'member', uid=1000, groups=[2000], umask=0)
+    sh(place / 'shared', make % 'stranger', uid=1000, umask=0)
+    assert sh(place / 'shared', 'stat -c %a member stranger') == '2775\n775\n'
+
+
+def test_sticky_directory_protects_names(place):
+    sh(place, 'mkdir t; chmod 1777 t')
+    sh(place, 'touch t/mine', uid=1000)
+    fails(place, 'rm -f t/mine', uid=1001)
+    fails(place, 'mv t/mine t/yours', uid=1001)
+    sh(place, 'rm t/mine', uid=1000)
+
+
+def test_strangers_may_not_change_attributes(place, users_file):
+    for command in ('chmod 777 file', 'chown 1001 file', 'touch file', 'truncate -s 0 file', 'setfattr -n user.a -v 1 file', 'setfacl -m u:1001:rw file'):
+        fails(place, command, uid=1001)
+    fails(place, 'chown 1001 file', uid=1000)
+    fails(place, 'chgrp 2000 file', uid=1000)
+    sh(place, 'chgrp 2000 file', uid=1000, groups=[2000])
+
+
+@pytest.mark.parametrize('change', ['echo x >>file', 'echo x >file', 'truncate -s 1 file', 'fallocate -l 100000 file', 'cat /bin/true 1<>file',
+                                    'python3 -c "import mmap, os; os.truncate(\'file\', 0)"'])
+def test_change_by_another_user_takes_setuid_away(place, change):
+    sh(place, 'echo data >file; chmod 6777 file')
+    sh(place, change, uid=1000)
+    assert sh(place, 'stat -c %a file') == '777\n'
+
+
+def test_change_takes_file_capabilities_away(place):
+    sh(place, 'echo data >file; chmod 777 file; setcap cap_net_raw+ep file; getcap file | grep -q net_raw')
+    sh(place, 'echo x >>file', uid=1000)
+    assert sh(place, 'getcap file') == ''
+
+
+def test_chown_takes_setuid_away(place):
+    sh(place, 'touch file; chmod 6755 file; chown 1000 file')
+    assert sh(place, 'stat -c %a file') == '755\n'
+
+
+def test_file_without_rights_is_opened_only_by_root(place):
+    sh(place, 'echo x >file; chmod 0 file', uid=1000)
+    fails(place, 'cat file', uid=1000)
+    assert sh(place, 'cat file') == 'x\n'
+
+
+def test_immutable_and_append_only_files_are_respected(mount):
+    sh(mount.source, 'echo x >fixed; chattr +i fixed; echo x >log; chattr +a log')
+    try:
+        fails(mount.path, 'echo y >fixed')
+        fails(mount.path, 'rm -f fixed')
+        fails(mount.path, 'echo y >log')
+        sh(mount.path, 'echo y >>log')
+    finally:
+        sh(mount.source, 'chattr -i fixed; chattr -a log')
+    assert (mount.path / 'log').read_text() == 'x\ny\n'
+
+
+# The source directory changes underneath
+
+def test_changes_in_the_source_become_visible(mount):
+    assert not (mount.path / 'new').exists()
+    (mount.source / 'new').write_text('one')
+    assert (mount.path / 'new').read_text() == 'one'
+    (mount.source / 'new').write_text('longer')
+    wait_until(lambda: (mount.path / 'new').stat().st_size == 6)
+    assert (mount.path / 'new').read_text() == 'longer'
+    os.rename(mount.source / 'new', mount.source / 'moved')
+    wait_until(lambda: not (mount.path / 'new').exists())
+    assert (mount.path / 'moved').read_text() == 'longer'
+
+
+def test_file_that_appears_during_creation_is_opened_with_the_callers_rights(mount):
+    """A name that the kernel believes to be free: the server must not open another user's file for the one who creates."""
+    stop = threading.Event()
+
+    def appear_and_vanish():
+        while not stop.is_set():
+            try:
+                fd = os.open(mount.source / 'secret', os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            except FileExistsError:   # the other one's, to whom it must not be told
+                continue
+            os.write(fd, b'secret')
+            os.close(fd)
+            (mount.source / 'secret').unlink(missing_ok=True)
+    mount.source.chmod(0o777)
+    thread = threading.Thread(target=appear_and_vanish)
+    thread.start()
+    try:
+        script = 'for i in $(seq 300); do { IFS= read -r line <>secret; } 2>/dev/null || true; [ "${line-}" != secret ]; rm -f secret 2>/dev/null || true; done'
+        sh(mount.path, script, uid=1000)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_other_file_systems_below_the_source_are_not_entered(mount):
+    (mount.source / 'below').mkdir()
+    (mount.source / 'below/under').touch()
+    subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', mount.source / 'below'], check=True)
+    try:
+        (mount.source / 'below/on').touch()
+        assert os.listdir(mount.path / 'below') == ['under']
+    finally:
+        subprocess.run(['umount', mount.source / 'below'], check=True)
+
+
+def test_ioctl_that_is_not_known_is_refused(mount):
+    (mount.path / 'file').touch()
+    with open(mount.path / 'file') as file:
+        assert error_of(fcntl.ioctl, file, 0x5413, struct.pack('HHHH', 0, 0, 0, 0)) == 'ENOTTY'

@@ -1,0 +1,226 @@
+"""Starting and ending the server."""
+import os
+import signal
+import subprocess
+
+import pytest
+
+import guest
+from places import server_of, sh, wait_until
+
+HELPER = '/sbin/mount.fuse-dmabuf'
+
+
+def mount_with(*words):
+    return subprocess.run(['mount', '-t', 'fuse-dmabuf', *map(str, words)], text=True, capture_output=True, check=False, timeout=60)
+
+
+def helper(*words):
+    return subprocess.run([HELPER, *map(str, words)], text=True, capture_output=True, check=False, timeout=60)
+
+
+def is_running(pid):
+    return os.path.exists(f'/proc/{pid}')
+
+
+@pytest.fixture
+def target(tmp_path):
+    path = tmp_path / 'target'
+    path.mkdir()
+    yield path
+    while subprocess.run(['umount', path], capture_output=True, check=False).returncode == 0:
+        pass
+
+
+def test_help_and_version():
+    assert helper('--help').stdout.startswith('Usage: mount -t fuse-dmabuf SRC MNT')
+    assert helper('--version').stdout.startswith('mount.fuse-dmabuf ')
+
+
+def test_mount_is_usable_when_the_command_returns(ext4, target):
+    (ext4 / 'file').write_text('x')
+    assert mount_with(ext4, target).returncode == 0
+    assert (target / 'file').read_text() == 'x'
+
+
+def test_mount_table_names_source_and_type(mount):
+    assert guest.run('findmnt', '-no', 'SOURCE,FSTYPE', mount.path).split() == [str(mount.source), 'fuse.fuse-dmabuf']
+
+
+def test_fstab_line(ext4, target, tmp_path):
+    (tmp_path / 'fstab').write_text(f'{ext4} {target} fuse-dmabuf defaults,noauto,nofail,_netdev,x-systemd.automount,tokens=allow 0 0\n')
+    guest.run('mount', '-T', tmp_path / 'fstab', target)
+    assert os.path.ismount(target)
+
+
+@pytest.mark.parametrize('words, message', [
+    (['-o', 'colour=blue'], 'unknown option "colour=blue"'),
+    (['-o', 'tokens=some'], 'tokens=some: must be tokens=allow or tokens=deny'),
+    (['-o', 'max_bytes=much'], 'max_bytes=much: must be a number of bytes'),
+    (['-o', 'max_bytes=99999999999T'], 'max_bytes=99999999999T: must be a number of bytes'),
+    (['-o', 'log=loud'], 'log=loud: must be'),
+    (['-o', 'remount'], 'remount is not possible: umount'),
+    (['-o'], "option requires an argument -- 'o'"),
+    (['third'], 'needs a source directory and a mountpoint'),
+    (['-x'], "invalid option -- 'x'"),
+])
+def test_wrong_invocation_gives_one_clear_line(ext4, target, words, message):
+    result = helper(ext4, target, *words)
+    assert message in result.stderr and result.stderr.count('\n') == 1
+    assert result.returncode == 1
+    assert not os.path.ismount(target)
+
+
+@pytest.mark.parametrize('source, mountpoint, message', [
+    ('missing', 'target', 'source {tmp}/missing: No such file or directory'),
+    ('file', 'target', 'source {tmp}/file: Not a directory'),
+    ('target', 'missing', 'mountpoint {tmp}/missing: No such file or directory'),
+    ('target', 'file', 'mountpoint {tmp}/file: Not a directory'),
+])
+def test_wrong_directory_gives_one_clear_line(target, tmp_path, source, mountpoint, message):
+    (tmp_path / 'file').touch()
+    result = helper(tmp_path / source, tmp_path / mountpoint)
+    assert result.stderr == f'mount.fuse-dmabuf: {message.format(tmp=tmp_path)}\n'
+    assert result.returncode == 32
+
+
+def test_users_may_not_mount(ext4):
+    result = subprocess.run([HELPER, ext4, '/mnt'], user=1000, text=True, capture_output=True, check=False)
+    assert result.stderr == 'mount.fuse-dmabuf: only root can mount\n' and result.returncode == 1
+
+
+def test_sloppy_mount_ignores_unknown_options(ext4, target):
+    assert mount_with('-s', ext4, target, '-o', 'colour=blue').returncode == 0
+
+
+def test_read_only_mount(ext4, target):
+    (ext4 / 'file').write_text('x')
+    assert mount_with(ext4, target, '-o', 'ro').returncode == 0
+    with pytest.raises(OSError, match='Read-only'):
+        (target / 'file').write_text('y')
+
+
+def test_restrictions_of_the_source_hold_on_the_mount(ext4, target, tmp_path):
+    (tmp_path / 'bound').mkdir()
+    guest.run('mount', '--bind', '-o', 'nosuid,noexec,ro', ext4, tmp_path / 'bound')
+    try:
+        assert mount_with(tmp_path / 'bound', target).returncode == 0
+        options = guest.run('findmnt', '-no', 'OPTIONS', target).strip().split(',')
+        assert {'nosuid', 'noexec', 'ro'} <= set(options) and 'nodev' not in options
+    finally:
+        guest.run('umount', tmp_path / 'bound')
+
+
+def test_directory_can_be_mounted_on_itself(ext4):
+    (ext4 / 'file').write_text('x')
+    assert mount_with(ext4, ext4).returncode == 0
+    assert (ext4 / 'file').read_text() == 'x'
+    guest.run('umount', ext4)
+
+
+def test_mount_below_its_own_source_is_not_entered_by_the_server(ext4):
+    (ext4 / 'below').mkdir()
+    assert mount_with(ext4, ext4 / 'below').returncode == 0
+    assert os.listdir(ext4 / 'below/below') == []
+    guest.run('umount', ext4 / 'below')
+
+
+def test_umount_ends_the_server(mount):
+    server = server_of(mount.path)
+    guest.run('umount', mount.path)
+    wait_until(lambda: not is_running(server))
+
+
+def test_umount_is_refused_while_a_file_is_open(mount):
+    with open(mount.path / 'file', 'w'):
+        assert subprocess.run(['umount', mount.path], capture_output=True, check=False).returncode == 32
+        assert os.path.ismount(mount.path)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'])
+def test_signal_ends_server_and_mount(mount, number, busy):
+    server = server_of(mount.path)
+    work = subprocess.Popen(['bash', '-c', 'exec 2>/dev/null; cd "$1"; while echo x >file-$((i++ % 50)) && ls -l; do :; done', 'work', mount.path],
+                            stdout=subprocess.DEVNULL) if busy else None
+    if busy:
+        wait_until(lambda: (mount.source / 'file-49').exists())
+    os.kill(server, number)
+    wait_until(lambda: not is_running(server))
+    assert not os.path.ismount(mount.path)
+    if busy:
+        work.wait(10)
+
+
+def test_killed_server_leaves_a_mount_that_says_so_and_can_be_replaced(mount):
+    (mount.path / 'file').write_text('x')
+    server = server_of(mount.path)
+    with open(mount.path / 'file') as file:
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: not is_running(server))
+        with pytest.raises(OSError, match='not connected'):
+            os.fsync(file.fileno())
+    with pytest.raises(OSError, match='not connected'):
+        os.listdir(mount.path)
+    assert 'its FUSE server has ended: umount it first' in mount_with(mount.source, mount.path).stderr
+    guest.run('umount', mount.path)
+    guest.mount_server(mount.source, mount.path)
+    assert (mount.path / 'file').read_text() == 'x'
+
+
+def test_foreground_server_tells_on_stderr_and_ends_on_ctrl_c(ext4, target):
+    with subprocess.Popen([HELPER, ext4, target, '-f', '-o', 'log=info'], text=True, stderr=subprocess.PIPE) as server:
+        wait_until(lambda: os.path.ismount(target))
+        sh(target, 'echo x >file; cat file')
+        server.send_signal(signal.SIGINT)
+        said = server.stderr.read()
+    assert server.returncode == 0
+    assert f'{ext4} is mounted' in said and 'unmounted' in said
+    assert not os.path.ismount(target)
+
+
+def test_quiet_server_says_nothing(ext4, target):
+    with subprocess.Popen([HELPER, ext4, target, '-f', '-o', 'log=warning'], text=True, stderr=subprocess.PIPE) as server:
+        wait_until(lambda: os.path.ismount(target))
+        server.terminate()
+        assert server.stderr.read() == ''
+
+
+def test_daemon_holds_nothing_of_its_starter(ext4, target):
+    """Whoever reads the output of mount must see its end, and no directory may stay busy."""
+    with open(ext4 / 'kept', 'w') as kept:
+        assert subprocess.run(['mount', '-t', 'fuse-dmabuf', ext4, target], pass_fds=[kept.fileno()], cwd=ext4, capture_output=True,
+                              timeout=30, check=True).stdout == b''
+    server = server_of(target)
+    assert os.readlink(f'/proc/{server}/cwd') == '/'
+    assert {os.readlink(f'/proc/{server}/fd/{fd}') for fd in (0, 1, 2)} == {'/dev/null'}
+    assert str(ext4 / 'kept') not in [os.readlink(f'/proc/{server}/fd/{fd}') for fd in os.listdir(f'/proc/{server}/fd')]
+
+
+def test_server_keeps_only_the_privileges_it_needs(mount):
+    status = dict(line.split(':\t') for line in open(f'/proc/{server_of(mount.path)}/status', encoding='ascii').read().splitlines() if ':\t' in line)
+    kept = {name for name in subprocess.run(['capsh', f'--decode={status["CapPrm"]}'], text=True, capture_output=True, check=True)
+            .stdout.strip().split('=')[1].split(',')}
+    assert kept == {'cap_chown', 'cap_dac_override', 'cap_dac_read_search', 'cap_fowner', 'cap_fsetid', 'cap_setuid', 'cap_setgid',
+                    'cap_mknod', 'cap_setfcap', 'cap_sys_admin'}
+    assert status['NoNewPrivs'] == '1'
+
+
+def test_limit_of_open_files_is_said_and_the_mount_recovers(ext4, target):
+    for i in range(300):
+        (ext4 / f'{i}').touch()
+    limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource', 'prlimit', '--nofile=200:200']
+    with subprocess.Popen([*limited, HELPER, ext4, target, '-f'], text=True, stderr=subprocess.PIPE) as server:
+        try:
+            wait_until(lambda: os.path.ismount(target))
+            held = []
+            with pytest.raises(OSError, match='Too many open files in system'):
+                for i in range(300):
+                    held.append(os.open(target / f'{i}', os.O_RDONLY))
+            for fd in held:
+                os.close(fd)
+            wait_until(lambda: sh('/', f'echo 2 >/proc/sys/vm/drop_caches; cat {target}/299 || true; echo ok') == 'ok\n')
+            assert sh(target, 'cat 299; echo ok') == 'ok\n'
+        finally:
+            server.terminate()
+        assert 'descriptors are not enough for the files in use' in server.stderr.read()
