@@ -7,7 +7,8 @@ set -euo pipefail
 . "$(dirname "$0")/../tests/bed/lib.sh"
 
 need_space 2 "the demo's checkpoint and devices"
-work=$(mktemp -d "$cache/demo.XXXXXXXX")
+scratch demo
+work=$scratch
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

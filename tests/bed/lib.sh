@@ -39,6 +39,17 @@ lock() {
   flock --nonblock 9 || { say "waiting for another run that holds $1"; flock 9; }
 }
 
+# scratch NAME: makes a directory for this run alone and sets $scratch to it. The caller removes it; that of a run that was killed goes here.
+scratch() {
+  local old
+  while read -r old; do
+    flock --nonblock "$old" rm -rf --one-file-system "$old" || true
+  done < <(find "$cache" -maxdepth 1 -type d -name "$1.????????" -mmin +1)
+  scratch=$(mktemp -d "$cache/$1.XXXXXXXX")
+  exec 8<"$scratch"
+  flock 8
+}
+
 # The Debian mirror of this machine, whatever format its apt sources are written in.
 debian_mirror() {
   local release
