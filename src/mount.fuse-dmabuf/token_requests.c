@@ -50,24 +50,28 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
+static const struct file *file_of(const struct fuse_dmabuf_token_in *in)
+{
+	return (const struct file *)(uintptr_t)in->fh;
+}
+
 static bool is_valid(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in)
 {
-	const struct file *file = (const struct file *)(uintptr_t)in->fh;
-
-	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding && file &&
-	       header->nodeid && file->inode == inode_from_nodeid(header->nodeid);
+	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding && in->fh &&
+	       header->nodeid && file_of(in)->inode == inode_from_nodeid(header->nodeid);
 }
 
 static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
 		  uint32_t *direction)
 {
-	const struct file *file = (const struct file *)(uintptr_t)in->fh;
+	const struct file *file;
 	char exporter[33];
 
 	if (!in || !is_valid(header, in)) {
 		log_warning("a malformed token request of pid %u was refused", header->pid);
 		return EINVAL;
 	}
+	file = file_of(in);
 	copy_exporter(exporter, in->exporter);
 	return broker_grant(&(struct token_request){
 		.id = in->token, .inode = file->inode, .open_flags = file->flags, .size = in->size,

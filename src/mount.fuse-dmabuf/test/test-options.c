@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "check.h"
+#include "log.h"
+#include "options.h"
+
+/* Parses "mount.fuse-dmabuf src mnt WORD...". */
+#define PARSE(options, ...) \
+	parse(options, (char *[]){ "mount.fuse-dmabuf", "src", "mnt", __VA_ARGS__, NULL })
+
+static enum options_result parse(struct options *options, char **words)
+{
+	static char copies[16][64];
+	char *argv[17] = { NULL };
+	int argc;
+
+	for (argc = 0; words[argc]; argc++)
+		argv[argc] = strcpy(copies[argc], words[argc]);
+	return options_parse(options, argc, argv);
+}
+
+static void defaults(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, NULL) == OPTIONS_MOUNT);
+	CHECK(!strcmp(options.source, "src") && !strcmp(options.mountpoint, "mnt"));
+	CHECK(!options.foreground && !options.tokens_denied && options.max_bytes == UINT64_MAX);
+	CHECK(!options.mount_options && options.log_level == LOG_INFO);
+}
+
+static void words_of_mount_are_understood(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-n", "-v", "-s", "-o", "rw,noatime,user,x-systemd.automount,_netdev") == OPTIONS_MOUNT);
+	CHECK(!strcmp(options.mount_options, "rw,noatime"));
+	options_free(&options);
+	CHECK(PARSE(&options, "-fsnv", "-o", "ro", "-o", "nosuid") == OPTIONS_MOUNT);
+	CHECK(options.foreground && !strcmp(options.mount_options, "ro,nosuid"));
+	options_free(&options);
+}
+
+static void own_options(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-o", "tokens=deny,max_bytes=64G,log=debug") == OPTIONS_MOUNT);
+	CHECK(options.tokens_denied && options.max_bytes == 64ull << 30 && options.log_level == LOG_DEBUG);
+	CHECK(PARSE(&options, "-o", "tokens=deny", "-o", "tokens=allow,,") == OPTIONS_MOUNT);
+	CHECK(!options.tokens_denied);
+}
+
+static void sloppy_may_stand_anywhere(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-o", "unknown") == OPTIONS_WRONG);
+	CHECK(PARSE(&options, "-o", "unknown", "-s") == OPTIONS_MOUNT);
+	CHECK(PARSE(&options, "-s", "-o", "tokens=maybe") == OPTIONS_WRONG);
+}
+
+static void wrong_words_are_refused(void)
+{
+	static char *const wrong[] = {
+		"tokens", "tokens=", "tokensx=allow", "max_bytes=", "max_bytes=-1", "log=", "remount", "fsname=x",
+		"subtype=x", "auto_unmount", "allow_root", "fd=3", "max_read=1",
+	};
+	struct options options;
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		CHECK(PARSE(&options, "-o", wrong[i]) == OPTIONS_WRONG);
+	CHECK(PARSE(&options, "third") == OPTIONS_WRONG);
+}
+
+static void sizes(void)
+{
+	static const char *const wrong[] = {
+		"", " 1", "+1", "-1", "1x", "1KK", "1 K", "K", "0x10", "18446744073709551616", "16777216T",
+	};
+	uint64_t size;
+
+	CHECK(parse_size("0", &size) && size == 0);
+	CHECK(parse_size("18446744073709551615", &size) && size == UINT64_MAX);
+	CHECK(parse_size("1K", &size) && size == 1024);
+	CHECK(parse_size("3M", &size) && size == 3 << 20);
+	CHECK(parse_size("16777215T", &size) && size == 16777215ull << 40);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		CHECK(!parse_size(wrong[i], &size));
+}
+
+int main(void)
+{
+	log_set_level(LOG_EMERG);
+	RUN(defaults);
+	RUN(words_of_mount_are_understood);
+	RUN(own_options);
+	RUN(sloppy_may_stand_anywhere);
+	RUN(wrong_words_are_refused);
+	RUN(sizes);
+	return 0;
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests as the kernel sends them, and as it never should, through a socket in the place of /dev/fuse. */
+#include <errno.h>
+#include <linux/fuse.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "broker.h"
+#include "file.h"
+#include "log.h"
+#include "test-node.h"
+#include "token_protocol.h"
+#include "token_requests.h"
+
+struct create {
+	struct fuse_in_header header;
+	struct fuse_dmabuf_token_in in;
+};
+
+struct release {
+	struct fuse_in_header header;
+	struct fuse_dmabuf_token_release_in in;
+};
+
+struct answer {
+	struct fuse_out_header header;
+	struct fuse_dmabuf_token_out out;
+};
+
+static struct inode *node;
+static struct file file = { .flags = O_RDWR | O_DIRECT };
+static int device, kernel;
+
+static struct create good_create(void)
+{
+	return (struct create){
+		.header = {
+			.len = sizeof(struct create), .opcode = FUSE_DMABUF_TOKEN_CREATE, .unique = 42,
+			.nodeid = inode_nodeid(node), .uid = 1000, .gid = 1000, .pid = 77,
+		},
+		.in = {
+			.fh = (uintptr_t)&file, .token = 5, .size = 4096,
+			.direction = FUSE_DMABUF_TOKEN_READ, .exporter = "udmabuf",
+		},
+	};
+}
+
+static struct release good_release(void)
+{
+	return (struct release){
+		.header = {
+			.len = sizeof(struct release), .opcode = FUSE_DMABUF_TOKEN_RELEASE, .unique = 43,
+			.nodeid = inode_nodeid(node),
+		},
+		.in = { .fh = (uintptr_t)&file, .token = 5, .requests = 1, .read_bytes = 4096 },
+	};
+}
+
+/* Sends a request; its answer must be one message of the length that it tells. */
+static struct answer ask(const void *request, size_t size)
+{
+	struct answer answer = { 0 };
+	ssize_t got;
+
+	CHECK(token_requests_answer(device, request, size));
+	got = recv(kernel, &answer, sizeof(answer), MSG_DONTWAIT);
+	CHECK_EQUAL(got, answer.header.len);
+	CHECK_EQUAL(answer.header.unique, ((const struct fuse_in_header *)request)->unique);
+	return answer;
+}
+
+static int error_of(const struct create *create, size_t size)
+{
+	struct answer answer = ask(create, size);
+
+	CHECK_EQUAL(answer.header.len, sizeof(answer.header));
+	return -answer.header.error;
+}
+
+static void end_token(void)
+{
+	struct release release = good_release();
+	struct answer answer = ask(&release, sizeof(release));
+
+	CHECK_EQUAL(answer.header.len, sizeof(answer.header));
+	CHECK_EQUAL(answer.header.error, 0);
+}
+
+static void token_is_granted_and_released(void)
+{
+	struct create create = good_create();
+	struct answer answer = ask(&create, sizeof(create));
+
+	CHECK_EQUAL(answer.header.error, 0);
+	CHECK_EQUAL(answer.header.len, sizeof(answer));
+	CHECK_EQUAL(answer.out.direction, FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(answer.out.padding, 0);
+	CHECK_EQUAL(broker_of_user(1000).bytes, 4096);
+	end_token();
+	CHECK_EQUAL(broker_total().tokens, 0);
+}
+
+static void other_requests_are_left_to_libfuse(void)
+{
+	struct create create = good_create();
+	struct answer answer;
+
+	create.header.opcode = FUSE_READ;
+	CHECK(!token_requests_answer(device, &create, sizeof(create)));
+	CHECK(!token_requests_answer(device, &create, sizeof(create.header) - 1));
+	CHECK(!token_requests_answer(device, &create, 0));
+	CHECK(recv(kernel, &answer, sizeof(answer), MSG_DONTWAIT) < 0);
+}
+
+static void extensions_behind_the_request_are_allowed(void)
+{
+	struct {
+		struct create create;
+		char extension[8];
+	} request = { .create = good_create() };
+
+	request.create.header.len = sizeof(request);
+	request.create.header.total_extlen = 1;
+	CHECK_EQUAL(ask(&request, sizeof(request)).header.error, 0);
+	end_token();
+}
+
+static void wrong_lengths_are_refused(void)
+{
+	struct create create = good_create();
+
+	CHECK_EQUAL(error_of(&create, sizeof(create) - 1), EINVAL);
+	for (size_t size = sizeof(create.header); size < sizeof(create); size++) {
+		create.header.len = (uint32_t)size;
+		CHECK_EQUAL(error_of(&create, size), EINVAL);
+	}
+	create.header.len = UINT32_MAX;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EINVAL);
+}
+
+static void wrong_fields_are_refused(void)
+{
+	struct create requests[8];
+
+	for (int i = 0; i < 8; i++)
+		requests[i] = good_create();
+	requests[0].in.direction = 0;
+	requests[1].in.direction = 4 | FUSE_DMABUF_TOKEN_READ;
+	requests[2].in.padding = 1;
+	requests[3].in.size = 0;
+	requests[4].in.fh = 0;
+	requests[5].header.nodeid = 0;
+	requests[6].header.nodeid = FUSE_ROOT_ID;
+	requests[7].in.direction = UINT32_MAX;
+	for (int i = 0; i < 8; i++)
+		CHECK_EQUAL(error_of(&requests[i], sizeof(requests[i])), EINVAL);
+	CHECK_EQUAL(broker_total().tokens, 0);
+}
+
+static void exporter_needs_no_end_and_may_hold_anything(void)
+{
+	struct create create = good_create();
+
+	memset(create.in.exporter, '\n', sizeof(create.in.exporter));
+	CHECK_EQUAL(ask(&create, sizeof(create)).header.error, 0);
+	end_token();
+}
+
+static void refusal_has_the_brokers_errno(void)
+{
+	struct create create = good_create();
+
+	broker_begin(&(struct broker_policy){ .max_bytes = 4095 });
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EDQUOT);
+	broker_begin(&(struct broker_policy){ .deny = true, .max_bytes = UINT64_MAX });
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EPERM);
+	broker_begin(&(struct broker_policy){ .max_bytes = UINT64_MAX });
+}
+
+static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
+{
+	struct create create = good_create();
+	struct release release = good_release();
+
+	CHECK_EQUAL(ask(&create, sizeof(create)).header.error, 0);
+	release.in.token = 6;
+	CHECK_EQUAL(ask(&release, sizeof(release)).header.error, 0);
+	release = good_release();
+	release.header.len--;
+	CHECK_EQUAL(ask(&release, sizeof(release)).header.error, 0);
+	release.header.len = sizeof(release.header);
+	CHECK_EQUAL(ask(&release, sizeof(release.header)).header.error, 0);
+	CHECK_EQUAL(broker_total().tokens, 1);
+	end_token();
+	CHECK_EQUAL(broker_total().tokens, 0);
+}
+
+/* Last: it closes the kernel's side. */
+static void grant_that_nobody_takes_is_withdrawn(void)
+{
+	struct create create = good_create();
+
+	close(kernel);
+	CHECK(token_requests_answer(device, &create, sizeof(create)));
+	CHECK_EQUAL(broker_total().tokens, 0);
+}
+
+int main(void)
+{
+	int sockets[2];
+
+	signal(SIGPIPE, SIG_IGN);
+	log_set_level(LOG_EMERG);
+	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets));
+	device = sockets[0];
+	kernel = sockets[1];
+	nodes_begin();
+	node = file.inode = node_lookup("file");
+	broker_begin(&(struct broker_policy){ .max_bytes = UINT64_MAX });
+	RUN(token_is_granted_and_released);
+	RUN(other_requests_are_left_to_libfuse);
+	RUN(extensions_behind_the_request_are_allowed);
+	RUN(wrong_lengths_are_refused);
+	RUN(wrong_fields_are_refused);
+	RUN(exporter_needs_no_end_and_may_hold_anything);
+	RUN(refusal_has_the_brokers_errno);
+	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
+	RUN(grant_that_nobody_takes_is_withdrawn);
+	inode_forget(node, 1);
+	node_remove("file");
+	nodes_end();
+	close(device);
+	return 0;
+}
