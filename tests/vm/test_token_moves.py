@@ -1,0 +1,246 @@
+"""The exporter moves, blocks, fails or takes back its memory: the reader gets right bytes or a clean error, and nobody waits for ever."""
+
+import random
+import time
+from errno import EBUSY, EIO, ENODEV, ENOMEM
+
+import pytest
+
+from token_fixtures import *  # noqa: F403
+from token_words import KIB, MIB, expect, expect_untouched, fails, in_background, read_and_compare
+from uring import DEFER_TASKRUN, NOP, READ_FIXED, SINGLE_ISSUER, Ring
+
+SIZE = 16 * KIB  # of a request
+DEPTH = 32
+chance = random.Random(3)
+
+
+def start_read(ring, front, pending, place):
+    """Queues a read of SIZE from anywhere to a place of the buffer; pending: {user_data: (place, file offset)}."""
+    start = chance.randrange(len(front.content) // SIZE) * SIZE
+    pending[ring.prepare(READ_FIXED, front.fd, place * SIZE, SIZE, front.base + start)] = place, start
+
+
+def start_reads(ring, front):
+    pending = {}
+    for place in range(DEPTH):
+        start_read(ring, front, pending, place)
+    ring.submit()
+    return pending
+
+
+def finish_read(ring, front, buffer, pending):
+    """The next completion must be a success, its bytes in their place."""
+    number, result = ring.wait()
+    place, start = pending.pop(number)
+    assert result == SIZE, f"request {number} failed with {result}"
+    expect(buffer[place * SIZE : (place + 1) * SIZE], front.content[start : start + SIZE], f"request {number}")
+    return place
+
+
+def read_at_depth(ring, front, buffer, count):
+    """So many reads, DEPTH at a time."""
+    pending = start_reads(ring, front)
+    for _ in range(count - DEPTH):
+        start_read(ring, front, pending, finish_read(ring, front, buffer, pending))
+        ring.submit()
+    while pending:
+        finish_read(ring, front, buffer, pending)
+
+
+def all_memory_went_back(buffer):
+    stats = buffer.stats
+    assert stats.dirty == 0, f"{stats.dirty} bytes were written to memory that the exporter had left"
+    assert stats.maps - stats.unmaps <= 1
+
+
+def test_the_content_moves_with_the_buffer(ring, front, moving):
+    ring.register_dmabuf(0, moving, front.fd)
+    read_and_compare(ring, front, moving, (0, MIB, 0))
+    moving.move()
+    expect(moving[:MIB], front.content[:MIB])
+    read_and_compare(ring, front, moving, (0, MIB, MIB))
+    assert (moving.stats.maps, moving.stats.unmaps) == (2, 1)
+    all_memory_went_back(moving)
+
+
+def test_a_move_before_the_first_read(ring, front, moving):
+    ring.register_dmabuf(0, moving, front.fd)
+    moving.move()
+    read_and_compare(ring, front, moving, (0, MIB, 0))
+    all_memory_went_back(moving)
+
+
+def test_moves_without_reads_make_no_maps(ring, file, moving):
+    ring.register_dmabuf(0, moving, file.fd)
+    read_and_compare(ring, file, moving, (0, MIB, 0))
+    for _ in range(10):
+        moving.move()
+    assert (moving.stats.maps, moving.stats.unmaps) == (1, 1)
+
+
+def test_moves_under_random_reads(ring, front, moving):
+    """No wrong byte, no error, no EAGAIN."""
+    ring.register_dmabuf(0, moving, front.fd)
+    with in_background(moving.move):
+        read_at_depth(ring, front, moving, 1000)
+    assert moving.stats.moves > 5
+    all_memory_went_back(moving)
+
+
+def test_moves_under_requests_of_several_commands(ring, front, moving, nvme):
+    """A request is mapped once or several times; all of its bytes must arrive."""
+    ring.register_dmabuf(0, moving, front.fd)
+    with in_background(moving.move):
+        for i in range(20):
+            read_and_compare(ring, front, moving, (512 * i, 3 * MIB, 512 * i))
+    assert moving.stats.moves > 5
+    all_memory_went_back(moving)
+
+
+def test_moves_that_take_a_while(ring, front, moving):
+    """The exporter keeps its reservation lock after DMA has stopped."""
+    ring.register_dmabuf(0, moving, front.fd)
+    with in_background(lambda: moving.move(hold_ms=20)):
+        read_at_depth(ring, front, moving, 300)
+    all_memory_went_back(moving)
+
+
+def test_pipelined_moves(ring, front, moving):
+    """Until the exporter's fence signals, the new memory is not to be touched: the move would overwrite what was read."""
+    ring.register_dmabuf(0, moving, front.fd)
+    for i in range(5):
+        moving.move(fence_ms=100)
+        read_and_compare(ring, front, moving, (i * 64 * KIB, 64 * KIB, i * 64 * KIB))
+    with in_background(lambda: moving.move(fence_ms=5)):
+        read_at_depth(ring, front, moving, 300)
+    all_memory_went_back(moving)
+
+
+@pytest.mark.parametrize("flags", [0, SINGLE_ISSUER | DEFER_TASKRUN], ids=["plain", "defer-taskrun"])
+def test_a_move_does_not_wait_for_the_reader_to_collect_its_results(front, moving, flags):
+    """The controller is done, but the task that owns the ring sits in the exporter's call and does not run."""
+    with Ring(64, flags) as ring:
+        ring.register_dmabuf(0, moving, front.fd)
+        for _ in range(10):
+            pending = start_reads(ring, front)
+            moving.move()
+            while pending:
+                finish_read(ring, front, moving, pending)
+    all_memory_went_back(moving)
+
+
+def test_the_waits_of_a_move_are_short(ring, front, moving):
+    """They are for commands that the controller has, not for requests that wait their turn."""
+    ring.register_dmabuf(0, moving, front.fd)
+    with in_background(lambda: moving.move(hold_ms=1)):
+        read_at_depth(ring, front, moving, 300)
+    assert moving.stats.stop_us < 2_000_000
+    assert moving.stats.unmap_us < 2_000_000
+
+
+def test_two_tokens_of_one_buffer(front, file, moving):
+    with Ring() as first, Ring() as second:
+        first.register_dmabuf(0, moving, front.fd)
+        second.register_dmabuf(0, moving, file.fd)
+        with in_background(moving.move):
+            for i in range(30):
+                read_and_compare(first, front, moving, (0, 256 * KIB, i * 4096))
+                read_and_compare(second, file, moving, (MIB, 256 * KIB, i * 4096))
+    all_memory_went_back(moving)
+
+
+def test_a_slow_mapping_delays_only_its_own_requests(file, moving, udmabuf):
+    with Ring() as ring:
+        ring.register_dmabuf(0, moving, file.fd)
+        ring.register_dmabuf(1, udmabuf, file.fd)
+        assert ring.read_fixed(file.fd, 0, SIZE, 0) == SIZE
+        moving.delay_map(2000)
+        moving.move()
+        slow = ring.prepare(READ_FIXED, file.fd, 0, SIZE, 0, 0)
+        others = [ring.prepare(READ_FIXED, file.fd, 0, SIZE, 0, 1), ring.prepare(NOP)]
+        started = time.monotonic()
+        ring.submit()
+        assert {ring.wait().user_data, ring.wait().user_data} == set(others)
+        assert time.monotonic() - started < 1.5
+        assert ring.wait() == (slow, SIZE)
+        assert time.monotonic() - started > 1.9
+    expect(moving[:SIZE], file.content[:SIZE])
+
+
+@pytest.mark.parametrize("number", [EIO, ENOMEM, EBUSY])
+def test_a_mapping_that_fails_fails_the_request(ring, front, moving, number):
+    ring.register_dmabuf(0, moving, front.fd)
+    read_and_compare(ring, front, moving, (0, SIZE, 0))
+    moving.move()
+    moving.fill()
+    moving.fail_map(1, number)
+    with fails(number):
+        ring.read_fixed(front.fd, 0, SIZE, front.base)
+    expect_untouched(moving)
+    read_and_compare(ring, front, moving, (0, MIB, 0))
+    assert moving.stats.failed_maps == 1
+
+
+def test_a_mapping_that_fails_at_the_registration(ring, file, moving):
+    """Whether the first mapping is made there or at the first read: the error is told once, nothing stays."""
+    moving.fail_map(1, EIO)
+    with fails(EIO):
+        ring.register_dmabuf(0, moving, file.fd)
+        ring.read_fixed(file.fd, 0, SIZE, 0)
+    ring.register_dmabuf(0, moving, file.fd)
+    read_and_compare(ring, file, moving, (0, MIB, 0))
+
+
+def test_a_buffer_taken_back_for_good(ring, front, moving):
+    ring.register_dmabuf(0, moving, front.fd)
+    read_and_compare(ring, front, moving, (0, MIB, 0))
+    moving.revoke()
+    for _ in range(3):
+        with fails(ENODEV):
+            ring.read_fixed(front.fd, 0, SIZE, front.base)
+    assert moving.stats.dirty == 0
+    assert moving.stats.maps == moving.stats.unmaps == 1
+
+
+def test_a_buffer_taken_back_under_reads(ring, front, moving):
+    """Each request succeeds or fails; none hangs, none writes to what is gone."""
+    ring.register_dmabuf(0, moving, front.fd)
+    start_reads(ring, front)
+    moving.revoke()
+    assert set(ring.wait_all(DEPTH).values()) <= {SIZE, -ENODEV}
+    assert moving.stats.dirty == 0
+    assert moving.stats.maps == moving.stats.unmaps
+    assert ring.nop() == 0
+
+
+def test_registering_a_buffer_that_was_taken_back(ring, file, moving):
+    moving.revoke()
+    with fails(ENODEV):
+        ring.register_dmabuf(0, moving, file.fd)
+        ring.read_fixed(file.fd, 0, SIZE, 0)
+    assert moving.stats.dirty == 0
+
+
+def test_a_bar_switched_off_and_on(ring, front, vfio, bar):
+    """What vfio-pci does when a guest resets its device."""
+    ring.register_dmabuf(0, bar, front.fd)
+    read_and_compare(ring, front, bar, (0, MIB, 0))
+    vfio.set_memory_enabled(False)
+    try:
+        for _ in range(3):
+            with fails(ENODEV):
+                ring.read_fixed(front.fd, 0, SIZE, front.base)
+    finally:
+        vfio.set_memory_enabled(True)
+    read_and_compare(ring, front, bar, (0, MIB, MIB))
+
+
+def test_a_bar_switched_off_under_reads(ring, front, vfio, bar):
+    ring.register_dmabuf(0, bar, front.fd)
+    for _ in range(5):
+        start_reads(ring, front)
+        vfio.set_memory_enabled(False)
+        vfio.set_memory_enabled(True)
+        assert set(ring.wait_all(DEPTH).values()) <= {SIZE, -ENODEV}
+    read_and_compare(ring, front, bar, (0, MIB, 0))

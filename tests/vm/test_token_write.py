@@ -1,0 +1,236 @@
+"""Registered dma-bufs are written to files by DMA."""
+
+import mmap
+import os
+import random
+from errno import EBADF, EINVAL, EOPNOTSUPP
+
+import pytest
+
+from token_fixtures import *  # noqa: F403
+from token_words import (
+    attachments,    BUFFER_SIZE, GIB, KIB, MIB, expect, fails, in_background, make_file, opened, random_bytes, set_direct,
+    wait_for,
+)  # fmt: skip
+from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
+
+NEW = random_bytes(BUFFER_SIZE, seed=9)
+A = random_bytes(64 * KIB, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def writes(_nothing_left_behind, request):
+    """A kernel whose tokens only read says so with EOPNOTSUPP; anything else is tested."""
+    ring, file, udmabuf = (request.getfixturevalue(name) for name in ("ring", "file", "udmabuf"))
+    ring.register_dmabuf(7, udmabuf, file.fd)
+    try:
+        ring.write_fixed(file.fd, 0, 4096, 0, slot=7)
+    except OSError as error:
+        if error.errno == EOPNOTSUPP:
+            content = open(file.path, "rb").read()
+            expect(content, file.content)
+            pytest.skip("the tokens of this kernel only read")
+    make_file(file.path, file.content)
+
+
+def on_disk(front):
+    """What is really there: read past all caches, as the data went."""
+    size = len(front.content)
+    with opened(front.path, os.O_RDONLY | os.O_DIRECT) as fd, mmap.mmap(-1, size) as room:
+        assert os.preadv(fd, [room], front.base) == size
+        return room[:]
+
+
+def write_and_compare(ring, front, buffer, where, slot=0):
+    """One write of (buffer offset, length, file offset): these bytes change and no others."""
+    start, length, to = where
+    assert ring.write_fixed(front.fd, start, length, front.base + to, slot) == length, where
+    wanted = bytearray(front.content)
+    wanted[to : to + length] = buffer[start : start + length]
+    front.content = bytes(wanted)
+    expect(on_disk(front), front.content, f"file after write {where}")
+
+
+PLACES = [
+    (0, 4096, 0),
+    (4096, 512, 512),
+    (512, 4096, 1024),
+    (1536, 16384, 65536),
+    (64 * KIB, 512 * KIB, 4096),
+    (4096 + 512, MIB + 512, 512),
+    (MIB - 512, 512 * KIB + 1024, 3 * MIB),
+    (0, BUFFER_SIZE, 0),
+]
+
+
+def test_writes_arrive_at_any_place(ring, target, buffer):
+    buffer[:] = NEW
+    ring.register_dmabuf(0, buffer, target.fd)
+    for where in PLACES:
+        write_and_compare(ring, target, buffer, where)
+    expect(buffer[:], NEW, "the buffer")
+
+
+@pytest.mark.parametrize("flags", [0, SINGLE_ISSUER | DEFER_TASKRUN, SQPOLL], ids=["plain", "defer-taskrun", "sqpoll"])
+def test_many_writes_at_once(front, moving, flags):
+    size = 64 * KIB
+    moving[:] = NEW
+    with Ring(64, flags) as ring:
+        ring.register_dmabuf(0, moving, front.fd)
+        numbers = [ring.prepare(WRITE_FIXED, front.fd, i * size, size, front.base + (63 - i) * size) for i in range(64)]
+        ring.submit()
+        assert ring.wait_all(64) == dict.fromkeys(numbers, size)
+    expect(on_disk(front), b"".join(NEW[i * size : (i + 1) * size] for i in reversed(range(64))))
+
+
+def test_moves_under_writes(ring, front, moving):
+    """Never the poison of memory that was left, never a lost write."""
+    chance, content, size = random.Random(5), bytearray(front.content), 16 * KIB
+    moving[:] = NEW
+    ring.register_dmabuf(0, moving, front.fd)
+    with in_background(moving.move):
+        for _ in range(15):
+            places = chance.sample(range(256), 32)
+            numbers = []
+            for i, place in enumerate(places):
+                start = chance.randrange(256) * size
+                numbers.append(ring.prepare(WRITE_FIXED, front.fd, start, size, front.base + place * size))
+                content[place * size : (place + 1) * size] = NEW[start : start + size]
+            ring.submit()
+            assert ring.wait_all(32) == dict.fromkeys(numbers, size)
+    assert moving.stats.moves > 5
+    assert moving.stats.dirty == 0
+    expect(on_disk(front), bytes(content))
+
+
+def test_a_pipelined_move_before_a_write(ring, front, moving):
+    moving[:] = NEW
+    ring.register_dmabuf(0, moving, front.fd)
+    for i in range(3):
+        moving.move(fence_ms=100)
+        write_and_compare(ring, front, moving, (i * MIB, MIB, 0))
+
+
+def test_written_bytes_are_counted(front, moving, trace):
+    with trace("dmabuf_token:dmabuf_token_release", sums=["requests", "read_bytes", "write_bytes"]) as released:
+        with Ring() as ring:
+            ring.register_dmabuf(0, moving, front.fd)
+            ring.write_fixed(front.fd, 0, MIB, front.base)
+            ring.write_fixed(front.fd, 0, 4096, front.base)
+        wait_for(lambda: not attachments())
+    assert released.sums == {"requests": 2, "read_bytes": 0, "write_bytes": MIB + 4096}
+
+
+# Refusals
+
+
+def test_file_opened_for_reading_only(ring, front, udmabuf):
+    fd = front.open(os.O_RDONLY | os.O_DIRECT)
+    ring.register_dmabuf(0, udmabuf, fd)
+    with fails(EBADF):
+        ring.write_fixed(fd, 0, 4096, front.base)
+    expect(on_disk(front), front.content)
+
+
+def test_another_file(ring, front, udmabuf, ext4):
+    make_file(ext4 / "other", A)
+    ring.register_dmabuf(0, udmabuf, front.fd)
+    with opened(ext4 / "other") as other, fails(EBADF):
+        ring.write_fixed(other, 0, 4096, 0)
+    assert (ext4 / "other").read_bytes() == A
+
+
+@pytest.mark.parametrize("length, to", [(511, 0), (1, 0), (4096, 1), (513, 512), (4097, 0)])
+def test_not_in_whole_blocks(ring, front, udmabuf, length, to):
+    ring.register_dmabuf(0, udmabuf, front.fd)
+    with fails(EINVAL):
+        ring.write_fixed(front.fd, 0, length, front.base + to)
+    expect(on_disk(front), front.content)
+
+
+def test_o_direct_cleared_later(ring, front, udmabuf):
+    ring.register_dmabuf(0, udmabuf, front.fd)
+    set_direct(front.fd, False)
+    for length in (4096, MIB):
+        with fails(EINVAL):
+            ring.write_fixed(front.fd, 0, length, front.base)
+    expect(on_disk(front), front.content)
+
+
+# Files that change their shape
+
+
+@pytest.fixture
+def written(ring, udmabuf):
+    """written(path, buffer offset, length, file offset), and what the file holds then."""
+    udmabuf[:] = NEW
+
+    def write(path, start, length, to):
+        with opened(path) as fd:
+            ring.register_dmabuf(0, udmabuf, fd)
+            count = ring.write_fixed(fd, start, length, to)
+            ring.unregister(0)
+        assert count == length
+        with open(path, "rb") as file:
+            return file.read()
+
+    return write
+
+
+def test_append(directory, written):
+    path, content = directory("file", A)
+    expect(written(path, 0, 128 * KIB, 64 * KIB), A + NEW[: 128 * KIB])
+    assert os.stat(path).st_size == 192 * KIB
+
+
+def test_across_the_end(directory, written):
+    path, content = directory("file", A[:10000])
+    expect(written(path, 0, 64 * KIB, 8192), A[:8192] + NEW[: 64 * KIB])
+
+
+def test_far_beyond_the_end(directory, written):
+    path, content = directory("file", A[:10000])
+    expect(written(path, 4096, 4096, 64 * KIB), A[:10000] + bytes(64 * KIB - 10000) + NEW[4096:8192])
+
+
+def test_into_a_hole(directory, written):
+    path, content = directory("file", A, 64 * KIB, A)
+    expect(written(path, 0, 8 * KIB, 96 * KIB), A + bytes(32 * KIB) + NEW[: 8 * KIB] + bytes(24 * KIB) + A)
+
+
+@pytest.mark.parametrize("length, to", [(512, 64 * KIB), (512, 70 * KIB), (1024, 68 * KIB - 512), (4096 + 512, 72 * KIB)])
+def test_parts_of_blocks_into_a_hole(directory, written, length, to):
+    """The rest of the block must read as zeros, not as what the disk held before."""
+    path, content = directory("file", A, 64 * KIB, A)
+    wanted = bytearray(content)
+    wanted[to : to + length] = NEW[:length]
+    expect(written(path, 0, length, to), bytes(wanted))
+
+
+def test_into_unwritten_extents(directory, written):
+    path, content = directory("file", A)
+    with opened(directory.ext4 / "file", os.O_RDWR) as fd:
+        os.posix_fallocate(fd, 64 * KIB, 64 * KIB)
+    expect(written(path, 0, 512, 100 * KIB), A + bytes(36 * KIB) + NEW[:512] + bytes(28 * KIB - 512))
+
+
+def test_offsets_beyond_32_bits(directory, ring, udmabuf):
+    path, _ = directory("file", A)
+    udmabuf[:] = NEW
+    with opened(path) as fd:
+        ring.register_dmabuf(0, udmabuf, fd)
+        assert ring.write_fixed(fd, 0, MIB, 4 * GIB) == MIB
+        assert os.fstat(fd).st_size == 4 * GIB + MIB
+    with opened(path, os.O_RDONLY) as fd:
+        expect(os.pread(fd, MIB, 4 * GIB), NEW[:MIB])
+        expect(os.pread(fd, 64 * KIB, 0), A)
+
+
+def test_page_cache_sees_what_was_written(directory, ring, udmabuf):
+    path, content = directory("file", A)
+    udmabuf[:] = NEW
+    with opened(path, os.O_RDONLY) as cached, opened(path) as fd:
+        expect(os.pread(cached, 64 * KIB, 0), A)
+        ring.register_dmabuf(0, udmabuf, fd)
+        assert ring.write_fixed(fd, 0, 4096, 8192) == 4096
+        expect(os.pread(cached, 64 * KIB, 0), A[:8192] + NEW[:4096] + A[12288:])
