@@ -43,6 +43,7 @@ static void explain_failure(struct fdmabuf_channel *channel, int error)
 	case EDQUOT:
 	case ENOSPC:
 	case EUSERS:
+	case ETIMEDOUT:
 		if (channel->file->is_fuse) {
 			channel_set_reason(channel, FDMABUF_REASON_REFUSED, "broker refused: %s", strerror(error));
 			break;

@@ -38,7 +38,7 @@ static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uin
 
 /*
  * The kernel reads no hole and no unwritten extent into a token: a request ends short at it, and one
- * that starts in it fails with ENODATA. The zeros are written here, by the exporter's own means.
+ * that starts in it fails with ENXIO. The zeros are written here, by the exporter's own means.
  */
 static void skip_hole(struct transfer *t, struct request *request)
 {
@@ -55,7 +55,7 @@ static void skip_hole(struct transfer *t, struct request *request)
 	 * have been written meanwhile. */
 	zeros = align_down(data, block) - request->position;
 	if (!zeros) {
-		copy_instead(t, request, request->position + block, ENODATA);
+		copy_instead(t, request, request->position + block, ENXIO);
 		return;
 	}
 
@@ -93,7 +93,7 @@ void direct_complete(struct transfer *t, struct request *request, int result)
 		take_bytes(t, request, result);
 	else if (result == 0)
 		transfer_at_eof(t, request);
-	else if (result == -ENODATA)
+	else if (result == -ENXIO)
 		skip_hole(t, request);
 	else if (result == -ESTALE)
 		t->stale = true;

@@ -107,7 +107,7 @@ static int limit_to_data(const struct operation *operation, uint32_t *length)
 	off_t hole;
 
 	if (lseek(operation->fd, operation->offset, SEEK_DATA) != (off_t)operation->offset)
-		return -ENODATA;
+		return -ENXIO;
 	hole = lseek(operation->fd, operation->offset, SEEK_HOLE);
 	CHECK(hole > (off_t)operation->offset);
 	*length = min_u64(*length, align_up(hole, BLOCK) - operation->offset);
@@ -127,7 +127,7 @@ static int run(const struct operation *operation)
 	if ((off_t)operation->offset >= size)
 		return 0;
 	if (operation->token && limit_to_data(operation, &length))
-		return -ENODATA;
+		return -ENXIO;
 	if (simulation.short_reads && length > BLOCK)
 		length = BLOCK * (1 + next_random(&simulation.random) % (length / BLOCK));
 	return pread(operation->fd, operation->memory, length, operation->offset);

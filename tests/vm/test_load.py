@@ -1,0 +1,283 @@
+"""fuse-dmabuf load: from a file on the mount straight into memory of a device."""
+import errno
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+from safetensors.numpy import save_file
+
+import guest
+from fuse_server import FuseServer, refuse
+from places import server_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
+import checkpoints  # noqa: E402
+from checkpoints import small_tensors, sparse, tensor  # noqa: E402
+
+MIB = 1 << 20
+COMMAND = '/usr/bin/fuse-dmabuf'
+# Requests that carry file data through the server: <linux/fuse.h> READ.
+DATA = 'opcode == 15'
+
+
+def load(file, into, *options):
+    """.code, .summary, .error, .peak (bytes)"""
+    return checkpoints.load(COMMAND, file, into, *options)
+
+
+@pytest.fixture(params=['udmabuf', 'vfio'])
+def into(request):
+    """Each destination as the command names it."""
+    if request.param == 'udmabuf':
+        return 'udmabuf'
+    return f'vfio:{request.getfixturevalue("vram")}'
+
+
+@pytest.fixture
+def model(ext4):
+    """A checkpoint on ext4 by the writer that everybody uses: some 6 MiB, several dtypes, no size a multiple of anything."""
+    source, path = numpy.random.default_rng(1), ext4 / 'model.safetensors'
+    save_file({
+        'embed': source.standard_normal((1001, 333)).astype(numpy.float16),
+        'layer.0': source.standard_normal((511, 1024)).astype(numpy.float32),
+        'layer.1': source.standard_normal((255, 1023)).astype(numpy.float64),
+        'ids': source.integers(-2**62, 2**62, 77),
+        'mask': source.integers(0, 2, (13, 7)).astype(bool),
+    }, path)
+    os.sync()
+    return path
+
+
+def test_direct_from_the_mount(mount, model, into, trace):
+    size = model.stat().st_size
+    with trace('fuse:fuse_request_send', key='opcode', where=DATA) as requests, \
+         trace('nvme:nvme_setup_cmd', key='opcode', where='qid > 0 && opcode == 2') as commands, \
+         trace('dmabuf_token:dmabuf_token_release', sums=['read_bytes']) as tokens:
+        loaded = load(mount.path / model.name, into, '--path', 'direct')
+    assert (loaded.code, loaded.error) == (0, '')
+    assert loaded.summary['path'] == 'direct' and loaded.summary['reason'] == ''
+    assert (loaded.summary['bytes'], loaded.summary['bytes_direct'], loaded.summary['bytes_copied']) == (size, size, 0)
+    assert loaded.summary['tokens'] == 1
+    assert (tokens.hits, tokens.sums['read_bytes'] // 4096) == (1, size // 4096)
+    assert commands.hits >= size // (512 * 1024)
+    # The header is read in the ordinary way, which passes by the server as well.
+    assert requests.hits == 0
+
+
+@pytest.mark.parametrize('options', [(), ('--depth', 1, '--chunk', '64K'), ('--depth', 64, '--chunk', '64M')])
+def test_direct_bytes_are_right(mount, model, into, options):
+    loaded = load(mount.path / model.name, into, '--path', 'direct', '--verify', *options)
+    assert (loaded.code, loaded.error) == (0, '')
+    assert loaded.summary['verified'] and loaded.summary['retries'] == 0
+
+
+def test_bounce_bytes_are_right(mount, model, into):
+    loaded = load(mount.path / model.name, into, '--path', 'bounce', '--verify')
+    size = model.stat().st_size
+    assert (loaded.code, loaded.error) == (0, '')
+    assert (loaded.summary['path'], loaded.summary['reason']) == ('bounce', 'bounce was asked for')
+    assert (loaded.summary['bytes_copied'], loaded.summary['bytes_direct'], loaded.summary['tokens']) == (size, 0, 0)
+
+
+def test_direct_from_ext4_without_a_server(model, into):
+    loaded = load(model, into, '--path', 'direct', '--verify')
+    assert (loaded.code, loaded.summary['bytes_copied']) == (0, 0)
+
+
+@pytest.fixture
+def scripted(ext4, tmp_path):
+    """Mounts the directory with a server whose broker does what a test says: scripted(refuse(EPERM)) is the mount's path."""
+    mountpoint, servers = tmp_path / 'scripted', []
+    mountpoint.mkdir()
+
+    def start(broker, **options):
+        servers.append(FuseServer(ext4, mountpoint, broker, **options).__enter__())
+        return mountpoint
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+# what the broker does: the reason that the command gives
+REFUSALS = {
+    'knows no tokens': (errno.ENOSYS, 'the FUSE server or its backing filesystem has no dma-buf tokens for this file'),
+    'forbids it': (errno.EPERM, 'broker refused: Operation not permitted'),
+    'has no bytes left': (errno.EDQUOT, 'broker refused: Disk quota exceeded'),
+}
+
+
+@pytest.mark.parametrize('refusal', REFUSALS)
+def test_refused_token_bounces_with_the_same_bytes(scripted, model, refusal, into):
+    number, reason = REFUSALS[refusal]
+    path = scripted(refuse(number)) / model.name
+    loaded = load(path, into, '--verify')
+    assert (loaded.code, loaded.error) == (0, '')
+    assert (loaded.summary['path'], loaded.summary['reason']) == ('bounce', reason)
+    assert loaded.summary['bytes_copied'] == model.stat().st_size
+
+    loaded = load(path, into, '--path', 'direct')
+    assert (loaded.code, loaded.error) == (2, f'fuse-dmabuf: {path}: direct path impossible: {reason}\n')
+
+
+def test_file_that_is_not_on_nvme_bounces(model, tmp_path, into):
+    copy = tmp_path / 'copy.safetensors'
+    copy.write_bytes(model.read_bytes())
+    loaded = load(copy, into, '--verify')
+    assert (loaded.code, loaded.summary['path']) == (0, 'bounce')
+    assert loaded.summary['reason'] in ('the filesystem or its device has no dma-buf tokens for this file', 'file is not O_DIRECT capable')
+
+
+def test_ten_thousand_tensors(mount, into):
+    small_tensors(mount.source / 'many.safetensors', 10_000)
+    loaded = load(mount.path / 'many.safetensors', into, '--path', 'direct', '--verify')
+    assert (loaded.code, loaded.summary['tensors'], loaded.summary['bytes_copied']) == (0, 10_000, 0)
+    assert loaded.summary['retries'] == 0
+
+
+@pytest.mark.parametrize('path', ['direct', 'bounce'])
+def test_memory_besides_the_destination_is_bounded(mount, vram, path):
+    """The BAR is no memory of the process, so the whole peak counts."""
+    sparse(mount.source / 'big.safetensors', 200 * MIB)
+    loaded = load(mount.path / 'big.safetensors', f'vfio:{vram}', '--path', path, '--depth', 256, '--chunk', '16M')
+    assert (loaded.code, loaded.error) == (0, '')
+    assert loaded.peak < 64 * MIB
+
+
+def test_holes_are_zeros(mount, into):
+    """A tensor without blocks on the disk between two that have some, and one whose blocks are reserved but unwritten."""
+    parts = [numpy.random.default_rng(i).bytes(70_000) for i in range(3)]
+    gap = MIB + 5000
+    data = parts[0] + bytes(gap) + parts[1] + bytes(gap) + parts[2]
+    header, position = {}, 0
+    for name, length in (('a', 70_000), ('hole', gap), ('b', 70_000), ('unwritten', gap), ('c', 70_000)):
+        header[name] = tensor('U8', [length], position, position + length)
+        position += length
+    path = mount.source / 'holes.safetensors'
+    path.write_bytes(checkpoints.encode(header, data))
+    begin = path.stat().st_size - len(data)
+    guest.run('fallocate', '--punch-hole', '-o', begin + 70_000, '-l', gap, path)
+    guest.run('fallocate', '--zero-range', '-o', begin + 140_000 + gap, '-l', gap, path)
+    os.sync()
+    loaded = load(mount.path / path.name, into, '--path', 'direct', '--verify')
+    assert (loaded.code, loaded.error) == (0, '')
+    assert loaded.summary['bytes_zeroed'] >= 2 * MIB and loaded.summary['bytes_copied'] == 0
+
+
+def test_data_still_in_the_page_cache(mount, model, into):
+    """Written through the mount and not yet on the disk."""
+    copy = mount.path / 'fresh.safetensors'
+    copy.write_bytes(model.read_bytes())
+    assert load(copy, into, '--path', 'direct', '--verify').code == 0
+
+
+def test_device_that_is_not_bound_to_vfio_pci(model, nvme):
+    loaded = load(model, f'vfio:{nvme.pci}')
+    assert loaded.code == 2 and loaded.error.count('\n') == 1
+    assert f'{nvme.pci} is bound to nvme, not to vfio-pci: bind it with "echo vfio-pci > ' in loaded.error
+
+
+def test_cure_for_an_unbound_device_works(model, vram):
+    """The command line in the message does what it says."""
+    driver = Path(f'/sys/bus/pci/devices/{vram}/driver')
+    (driver / 'unbind').write_text(vram)
+    try:
+        loaded = load(model, f'vfio:{vram}')
+        assert loaded.code == 2 and f'{vram} is bound to no driver: bind it with' in loaded.error
+        cure = re.search(r'"(.*)"', loaded.error).group(1).split('; ', 1)[1]   # vfio-pci is built in: no modprobe
+        subprocess.run(['sh', '-ec', cure], check=True)
+        assert load(model, f'vfio:{vram}', '--verify').code == 0
+    finally:
+        guest.bind_vfio(vram)
+
+
+def test_destination_too_small(ext4, vram):
+    loaded = load(sparse(ext4 / 'big.safetensors', 4096 * MIB), f'vfio:{vram}')
+    assert loaded.code == 2 and loaded.error.count('\n') == 1
+    assert re.search(rf'BAR 2 of {vram} has \d+ MiB, 4097 MiB are needed: choose a device with a bigger BAR', loaded.error)
+
+
+def test_udmabuf_beyond_its_limit_names_the_switch(ext4):
+    limit = Path('/sys/module/udmabuf/parameters/size_limit_mb')
+    usual = limit.read_text()
+    limit.write_text('8')
+    try:
+        loaded = load(sparse(ext4 / 'big.safetensors', 16 * MIB), 'udmabuf')
+    finally:
+        limit.write_text(usual)
+    assert loaded.code == 2
+    assert f'more than its limit of 8 MiB: raise it with "echo 17 > {limit}"' in loaded.error
+
+
+def test_destination_in_use(model, vram):
+    group = next(Path('/dev/vfio').glob('*[0-9]'))
+    holder = os.open(group, os.O_RDWR)
+    try:
+        loaded = load(model, f'vfio:{vram}')
+    finally:
+        os.close(holder)
+    assert loaded.code == 2 and 'in use: end the program that has device' in loaded.error
+
+
+def start_slowly(file, into):
+    """Starts a load of many small requests on a terminal; returns when its progress bar is seen."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen([COMMAND, 'load', file, '--into', into, '--path', 'direct', '--chunk', '4K', '--depth', '2'],
+                               stdout=subprocess.PIPE, stderr=end)
+    os.close(end)
+    seen = b''
+    while b'loading' not in seen:
+        seen += os.read(terminal, 4096)
+    return process, terminal
+
+
+def rest_of(terminal):
+    seen = b''
+    try:
+        while True:
+            seen += os.read(terminal, 4096)
+    except OSError:   # EIO: the other end is closed
+        os.close(terminal)
+    return seen.decode()
+
+
+@pytest.fixture
+def long_model(ext4):
+    path = ext4 / 'long.safetensors'
+    size = 48 * MIB
+    path.write_bytes(checkpoints.encode({'a': tensor('U8', [size], 0, size)}, os.urandom(size)))
+    os.sync()
+    return path
+
+
+def test_interrupt_ends_token_and_device(mount, long_model, into, trace):
+    with trace('dmabuf_token:dmabuf_token_release') as released:
+        process, terminal = start_slowly(mount.path / long_model.name, into)
+        process.send_signal(signal.SIGINT)
+        seen = rest_of(terminal)
+        assert process.wait() == 130
+    assert process.stdout.read() == b''
+    process.stdout.close()
+    assert 'fuse-dmabuf: interrupted by Interrupt' in seen
+    assert released.hits == 1
+    # Device, file and mount are free again at once.
+    assert load(mount.path / long_model.name, into, '--chunk', '4M').code == 0
+    guest.run('umount', mount.path)
+
+
+def test_server_that_dies_is_an_error_in_one_line(mount, long_model, into):
+    process, terminal = start_slowly(mount.path / long_model.name, into)
+    os.kill(server_of(mount.path), signal.SIGKILL)
+    began = time.monotonic()
+    seen = rest_of(terminal)
+    assert process.wait() == 1
+    process.stdout.close()
+    assert time.monotonic() - began < 20
+    assert 'the FUSE server of this mount has ended' in seen
+    assert seen.count('fuse-dmabuf:') == 1
