@@ -65,10 +65,23 @@ static int open_destination(struct load *load)
 	if (fdmabuf_buffer_allocate(load->options.into, load->size, &load->buffer) ||
 	    fdmabuf_channel_open(load->file, load->buffer, &options, &load->channel))
 		return bad_input(fdmabuf_error());
-	/* The memory of a device may still hold an earlier load of the same file, and then a read that
-	 * never arrives would pass for right. */
-	if (load->options.verify && fdmabuf_buffer_zero(load->buffer, 0, load->size))
-		return bad_input(fdmabuf_error());
+	return 0;
+}
+
+/* The memory of a device may still hold an earlier load of the same file, and then a read that never
+ * arrives would pass for right. In pieces, because the memory of a device can be slow. */
+static int zero_destination(struct load *load)
+{
+	const uint64_t piece = 16 << 20;
+
+	for (uint64_t at = 0; at < load->size; at += piece) {
+		uint64_t length = load->size - at < piece ? load->size - at : piece;
+
+		if (caught_signal())
+			return 128 + caught_signal();
+		if (fdmabuf_buffer_zero(load->buffer, at, length))
+			return bad_input(fdmabuf_error());
+	}
 	return 0;
 }
 
@@ -132,6 +145,8 @@ static int run(struct load *load)
 
 	if (!ret)
 		ret = open_destination(load);
+	if (!ret && load->options.verify)
+		ret = zero_destination(load);
 	if (!ret)
 		ret = read_file(load);
 	if (!ret && load->options.verify)

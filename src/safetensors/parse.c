@@ -322,9 +322,10 @@ static struct safetensors *new_table(size_t header_length)
 		return NULL;
 	table->storage = calloc(1, sizeof(*table->storage));
 	if (table->storage) {
-		/* As large as they can become; untouched pages cost nothing. */
+		/* As large as they can become (a dimension takes two bytes of text, like "1,"); untouched
+		 * pages cost nothing. */
 		table->storage->names = malloc(header_length + 1);
-		table->storage->dimensions = malloc(DIMENSIONS_MAX * sizeof(uint64_t));
+		table->storage->dimensions = calloc(header_length / 2 + 1, sizeof(uint64_t));
 	}
 	if (!table->storage || !table->storage->names || !table->storage->dimensions) {
 		safetensors_free(table);
