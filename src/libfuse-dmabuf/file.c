@@ -14,9 +14,6 @@
  * NVMe format has bigger logical blocks. */
 #define BLOCK_SIZE_UNKNOWN 4096u
 
-/* Neither NVMe nor the block layer knows smaller blocks. */
-#define BLOCK_SIZE_MIN 512u
-
 static int open_error(const char *path)
 {
 	switch (errno) {

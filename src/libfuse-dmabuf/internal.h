@@ -35,6 +35,9 @@ static inline void close_fd(const int *fd)
 
 /* ------------------------------------------------------------------ file.c */
 
+/* Neither NVMe nor the block layer knows smaller blocks. */
+#define BLOCK_SIZE_MIN 512u
+
 struct fdmabuf_file {
 	char *path;		/* as the caller named it, for messages */
 	int fd;			/* O_DIRECT if is_direct */

@@ -12,9 +12,11 @@ void direct_submit(struct transfer *t, struct request *request)
 			request->end - request->position, request->position, request);
 }
 
-/* The CPU copies where the direct path cannot go on, if the caller allows it. */
-static void copy_instead(struct transfer *t, struct request *request, uint64_t end, int error)
+/* The CPU copies a block where the direct path cannot go on, if the caller allows it. */
+static void copy_instead(struct transfer *t, struct request *request, int error)
 {
+	uint64_t end = min_u64(align_up(request->position + 1, t->channel->file->block_size), request->end);
+
 	if (t->channel->wanted == FDMABUF_DIRECT) {
 		transfer_fail(t, request->position, error);
 		return;
@@ -42,7 +44,6 @@ static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uin
  */
 static void skip_hole(struct transfer *t, struct request *request)
 {
-	uint64_t block = t->channel->file->block_size;
 	int64_t data = find_data(t->channel->file, request->position, request->end);
 	uint64_t zeros;
 	int ret;
@@ -51,11 +52,10 @@ static void skip_hole(struct transfer *t, struct request *request)
 		transfer_at_eof(t, request);
 		return;
 	}
-	/* A filesystem with smaller blocks may have data in the middle of one of ours, and data may
-	 * have been written meanwhile. */
-	zeros = align_down(data, block) - request->position;
+	/* Data begins at a block of the filesystem, which is never smaller than the device's. */
+	zeros = align_down(data, BLOCK_SIZE_MIN) - request->position;
 	if (!zeros) {
-		copy_instead(t, request, request->position + block, ENXIO);
+		copy_instead(t, request, ENXIO);
 		return;
 	}
 
@@ -68,14 +68,16 @@ static void skip_hole(struct transfer *t, struct request *request)
 	transfer_advance(t, request, zeros);
 }
 
-/* A direct read ends in the middle of a block only where the file ends. */
+/* A direct read ends in the middle of a block of the device only where the file ends; before a hole
+ * it ends with a block of the filesystem, which may be smaller than what block_size assumes. */
 static void take_bytes(struct transfer *t, struct request *request, uint32_t bytes)
 {
 	uint64_t block = t->channel->file->block_size;
+	unsigned tries = request->tries;
 
 	t->channel->counters.bytes_direct += bytes;
 	transfer_advance(t, request, bytes);
-	if (request->position >= request->end || request->position % block == 0)
+	if (request->position >= request->end || request->position % BLOCK_SIZE_MIN == 0)
 		return;
 	if (fdmabuf_file_size(t->channel->file) <= request->position) {
 		transfer_at_eof(t, request);
@@ -84,6 +86,7 @@ static void take_bytes(struct transfer *t, struct request *request, uint32_t byt
 	/* It has grown meanwhile: this block once more. */
 	t->done -= request->position % block;
 	request->position = align_down(request->position, block);
+	request->tries = tries;
 	transfer_again(t, request, EIO);
 }
 

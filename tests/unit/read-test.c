@@ -185,6 +185,20 @@ static void holes_become_zeros(void)
 	fdmabuf_channel_close(channel);
 }
 
+/* FUSE does not tell the block size of the filesystem behind it. */
+static void holes_smaller_than_the_assumed_block_become_zeros(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("#..##.#####..##.#", 16 * BLOCK + 5);
+	file.block_size = 4 * BLOCK;
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 16 * BLOCK + 5);
+	check_arrived(0, 0, 16 * BLOCK + 5, 4 * BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
+	fdmabuf_channel_close(channel);
+}
+
 static void empty_file_and_end_of_file_give_nothing(void)
 {
 	struct fdmabuf_channel *channel;
@@ -460,6 +474,7 @@ int main(void)
 	RUN(forbidden_copy_is_an_error);
 	RUN(last_block_is_copied_where_the_buffer_has_no_room_for_it);
 	RUN(holes_become_zeros);
+	RUN(holes_smaller_than_the_assumed_block_become_zeros);
 	RUN(empty_file_and_end_of_file_give_nothing);
 	RUN(file_of_one_byte);
 	RUN(range_outside_the_buffer_is_refused);
