@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tests/bed'))
 import guest  # noqa: E402
 
 ROUNDS = 3          # loads by each path, in turn; the table has the medians of the times
-FUSE_READ = 15      # opcodes
+FUSE_READ = 15                  # opcodes
+FUSE_TOKEN = (2048, 2049)       # a token is asked for, and ends
 NVME_READ = 2
 
 
@@ -42,6 +43,7 @@ def counted_load(file, destination, path):
         wait_for_releases(created, released)
     return summary | {
         'server_requests': server.hits,
+        'server_tokens': sum(server.by_key.get(opcode, 0) for opcode in FUSE_TOKEN),
         'server_reads': server.by_key.get(FUSE_READ, 0),
         'nvme_reads': nvme.by_key.get(NVME_READ, 0),
         'token_bytes': released.sums['read_bytes'],
@@ -49,7 +51,7 @@ def counted_load(file, destination, path):
 
 
 def table(results):
-    """One column for each path; counts are the same in every round, or the last round's is shown."""
+    """One column for each path: medians of the times, counts of the last round."""
     def median(path, value):
         return statistics.median(value(result) for result in results[path])
 
@@ -59,12 +61,13 @@ def table(results):
         ('bytes copied by the CPU', 'loader', lambda path: f'{results[path][-1]["bytes_copied"]:,}'),
         ('bytes read by DMA through tokens', 'kernel', lambda path: f'{results[path][-1]["token_bytes"]:,}'),
         ('requests to the FUSE server', 'kernel', lambda path: f'{results[path][-1]["server_requests"]:,}'),
+        ('  of these to grant and end a token', 'kernel', lambda path: f'{results[path][-1]["server_tokens"]:,}'),
         ('  of these READ', 'kernel', lambda path: f'{results[path][-1]["server_reads"]:,}'),
         ('NVMe read commands', 'kernel', lambda path: f'{results[path][-1]["nvme_reads"]:,}'),
     ]
-    print(f'\n{"":34}{"direct":>14}{"bounce":>14}   counted by')
+    print(f'\n{"":36}{"direct":>14}{"bounce":>14}   counted by')
     for name, by, value in rows:
-        print(f'{name:34}{value("direct"):>14}{value("bounce"):>14}   {by}')
+        print(f'{name:36}{value("direct"):>14}{value("bounce"):>14}   {by}')
 
 
 def main(checkpoint):
