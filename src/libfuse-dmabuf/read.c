@@ -66,7 +66,7 @@ void transfer_report(struct transfer *t)
 /* Requests end at multiples of the chunk, so that all but the first and the last are whole chunks. */
 static void cut_request(struct transfer *t, struct request *request)
 {
-	uint64_t chunk = t->channel->chunk;
+	uint64_t chunk = t->direct ? t->channel->chunk : t->channel->host_chunk;
 
 	request->position = t->cursor;
 	request->end = min_u64(t->end, (t->cursor / chunk + 1) * chunk);
@@ -168,14 +168,14 @@ static void read_with_ring(struct transfer *t)
 static void plan_blocks(struct transfer *t, bool whole_blocks)
 {
 	uint64_t block = t->channel->file->block_size;
-	uint64_t first = align_down(t->start, block), last = align_up(t->stop, block);
+	uint64_t last = align_up(t->stop, block);
 
 	t->cursor = align_up(t->start, block);
 	t->end = align_down(t->stop, block);
 	if (!whole_blocks)
 		return;
-	if (t->start - first <= t->start + t->shift)
-		t->cursor = first;
+	/* In front there is always room: file and buffer offset are equal modulo the block. */
+	t->cursor = align_down(t->start, block);
 	if (last + t->shift <= t->channel->buffer->size)
 		t->end = last;
 }

@@ -308,7 +308,23 @@ static void revoked_for_good_turns_to_bounce(void)
 	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
 	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REVOKED);
 	CHECK(strstr(fdmabuf_channel_reason_text(channel), "broker refused"));
+	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied, 16 * BLOCK);
 	fdmabuf_channel_close(channel);
+}
+
+static void file_that_shrinks_meanwhile_ends_there(void)
+{
+	for (enum fdmabuf_path path = FDMABUF_DIRECT; path <= FDMABUF_BOUNCE; path++) {
+		struct fdmabuf_channel *channel;
+
+		given_file("################################", 32 * BLOCK);
+		channel = given_channel(path);
+		simulation.shrink_request = 4;
+		simulation.shrink_size = 14 * BLOCK + 77;
+		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 32 * BLOCK, 0), 14 * BLOCK + 77);
+		check_arrived(0, 0, 14 * BLOCK + 77, BLOCK);
+		fdmabuf_channel_close(channel);
+	}
 }
 
 static void dead_mount_is_an_error(void)
@@ -482,6 +498,7 @@ int main(void)
 	RUN(revoked_token_is_registered_again_once);
 	RUN(revoked_for_good_is_an_error_where_bounce_is_forbidden);
 	RUN(revoked_for_good_turns_to_bounce);
+	RUN(file_that_shrinks_meanwhile_ends_there);
 	RUN(dead_mount_is_an_error);
 	RUN(device_error_ends_the_read);
 	RUN(endless_again_is_an_error);

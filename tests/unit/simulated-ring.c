@@ -75,6 +75,8 @@ static void queue(struct ring *ring, struct operation operation)
 	simulation.requests++;
 	if (++simulation.flying > simulation.most_flying)
 		simulation.most_flying = simulation.flying;
+	if ((int)simulation.requests == simulation.shrink_request)
+		CHECK(!ftruncate(operation.fd, simulation.shrink_size));
 	if (operation.token && (int)simulation.requests == simulation.revoke_request)
 		simulation.revoked = true;
 }

@@ -18,6 +18,8 @@ struct simulation {
 	unsigned again_percent;		/* EAGAIN instead of a result */
 	unsigned interrupt_percent;	/* EINTR from the wait */
 	int fail_request, fail_error;	/* the request with this number fails (counted from 1) */
+	int shrink_request;		/* with this request the file shrinks to shrink_size */
+	uint64_t shrink_size;
 	int revoke_request;		/* with this request the token ends */
 	bool revoke_again;		/* and each later token at once */
 	int register_error;		/* what registrations give */
