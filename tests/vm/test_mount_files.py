@@ -107,27 +107,27 @@ def test_special_files(place):
     assert sh(place, 'cat fifo & echo through >fifo; wait') == 'through\n'
 
 
-def test_directory_of_5000_is_read_completely_while_it_changes(place):
-    names = {f'name-{i:05}' for i in range(5000)}
+def test_directory_of_2000_is_read_completely_while_it_changes(mount):
+    names = {f'name-{i:04}' for i in range(2000)}
     for name in names:
-        (place / name).touch()
+        os.close(os.open(mount.source / name, os.O_CREAT))
     seen = []
-    with os.scandir(place) as entries:
+    with os.scandir(mount.path) as entries:
         for entry in entries:
             assert entry.is_file(follow_symlinks=False)
             if len(seen) == 100:
-                (place / 'late').touch()
-                os.unlink(place / entry.name)
+                (mount.path / 'late').touch()
+                os.unlink(mount.path / entry.name)
             seen.append(entry.name)
     assert len(seen) == len(set(seen)) and names <= set(seen)
 
 
-def test_directory_offsets_can_be_returned_to(place):
+def test_directory_offsets_can_be_returned_to(mount):
     for i in range(300):
-        (place / f'{i:03}').touch()
+        os.close(os.open(mount.source / f'{i:03}', os.O_CREAT))
     LIBC.fdopendir.restype = LIBC.readdir64.restype = ctypes.c_void_p
     LIBC.telldir.restype = ctypes.c_long
-    directory = ctypes.c_void_p(LIBC.fdopendir(os.open(place, os.O_RDONLY)))
+    directory = ctypes.c_void_p(LIBC.fdopendir(os.open(mount.path, os.O_RDONLY)))
 
     def read():
         entry = LIBC.readdir64(directory)
@@ -137,7 +137,7 @@ def test_directory_offsets_can_be_returned_to(place):
     there = LIBC.telldir(directory)
     rest = [read() for _ in range(150)]
     LIBC.seekdir(directory, ctypes.c_long(there))
-    assert [read() for _ in range(150)] == rest
+    assert [read() for _ in range(150)] == rest and None not in rest
     LIBC.closedir(directory)
 
 
@@ -422,7 +422,7 @@ def test_umask_is_the_makers(place):
 
 def test_makers_at_the_same_time_get_their_own(place):
     def make(uid):
-        sh(place, 'for i in $(seq 60); do : >$UID-$i; mkdir d$UID-$i; done', uid=uid, umask=uid % 8)
+        sh(place, 'for i in $(seq 15); do : >$UID-$i; mkdir d$UID-$i; done', uid=uid, umask=uid % 8)
     threads = [threading.Thread(target=make, args=(uid,)) for uid in (1001, 1002, 1003, 1004)]
     for thread in threads:
         thread.start()
@@ -432,7 +432,7 @@ def test_makers_at_the_same_time_get_their_own(place):
         uid, status = int(entry.name.lstrip('d').split('-')[0]), entry.stat()
         assert (status.st_uid, status.st_gid) == (uid, uid), entry.name
         assert stat.S_IMODE(status.st_mode) == (0o777 if entry.is_dir() else 0o666) & ~(uid % 8), entry.name
-    assert len(os.listdir(place)) == 4 * 120
+    assert len(os.listdir(place)) == 4 * 30
 
 
 def test_a_supplementary_group_may_create(place):
@@ -539,7 +539,7 @@ def test_file_that_appears_during_creation_is_opened_with_the_callers_rights(mou
     thread = threading.Thread(target=appear_and_vanish)
     thread.start()
     try:
-        script = 'for i in $(seq 300); do { IFS= read -r line <>secret; } 2>/dev/null || true; [ "${line-}" != secret ]; rm -f secret 2>/dev/null || true; done'
+        script = 'for i in $(seq 60); do { IFS= read -r line <>secret; } 2>/dev/null || true; [ "${line-}" != secret ]; rm -f secret 2>/dev/null || true; done'
         sh(mount.path, script, uid=1000)
     finally:
         stop.set()

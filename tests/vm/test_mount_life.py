@@ -141,10 +141,10 @@ def test_umount_is_refused_while_a_file_is_open(mount):
 @pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'])
 def test_signal_ends_server_and_mount(mount, number, busy):
     server = server_of(mount.path)
-    work = subprocess.Popen(['bash', '-c', 'exec 2>/dev/null; cd "$1"; while echo x >file-$((i++ % 50)) && ls -l; do :; done', 'work', mount.path],
+    work = subprocess.Popen(['bash', '-c', 'exec 2>/dev/null; cd "$1"; while echo x >file-$((i++ % 20)) && ls -l; do :; done', 'work', mount.path],
                             stdout=subprocess.DEVNULL) if busy else None
     if busy:
-        wait_until(lambda: (mount.source / 'file-49').exists())
+        wait_until(lambda: (mount.source / 'file-19').exists())
     os.kill(server, number)
     wait_until(lambda: not is_running(server))
     assert not os.path.ismount(mount.path)
