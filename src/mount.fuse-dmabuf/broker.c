@@ -4,20 +4,18 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "broker.h"
 #include "inode.h"
 #include "log.h"
-#include "token_protocol.h"
+#include "token-log.h"
+#include "token-protocol.h"
 
 /* Ids are consecutive, so the lowest bits spread them evenly; a chain is short up to 10^4 tokens. */
 #define TOKEN_BUCKETS 4096u
 
 /* Users with tokens at the same time are few. */
 #define USER_BUCKETS 64u
-
-#define EXPORTER_MAX 33
 
 struct user {
 	struct user *next;
@@ -27,18 +25,14 @@ struct user {
 
 struct token {
 	struct token *next;
-	uint64_t id;
-	struct inode *inode;    /* held: the file's release may be answered before the token's */
-	uint64_t size;
-	uid_t uid;
-	pid_t pid;
-	char exporter[EXPORTER_MAX];
+	/* Its node is held: the release of the file may be answered before that of the token. */
+	struct token_request request;
 };
 
 static struct {
 	pthread_mutex_t lock;
 	struct broker_policy policy;
-	struct broker_count total;
+	struct broker_count all;
 	struct token *tokens[TOKEN_BUCKETS];
 	struct user *users[USER_BUCKETS];
 } broker = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -47,7 +41,7 @@ static struct token **token_slot(uint64_t id)
 {
 	struct token **slot = &broker.tokens[id % TOKEN_BUCKETS];
 
-	while (*slot && (*slot)->id != id)
+	while (*slot && (*slot)->request.id != id)
 		slot = &(*slot)->next;
 	return slot;
 }
@@ -75,11 +69,9 @@ static struct user *user_get(uid_t uid)
 
 static void user_put(struct user *user)
 {
-	struct user **slot = user_slot(user->uid);
-
 	if (user->count.tokens)
 		return;
-	*slot = user->next;
+	*user_slot(user->uid) = user->next;
 	free(user);
 }
 
@@ -93,6 +85,13 @@ static void count_subtract(struct broker_count *count, uint64_t size)
 {
 	count->tokens--;
 	count->bytes -= size;
+}
+
+static struct broker_state state_of(uid_t uid)
+{
+	const struct user *user = *user_slot(uid);
+
+	return (struct broker_state){ broker.all, user ? user->count : (struct broker_count){ 0 } };
 }
 
 static uint32_t direction_of_open(int flags)
@@ -115,7 +114,7 @@ static int check(const struct token_request *request, uint32_t *direction)
 		return EPERM;
 	if (!*direction)
 		return EACCES;
-	if (request->size > broker.policy.max_bytes - broker.total.bytes)
+	if (request->size > broker.policy.max_bytes - broker.all.bytes)
 		return EDQUOT;
 	if (*token_slot(request->id))
 		return EEXIST;
@@ -124,23 +123,18 @@ static int check(const struct token_request *request, uint32_t *direction)
 
 static int add_token(const struct token_request *request)
 {
-	struct token *token = calloc(1, sizeof(*token));
+	struct token *token = malloc(sizeof(*token));
 	struct user *user = token ? user_get(request->uid) : NULL;
 
 	if (!user) {
 		free(token);
 		return ENOMEM;
 	}
-	token->id = request->id;
-	token->inode = request->inode;
-	token->size = request->size;
-	token->uid = request->uid;
-	token->pid = request->pid;
-	strncpy(token->exporter, request->exporter, sizeof(token->exporter) - 1);
-	inode_hold(token->inode);
-	*token_slot(token->id) = token;
-	count_add(&broker.total, token->size);
-	count_add(&user->count, token->size);
+	*token = (struct token){ .request = *request };
+	inode_hold(request->inode);
+	*token_slot(request->id) = token;
+	count_add(&broker.all, request->size);
+	count_add(&user->count, request->size);
 	return 0;
 }
 
@@ -155,9 +149,9 @@ static struct token *take_token(uint64_t id)
 	token = *slot;
 	if (token) {
 		*slot = token->next;
-		user = *user_slot(token->uid);
-		count_subtract(&broker.total, token->size);
-		count_subtract(&user->count, token->size);
+		user = *user_slot(token->request.uid);
+		count_subtract(&broker.all, token->request.size);
+		count_subtract(&user->count, token->request.size);
 		user_put(user);
 	}
 	pthread_mutex_unlock(&broker.lock);
@@ -166,73 +160,8 @@ static struct token *take_token(uint64_t id)
 
 static void free_token(struct token *token)
 {
-	inode_forget(token->inode, 1);
+	inode_forget(token->request.inode, 1);
 	free(token);
-}
-
-static const char *direction_name(uint32_t direction)
-{
-	switch (direction) {
-	case FUSE_DMABUF_TOKEN_READ:
-		return "read";
-	case FUSE_DMABUF_TOKEN_WRITE:
-		return "write";
-	default:
-		return "read and write";
-	}
-}
-
-static const char *reason_name(uint32_t reason)
-{
-	switch (reason) {
-	case FUSE_DMABUF_RELEASE_CLOSED:
-		return "closed";
-	case FUSE_DMABUF_RELEASE_REVOKED:
-		return "revoked";
-	case FUSE_DMABUF_RELEASE_FAILED:
-		return "not used (the registration failed)";
-	default:
-		return "ended for an unknown reason";
-	}
-}
-
-static const char *refusal_name(int error)
-{
-	switch (error) {
-	case EPERM:
-		return "mounted with tokens=deny";
-	case EACCES:
-		return "the file is not open for that direction";
-	case EDQUOT:
-		return "max_bytes would be passed";
-	default:
-		return strerror(error);
-	}
-}
-
-static void log_grant(const struct token_request *request, uint32_t direction, int error)
-{
-	char name[INODE_NAME_MAX];
-
-	inode_name(request->inode, name);
-	if (error)
-		log_warning("token %" PRIu64 " refused: %s uid %u pid %d size %" PRIu64 " exporter %s: %s",
-			    request->id, name, request->uid, request->pid, request->size, request->exporter,
-			    refusal_name(error));
-	else
-		log_info("token %" PRIu64 " granted: %s uid %u pid %d size %" PRIu64 " exporter %s, %s",
-			 request->id, name, request->uid, request->pid, request->size, request->exporter,
-			 direction_name(direction));
-}
-
-static void log_end(const struct token *token, const struct token_end *end)
-{
-	char name[INODE_NAME_MAX];
-
-	log_info("token %" PRIu64 " %s: %s uid %u pid %d size %" PRIu64 " exporter %s, %" PRIu64
-		 " requests, %" PRIu64 " bytes read, %" PRIu64 " bytes written",
-		 token->id, reason_name(end->reason), inode_name(token->inode, name), token->uid, token->pid,
-		 token->size, token->exporter, end->requests, end->read_bytes, end->write_bytes);
 }
 
 void broker_begin(const struct broker_policy *policy)
@@ -242,14 +171,19 @@ void broker_begin(const struct broker_policy *policy)
 
 int broker_grant(const struct token_request *request, uint32_t *direction)
 {
+	struct broker_state state;
 	int error;
 
 	pthread_mutex_lock(&broker.lock);
 	error = check(request, direction);
 	if (!error)
 		error = add_token(request);
+	state = state_of(request->uid);
 	pthread_mutex_unlock(&broker.lock);
-	log_grant(request, *direction, error);
+	if (error)
+		token_log_refused(request, error);
+	else
+		token_log_granted(request, *direction, &state);
 	return error;
 }
 
@@ -259,7 +193,7 @@ bool broker_release(const struct token_end *end)
 
 	if (!token)
 		return false;
-	log_end(token, end);
+	token_log_ended(&token->request, end);
 	free_token(token);
 	return true;
 }
@@ -270,19 +204,17 @@ void broker_withdraw(uint64_t id)
 
 	if (!token)
 		return;
-	log_info("token %" PRIu64 " withdrawn: its program was gone before the answer", id);
+	token_log_withdrawn(&token->request);
 	free_token(token);
 }
 
 void broker_end(void)
 {
-	struct token *token;
 	uint64_t ended = 0;
 
 	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
 		while (broker.tokens[i]) {
-			token = take_token(broker.tokens[i]->id);
-			free_token(token);
+			free_token(take_token(broker.tokens[i]->request.id));
 			ended++;
 		}
 	}
@@ -290,25 +222,12 @@ void broker_end(void)
 		log_info("%" PRIu64 " tokens ended with the mount", ended);
 }
 
-struct broker_count broker_total(void)
+struct broker_state broker_state(uid_t uid)
 {
-	struct broker_count count;
+	struct broker_state state;
 
 	pthread_mutex_lock(&broker.lock);
-	count = broker.total;
+	state = state_of(uid);
 	pthread_mutex_unlock(&broker.lock);
-	return count;
-}
-
-struct broker_count broker_of_user(uid_t uid)
-{
-	struct broker_count count = { 0 };
-	struct user *user;
-
-	pthread_mutex_lock(&broker.lock);
-	user = *user_slot(uid);
-	if (user)
-		count = user->count;
-	pthread_mutex_unlock(&broker.lock);
-	return count;
+	return state;
 }

@@ -23,7 +23,7 @@ struct token_request {
 	uint32_t direction;     /* FUSE_DMABUF_TOKEN_READ, _WRITE */
 	uid_t uid;
 	pid_t pid;
-	const char *exporter;
+	char exporter[33];
 };
 
 /* What became of a token, by the kernel's counters. */
@@ -35,6 +35,11 @@ struct token_end {
 
 struct broker_count {
 	uint64_t tokens, bytes;
+};
+
+/* The books as they were at one moment. */
+struct broker_state {
+	struct broker_count all, user;
 };
 
 void broker_begin(const struct broker_policy *policy);
@@ -51,7 +56,7 @@ bool broker_release(const struct token_end *end);
 /* The answer to a grant found nobody waiting. */
 void broker_withdraw(uint64_t id);
 
-struct broker_count broker_total(void);
-struct broker_count broker_of_user(uid_t uid);
+/* What all users and one user have now. */
+struct broker_state broker_state(uid_t uid);
 
 #endif

@@ -12,6 +12,7 @@
 
 static void end_file(struct file *file)
 {
+	open_files_remove(file);
 	passthrough_end(file->inode);
 	close(file->fd);
 	free(file);
@@ -31,6 +32,7 @@ static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 		return false;
 	}
 	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags };
+	open_files_add(file);
 	info->fh = (uintptr_t)file;
 	info->backing_id = passthrough_begin(inode);
 	/* Buffers of READ and WRITE requests are aligned to nothing. */

@@ -6,14 +6,25 @@
 
 /* One open of a file by a program: what the kernel's "fh" points to. */
 struct file {
+	struct file *next;      /* in its bucket of open-files.c */
 	struct inode *inode;
 	int fd;
-	int flags;      /* of the open */
+	int flags;              /* of the open */
 };
 
 static inline struct file *file_from_info(const struct fuse_file_info *info)
 {
 	return (struct file *)(uintptr_t)info->fh;
 }
+
+/*
+ * open-files.c: all that are open. Ordinary requests keep their file open until they are answered, so they
+ * need not look. A token request may come when its program was killed and the file is closed already.
+ */
+void open_files_add(struct file *file);
+void open_files_remove(struct file *file);
+
+/* The node, to be let go with inode_forget(), and the flags of the open. NULL: not open, or not of that node. */
+struct inode *open_files_find(uint64_t fh, uint64_t nodeid, int *flags);
 
 #endif

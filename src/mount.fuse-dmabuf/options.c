@@ -25,7 +25,7 @@ static const char usage[] =
 	"Options:\n"
 	"  tokens=allow|deny   whether tokens are granted at all (default: allow)\n"
 	"  max_bytes=SIZE      limit of all tokens together, with suffix K, M, G or T\n"
-	"  log=LEVEL           error, warning, info (default) or debug\n"
+	"  log=LEVEL           error, warning, info (default) or debug (each request)\n"
 	"  ro, rw, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites\n"
 	"\n"
 	"See mount.fuse-dmabuf(8).\n";

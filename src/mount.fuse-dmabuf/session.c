@@ -12,7 +12,7 @@
 #include "privileges.h"
 #include "session.h"
 #include "source.h"
-#include "token_requests.h"
+#include "token-requests.h"
 
 /*
  * Requests wait for the disk (fsync, copies, big directories), so more threads than processors. A thread is
@@ -39,6 +39,8 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
+	/* Token requests count as background ones, of which 12 at a time is the default. */
+	connection->max_background = MAX_THREADS;
 	if (!daemon_ready())
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
@@ -92,7 +94,8 @@ static char *all_mount_options(const struct options *options, int source_fd)
 	char restrictions[64];
 	char *list = NULL, *text = NULL;
 
-	if (asprintf(&text, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf%s%s%s",
+	if (asprintf(&text, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf%s%s%s%s",
+		     options->log_level == LOG_DEBUG ? ",debug" : "",
 		     options->mount_options ? "," : "", options->mount_options ? options->mount_options : "",
 		     source_restrictions(source_fd, restrictions, sizeof(restrictions))) < 0)
 		return NULL;

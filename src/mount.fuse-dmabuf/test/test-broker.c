@@ -4,7 +4,7 @@
 #include "broker.h"
 #include "log.h"
 #include "test-node.h"
-#include "token_protocol.h"
+#include "token-protocol.h"
 
 #define BOTH (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
 
@@ -27,6 +27,16 @@ static int grant(uint64_t id, uid_t uid, uint64_t size)
 static bool release(uint64_t id)
 {
 	return broker_release(&(struct token_end){ .id = id });
+}
+
+static struct broker_count all(void)
+{
+	return broker_state(0).all;
+}
+
+static struct broker_count user(uid_t uid)
+{
+	return broker_state(uid).user;
 }
 
 static void check_count(struct broker_count count, uint64_t tokens, uint64_t bytes)
@@ -63,7 +73,7 @@ static void denying_policy_grants_nothing(void)
 {
 	policy(true, UINT64_MAX);
 	CHECK_EQUAL(grant(1, 1000, 1), EPERM);
-	check_count(broker_total(), 0, 0);
+	check_count(all(), 0, 0);
 }
 
 static void limit_of_bytes_is_exact(void)
@@ -77,7 +87,7 @@ static void limit_of_bytes_is_exact(void)
 	CHECK(release(1));
 	CHECK_EQUAL(grant(3, 1001, 60), 0);
 	CHECK(release(2) && release(3));
-	check_count(broker_total(), 0, 0);
+	check_count(all(), 0, 0);
 }
 
 static void tokens_are_counted_for_each_user(void)
@@ -86,15 +96,15 @@ static void tokens_are_counted_for_each_user(void)
 	CHECK_EQUAL(grant(1, 1000, 10), 0);
 	CHECK_EQUAL(grant(2, 1064, 20), 0);
 	CHECK_EQUAL(grant(3, 1000, 30), 0);
-	check_count(broker_total(), 3, 60);
-	check_count(broker_of_user(1000), 2, 40);
-	check_count(broker_of_user(1064), 1, 20);
-	check_count(broker_of_user(1), 0, 0);
+	check_count(all(), 3, 60);
+	check_count(user(1000), 2, 40);
+	check_count(user(1064), 1, 20);
+	check_count(user(1), 0, 0);
 	CHECK(release(1));
-	check_count(broker_of_user(1000), 1, 30);
+	check_count(user(1000), 1, 30);
 	CHECK(release(2) && release(3));
-	check_count(broker_of_user(1000), 0, 0);
-	check_count(broker_total(), 0, 0);
+	check_count(user(1000), 0, 0);
+	check_count(all(), 0, 0);
 }
 
 static void id_in_use_is_refused_and_changes_nothing(void)
@@ -102,7 +112,7 @@ static void id_in_use_is_refused_and_changes_nothing(void)
 	policy(false, UINT64_MAX);
 	CHECK_EQUAL(grant(7, 1000, 10), 0);
 	CHECK_EQUAL(grant(7, 1001, 20), EEXIST);
-	check_count(broker_total(), 1, 10);
+	check_count(all(), 1, 10);
 	CHECK(release(7));
 }
 
@@ -113,15 +123,15 @@ static void unknown_token_is_not_released(void)
 	CHECK(release(1));
 	CHECK(!release(1));
 	broker_withdraw(1);
-	check_count(broker_total(), 0, 0);
+	check_count(all(), 0, 0);
 }
 
 static void withdrawn_token_is_not_counted(void)
 {
 	CHECK_EQUAL(grant(1, 1000, 10), 0);
 	broker_withdraw(1);
-	check_count(broker_total(), 0, 0);
-	check_count(broker_of_user(1000), 0, 0);
+	check_count(all(), 0, 0);
+	check_count(user(1000), 0, 0);
 }
 
 static void token_keeps_its_node(void)
@@ -136,11 +146,11 @@ static void end_of_the_connection_ends_all_tokens(void)
 {
 	for (uint64_t id = 0; id < 10000; id++)
 		CHECK_EQUAL(grant(id, 1000 + id % 200, 1 << 20), 0);
-	check_count(broker_total(), 10000, 10000ull << 20);
-	check_count(broker_of_user(1000), 50, 50ull << 20);
+	check_count(all(), 10000, 10000ull << 20);
+	check_count(user(1000), 50, 50ull << 20);
 	broker_end();
-	check_count(broker_total(), 0, 0);
-	check_count(broker_of_user(1000), 0, 0);
+	check_count(all(), 0, 0);
+	check_count(user(1000), 0, 0);
 	CHECK_EQUAL(file->lookups, 1);
 }
 
@@ -164,7 +174,7 @@ static void counts_stay_exact_with_many_threads(void)
 		CHECK(!pthread_create(&threads[i], NULL, grant_and_release, (void *)i));
 	for (int i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);
-	check_count(broker_total(), 20, 200);
+	check_count(all(), 20, 200);
 	broker_end();
 }
 

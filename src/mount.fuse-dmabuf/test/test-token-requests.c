@@ -10,8 +10,8 @@
 #include "file.h"
 #include "log.h"
 #include "test-node.h"
-#include "token_protocol.h"
-#include "token_requests.h"
+#include "token-protocol.h"
+#include "token-requests.h"
 
 struct create {
 	struct fuse_in_header header;
@@ -96,9 +96,9 @@ static void token_is_granted_and_released(void)
 	CHECK_EQUAL(answer.header.len, sizeof(answer));
 	CHECK_EQUAL(answer.out.direction, FUSE_DMABUF_TOKEN_READ);
 	CHECK_EQUAL(answer.out.padding, 0);
-	CHECK_EQUAL(broker_of_user(1000).bytes, 4096);
+	CHECK_EQUAL(broker_state(1000).user.bytes, 4096);
 	end_token();
-	CHECK_EQUAL(broker_total().tokens, 0);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
 }
 
 static void other_requests_are_left_to_libfuse(void)
@@ -141,21 +141,37 @@ static void wrong_lengths_are_refused(void)
 
 static void wrong_fields_are_refused(void)
 {
-	struct create requests[8];
+	struct create requests[5];
 
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 5; i++)
 		requests[i] = good_create();
 	requests[0].in.direction = 0;
 	requests[1].in.direction = 4 | FUSE_DMABUF_TOKEN_READ;
 	requests[2].in.padding = 1;
 	requests[3].in.size = 0;
-	requests[4].in.fh = 0;
-	requests[5].header.nodeid = 0;
-	requests[6].header.nodeid = FUSE_ROOT_ID;
-	requests[7].in.direction = UINT32_MAX;
-	for (int i = 0; i < 8; i++)
+	requests[4].in.direction = UINT32_MAX;
+	for (int i = 0; i < 5; i++)
 		CHECK_EQUAL(error_of(&requests[i], sizeof(requests[i])), EINVAL);
-	CHECK_EQUAL(broker_total().tokens, 0);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+}
+
+static void file_must_be_open_and_of_that_node(void)
+{
+	struct create create = good_create();
+
+	create.in.fh = 0;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EBADF);
+	create.in.fh = (uintptr_t)&file + 8;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EBADF);
+	create = good_create();
+	create.header.nodeid = FUSE_ROOT_ID;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EBADF);
+	create.header.nodeid = 0;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EBADF);
+	open_files_remove(&file);
+	create = good_create();
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EBADF);
+	open_files_add(&file);
 }
 
 static void exporter_needs_no_end_and_may_hold_anything(void)
@@ -191,9 +207,9 @@ static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
 	CHECK_EQUAL(ask(&release, sizeof(release)).header.error, 0);
 	release.header.len = sizeof(release.header);
 	CHECK_EQUAL(ask(&release, sizeof(release.header)).header.error, 0);
-	CHECK_EQUAL(broker_total().tokens, 1);
+	CHECK_EQUAL(broker_state(0).all.tokens, 1);
 	end_token();
-	CHECK_EQUAL(broker_total().tokens, 0);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
 }
 
 /* Last: it closes the kernel's side. */
@@ -203,7 +219,7 @@ static void grant_that_nobody_takes_is_withdrawn(void)
 
 	close(kernel);
 	CHECK(token_requests_answer(device, &create, sizeof(create)));
-	CHECK_EQUAL(broker_total().tokens, 0);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
 }
 
 int main(void)
@@ -217,16 +233,20 @@ int main(void)
 	kernel = sockets[1];
 	nodes_begin();
 	node = file.inode = node_lookup("file");
+	open_files_add(&file);
 	broker_begin(&(struct broker_policy){ .max_bytes = UINT64_MAX });
 	RUN(token_is_granted_and_released);
 	RUN(other_requests_are_left_to_libfuse);
 	RUN(extensions_behind_the_request_are_allowed);
 	RUN(wrong_lengths_are_refused);
 	RUN(wrong_fields_are_refused);
+	RUN(file_must_be_open_and_of_that_node);
 	RUN(exporter_needs_no_end_and_may_hold_anything);
 	RUN(refusal_has_the_brokers_errno);
 	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
 	RUN(grant_that_nobody_takes_is_withdrawn);
+	open_files_remove(&file);
+	CHECK_EQUAL(node->lookups, 1);
 	inode_forget(node, 1);
 	node_remove("file");
 	nodes_end();

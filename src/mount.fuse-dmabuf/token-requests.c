@@ -12,8 +12,8 @@
 #include "broker.h"
 #include "file.h"
 #include "log.h"
-#include "token_protocol.h"
-#include "token_requests.h"
+#include "token-protocol.h"
+#include "token-requests.h"
 
 #define DIRECTIONS (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
 
@@ -39,7 +39,12 @@ static const void *body_of(const struct fuse_in_header *header, size_t size, siz
 	return header + 1;
 }
 
-/* Only what an exporter's name may look like gets into messages. */
+static bool is_valid(const struct fuse_dmabuf_token_in *in)
+{
+	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding;
+}
+
+/* A name without blanks or control characters, which would confuse readers of the log. */
 static void copy_exporter(char name[33], const char *exporter)
 {
 	memcpy(name, exporter, 32);
@@ -50,34 +55,27 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
-static const struct file *file_of(const struct fuse_dmabuf_token_in *in)
-{
-	return (const struct file *)(uintptr_t)in->fh;
-}
-
-static bool is_valid(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in)
-{
-	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding && in->fh &&
-	       header->nodeid && file_of(in)->inode == inode_from_nodeid(header->nodeid);
-}
-
 static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
 		  uint32_t *direction)
 {
-	const struct file *file;
-	char exporter[33];
+	struct token_request request;
+	int error;
 
-	if (!in || !is_valid(header, in)) {
+	if (!in || !is_valid(in)) {
 		log_warning("a malformed token request of pid %u was refused", header->pid);
 		return EINVAL;
 	}
-	file = file_of(in);
-	copy_exporter(exporter, in->exporter);
-	return broker_grant(&(struct token_request){
-		.id = in->token, .inode = file->inode, .open_flags = file->flags, .size = in->size,
-		.direction = in->direction, .uid = header->uid, .pid = (pid_t)header->pid,
-		.exporter = exporter,
-	}, direction);
+	request = (struct token_request){
+		.id = in->token, .size = in->size, .direction = in->direction,
+		.uid = header->uid, .pid = (pid_t)header->pid,
+	};
+	request.inode = open_files_find(in->fh, header->nodeid, &request.open_flags);
+	if (!request.inode)
+		return EBADF;
+	copy_exporter(request.exporter, in->exporter);
+	error = broker_grant(&request, direction);
+	inode_forget(request.inode, 1);
+	return error;
 }
 
 static void answer_create(int device, const struct fuse_in_header *header, size_t size)

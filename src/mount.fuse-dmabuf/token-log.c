@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "inode.h"
+#include "log.h"
+#include "token-log.h"
+#include "token-protocol.h"
+
+/* Which token: the same words in all lines. */
+#define WHICH_MAX (INODE_NAME_MAX + 160)
+
+static const char *which(const struct token_request *request, char text[WHICH_MAX])
+{
+	char name[INODE_NAME_MAX];
+
+	snprintf(text, WHICH_MAX, "%s uid %u pid %d size %" PRIu64 " exporter %s",
+		 inode_name(request->inode, name), request->uid, request->pid, request->size,
+		 request->exporter);
+	return text;
+}
+
+static const char *direction_name(uint32_t direction)
+{
+	switch (direction) {
+	case FUSE_DMABUF_TOKEN_READ:
+		return "read";
+	case FUSE_DMABUF_TOKEN_WRITE:
+		return "write";
+	default:
+		return "read and write";
+	}
+}
+
+static const char *reason_name(uint32_t reason)
+{
+	switch (reason) {
+	case FUSE_DMABUF_RELEASE_CLOSED:
+		return "closed";
+	case FUSE_DMABUF_RELEASE_REVOKED:
+		return "revoked";
+	case FUSE_DMABUF_RELEASE_FAILED:
+		return "not used, because the registration failed later";
+	default:
+		return "ended for a reason unknown here";
+	}
+}
+
+static const char *refusal_name(int error)
+{
+	switch (error) {
+	case EPERM:
+		return "mounted with tokens=deny";
+	case EACCES:
+		return "the file is not open for that direction";
+	case EDQUOT:
+		return "more than max_bytes";
+	default:
+		return strerror(error);
+	}
+}
+
+void token_log_granted(const struct token_request *request, uint32_t direction,
+		       const struct broker_state *state)
+{
+	char text[WHICH_MAX];
+
+	log_info("token %" PRIu64 " granted: %s, %s; this user has %" PRIu64 " tokens of %" PRIu64
+		 " bytes, all users %" PRIu64 " of %" PRIu64, request->id, which(request, text),
+		 direction_name(direction), state->user.tokens, state->user.bytes, state->all.tokens,
+		 state->all.bytes);
+}
+
+void token_log_refused(const struct token_request *request, int error)
+{
+	char text[WHICH_MAX];
+
+	log_warning("token %" PRIu64 " refused: %s: %s", request->id, which(request, text),
+		    refusal_name(error));
+}
+
+void token_log_ended(const struct token_request *request, const struct token_end *end)
+{
+	char text[WHICH_MAX];
+
+	log_info("token %" PRIu64 " %s: %s, %" PRIu64 " requests, %" PRIu64 " bytes read, %" PRIu64
+		 " bytes written", request->id, reason_name(end->reason), which(request, text),
+		 end->requests, end->read_bytes, end->write_bytes);
+}
+
+void token_log_withdrawn(const struct token_request *request)
+{
+	char text[WHICH_MAX];
+
+	log_info("token %" PRIu64 " withdrawn: %s: nobody waited for the answer any more", request->id,
+		 which(request, text));
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One line for each thing that happens to a token. */
+#ifndef TOKEN_LOG_H
+#define TOKEN_LOG_H
+
+#include "broker.h"
+
+void token_log_granted(const struct token_request *request, uint32_t direction,
+		       const struct broker_state *state);
+void token_log_refused(const struct token_request *request, int error);
+void token_log_ended(const struct token_request *request, const struct token_end *end);
+void token_log_withdrawn(const struct token_request *request);
+
+#endif
