@@ -104,17 +104,19 @@ def _mounts():
     return {tuple(line.split()[:3]) for line in Path('/proc/self/mounts').read_text().splitlines()}
 
 
-def _processes():
-    """Programs that run; kernel threads have no command line."""
-    found = {}
-    for entry in Path('/proc').glob('[0-9]*'):
+def _process_ids():
+    return {int(name) for name in os.listdir('/proc') if name.isdigit()}
+
+
+def _programs(process_ids):
+    """Those that are programs; kernel threads have no command line."""
+    for process_id in process_ids:
         try:
-            command = (entry / 'cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
+            command = Path(f'/proc/{process_id}/cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
         except OSError:
             continue
         if command:
-            found[int(entry.name)] = command
-    return found
+            yield f'{process_id} {command}'
 
 
 @pytest.fixture(autouse=True)
@@ -124,11 +126,11 @@ def _nothing_left_behind(_no_kernel_report, request):
     for name in ('_ext4_root', 'vram'):
         if name in request.fixturenames:
             request.getfixturevalue(name)
-    mounts, processes = _mounts(), _processes()
+    mounts, processes = _mounts(), _process_ids()
     yield
     deadline = time.monotonic() + 10   # a server ends a moment after its umount
     while time.monotonic() < deadline:
-        left = [*(_mounts() - mounts), *(f'{pid} {command}' for pid, command in _processes().items() if pid not in processes)]
+        left = [*(_mounts() - mounts), *_programs(_process_ids() - processes)]
         if not left:
             return
         time.sleep(0.1)
