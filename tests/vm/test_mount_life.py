@@ -1,6 +1,8 @@
 """Starting and ending the server."""
 import os
+import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -184,6 +186,18 @@ def test_quiet_server_says_nothing(ext4, target):
         wait_until(lambda: os.path.ismount(target))
         server.terminate()
         assert server.stderr.read() == ''
+
+
+def test_daemon_logs_to_syslog(ext4, target):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind('/dev/log')
+        try:
+            syslog.settimeout(20)
+            guest.mount_server(ext4, target)
+            said = syslog.recv(4096).decode()
+        finally:
+            os.unlink('/dev/log')
+    assert re.fullmatch(rf'<30>.* mount.fuse-dmabuf\[{server_of(target)}\]: {ext4} is mounted, protocol 7\.\d+', said), said
 
 
 def test_daemon_holds_nothing_of_its_starter(ext4, target):

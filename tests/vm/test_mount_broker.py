@@ -1,0 +1,162 @@
+"""The server as broker: what it grants, refuses, counts and tells."""
+import os
+import re
+import signal
+import subprocess
+import time
+from errno import EDQUOT, EPERM
+from pathlib import Path
+
+import pytest
+
+from dmabuf import Udmabuf
+from places import wait_until
+from token_words import DIRECT, KIB, MIB, expect, fails, make_file, random_bytes
+from uring import Ring
+
+SIZE = 4 * MIB
+IO_URING_REGISTER = '427 '   # as /proc/PID/syscall shows it
+
+
+class Broker:
+    """A server in the foreground, and what it says."""
+
+    def __init__(self, source, target, log, options):
+        self.target, self.log = target, log
+        with open(log, 'w') as stderr:
+            self.process = subprocess.Popen(['/sbin/mount.fuse-dmabuf', source, target, '-f', '-o', options], stderr=stderr)
+        wait_until(lambda: os.path.ismount(target))
+
+    def said(self, pattern):
+        return re.findall(pattern, self.log.read_text())
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def serve(ext4, tmp_path, request):
+    """serve(options) mounts a directory with a file of 4 MiB: the server."""
+    (tmp_path / 'target').mkdir()
+    make_file(ext4 / 'file', random_bytes(SIZE))
+
+    def start(options='tokens=allow'):
+        broker = Broker(ext4, tmp_path / 'target', tmp_path / 'log', options)
+        request.addfinalizer(broker.end)
+        return broker
+    return start
+
+
+@pytest.fixture
+def use():
+    """use(path, …) registers a buffer for a file: ring, descriptor and buffer, until the test ends."""
+    held = []
+
+    def register(path, size=SIZE, flags=DIRECT):
+        held.append((Ring(flags=0), os.open(path, flags), Udmabuf(size)))
+        ring, fd, buffer = held[-1]
+        ring.register_dmabuf(0, buffer, fd)
+        return held[-1]
+    yield register
+    for ring, fd, buffer in reversed(held):
+        ring.close()
+        os.close(fd)
+        buffer.close()
+
+
+def test_grant_and_end_are_logged_with_what_was_moved(serve, use):
+    broker = serve()
+    ring, fd, buffer = use(broker.target / 'file')
+    assert ring.read_fixed(fd, 0, SIZE, 0) == SIZE
+    expect(buffer[0:SIZE], random_bytes(SIZE))
+    assert broker.said(r'token (\d+) granted: (\S+) uid 0 pid (\d+) size (\d+) exporter (\w+)') == [('1', '/file', str(os.getpid()), str(SIZE), 'udmabuf')]
+    ring.unregister(0)
+    wait_until(lambda: broker.said('closed'))
+    ((number, requests, read, written),) = broker.said(r'token (\d+) closed: .* (\d+) requests, (\d+) bytes read, (\d+) bytes written')
+    assert (number, int(read), written) == ('1', SIZE, '0') and int(requests) > 0
+
+
+def test_user_and_totals_are_counted(serve, use):
+    broker = serve()
+    use(broker.target / 'file')
+    ring, _fd, _buffer = use(broker.target / 'file', 64 * KIB)
+    ring.unregister(0)
+    wait_until(lambda: broker.said('closed'))
+    use(broker.target / 'file', 128 * KIB)
+    assert broker.said(r'this user has (\d+) tokens of (\d+) bytes, all users (\d+) of (\d+)') == [
+        (str(count), str(size), str(count), str(size)) for count, size in [(1, SIZE), (2, SIZE + 64 * KIB), (2, SIZE + 128 * KIB)]]
+
+
+@pytest.mark.parametrize('flags, direction', [(os.O_RDONLY, 'read'), (os.O_RDWR, 'read and write')])
+def test_direction_is_that_of_the_open(serve, use, flags, direction):
+    broker = serve()
+    use(broker.target / 'file', flags=flags | os.O_DIRECT)
+    assert broker.said('exporter udmabuf, ([a-z ]+);') == [direction]
+
+
+def test_mount_without_tokens(serve, use):
+    broker = serve('tokens=deny')
+    with fails(EPERM):
+        use(broker.target / 'file')
+    assert broker.said('refused: /file .*: mounted with tokens=deny')
+    assert (broker.target / 'file').read_bytes() == random_bytes(SIZE)
+
+
+def test_limit_of_bytes(serve, use):
+    broker = serve(f'max_bytes={SIZE + 64 * KIB}')
+    first, _fd, _buffer = use(broker.target / 'file')
+    with fails(EDQUOT):
+        use(broker.target / 'file', 128 * KIB)
+    use(broker.target / 'file', 64 * KIB)
+    first.unregister(0)
+    wait_until(lambda: broker.said('closed'))
+    use(broker.target / 'file')
+    assert len(broker.said('granted')) == 3 and len(broker.said('refused: .*: more than max_bytes')) == 1
+
+
+def test_tokens_of_a_killed_program_are_given_back(serve):
+    broker = serve(f'max_bytes={SIZE}')
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            ring = Ring(flags=0)
+            ring.register_dmabuf(0, Udmabuf(SIZE), os.open(broker.target / 'file', DIRECT))
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        ended = len(broker.said('granted'))
+        wait_until(lambda: len(broker.said('closed')) == ended)
+    assert len(broker.said('granted')) == 3
+
+
+def test_program_killed_while_it_waits_for_the_answer(serve, use):
+    """The request is answered after its file is closed: refused, or granted and given back; the server goes on."""
+    broker = serve()
+    for _ in range(5):
+        fd = os.open(broker.target / 'file', DIRECT)
+        broker.process.send_signal(signal.SIGSTOP)
+        child = os.fork()
+        if not child:
+            ring = Ring(flags=0)
+            ring.register_dmabuf(0, Udmabuf(SIZE), fd)
+        wait_until(lambda: Path(f'/proc/{child}/syscall').read_text().startswith(IO_URING_REGISTER))
+        time.sleep(0.1)   # it has registered its table of buffers before
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(fd)
+        broker.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(broker.said('granted')) == len(broker.said('closed|not used|withdrawn')))
+    use(broker.target / 'file')
+    assert broker.said(r'this user has (\d+) tokens')[-1] == '1'
+
+
+def test_many_programs_at_the_same_time(serve):
+    broker = serve()
+    script = 'import os, sys; sys.path[:0] = sys.argv[2:]; from uring import Ring; from dmabuf import Udmabuf\n' \
+             'fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT); ring = Ring(flags=0)\n' \
+             'for i in range(20): ring.register_dmabuf(i % 8, Udmabuf(4096 * (i + 1)), fd)'
+    programs = [subprocess.Popen(['python3', '-c', script, broker.target / 'file', *os.sys.path]) for _ in range(4)]
+    assert [program.wait(120) for program in programs] == [0] * 4
+    wait_until(lambda: len(broker.said('closed')) == 80)
+    broker.end()
+    assert len(broker.said('granted')) == 80 and not broker.said('ended with the mount')
