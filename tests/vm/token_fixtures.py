@@ -5,7 +5,7 @@ import pytest
 import guest
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
-from token_words import BUFFER_SIZE, Target, add_partition, data_on_ext4, delete_partition, make_file, place_on_disk
+from token_words import BUFFER_SIZE, Target, add_partition, attachments, data_on_ext4, delete_partition, empty_ring, make_file, place_on_disk, wait_for
 from uring import Ring
 
 __all__ = ["ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target", "front", "file", "disk", "directory"]
@@ -15,9 +15,14 @@ __all__ = ["ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target
 
 
 @pytest.fixture
-def ring():
+def ring(request):
+    """A ring that is closed before the files it has tokens for: as long as it lives they stay open."""
+    for name in {"target", "front", "file", "fuse", "directory", "ext4", "mount", "disk"} & set(request.fixturenames):
+        request.getfixturevalue(name)
     with Ring() as ring:
         yield ring
+        if ring.is_open:
+            empty_ring(ring)
 
 
 @pytest.fixture
@@ -100,28 +105,33 @@ TARGETS = {
 }  # fmt: skip
 
 
+def closing(request, target):
+    """At the end the file is closed, and really so: rings let go of it a moment after they were closed."""
+
+    def close():
+        target.close()
+        wait_for(lambda: not attachments())
+
+    request.addfinalizer(close)
+    return target
+
+
 @pytest.fixture(params=TARGETS)
 def target(request, nvme, ext4):
     """Each kind of file: the device, a partition, a file, and files on FUSE by a scripted and by the real server."""
-    target = TARGETS[request.param](request, nvme, ext4)
-    request.addfinalizer(target.close)
-    return target
+    return closing(request, TARGETS[request.param](request, nvme, ext4))
 
 
 @pytest.fixture(params=["ext4", "fuse"])
 def front(request, nvme, ext4):
     """A file on ext4, and the same seen through FUSE."""
-    target = TARGETS[request.param](request, nvme, ext4)
-    request.addfinalizer(target.close)
-    return target
+    return closing(request, TARGETS[request.param](request, nvme, ext4))
 
 
 @pytest.fixture
 def file(request, nvme, ext4):
     """A file on ext4, where the kind does not matter."""
-    target = ext4_target(request, nvme, ext4)
-    request.addfinalizer(target.close)
-    return target
+    return closing(request, ext4_target(request, nvme, ext4))
 
 
 @pytest.fixture

@@ -108,12 +108,21 @@ def in_background(function):
         raise failure[0]
 
 
-def wait_for(condition, timeout=20):
-    """What follows asynchronously, but soon."""
+def wait_for(condition, ring=None, timeout=20):
+    """What follows asynchronously, but soon; for a ring whose task has to do its part, name it."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
+        if ring:
+            ring.run_deferred()
         time.sleep(0.02)
+
+
+def empty_ring(ring):
+    """Undoes all registrations; afterwards nothing of them is left, and their files are closed."""
+    with contextlib.suppress(OSError):
+        ring.unregister_all()
+    wait_for(lambda: not attachments(), ring)
 
 
 def attachments():
@@ -148,7 +157,10 @@ class Target:
 
     def close(self):
         for fd in self.fds:
-            os.close(fd)
+            # closing tells the server, which may be gone
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.fds.clear()
 
 
 def data_on_ext4(ext4):
@@ -183,7 +195,18 @@ def add_partition(device, start, length):
 
 
 def delete_partition(device):
-    _blkpg(device, 2)
+    """Waits for the last close of it."""
+    wait_for(lambda: _deleted(device))
+
+
+def _deleted(device):
+    try:
+        _blkpg(device, 2)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def _blkpg(device, operation, start=0, length=0):

@@ -109,10 +109,10 @@ class Ring:
 
     def __init__(self, entries=64, flags=SINGLE_ISSUER | DEFER_TASKRUN, slots=8, inherited=False):
         self._ring = (c_char * RING_BYTES)()
-        self._open = False
+        self.is_open = False
         self._next = 0
         check(_ffi.io_uring_queue_init(c_uint(entries), self._ring, c_uint(flags)))
-        self._open = True
+        self.is_open = True
         if not inherited:
             check(_ffi.io_uring_ring_dontfork(self._ring))
         self.fd = c_int.from_buffer(self._ring, RING_FD_OFFSET).value
@@ -127,9 +127,13 @@ class Ring:
 
     def close(self):
         """Ends the ring, whatever is in flight."""
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             _ffi.io_uring_queue_exit(self._ring)
+
+    def run_deferred(self):
+        """Lets the ring do what it put off until its task enters it: requests that a worker executed keep their buffer so long."""
+        check(_ffi.io_uring_get_events(self._ring))
 
     # Registered buffers
 
