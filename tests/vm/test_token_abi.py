@@ -6,7 +6,7 @@ import pytest
 
 import guest
 from token_fixtures import *  # noqa: F403
-from token_words import data_on_ext4
+from token_words import data_on_ext4, let_go
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +17,19 @@ def client(tmp_path_factory):
 
 
 @pytest.fixture(params=["raw", "ext4", "fuse", "mount"])
-def path(request):
+def path(request, _ext4_root):
     """What it reads from and writes to: the first 4 MiB."""
-    if request.param == "raw":
-        return request.getfixturevalue("disk")
+    yield request.getfixturevalue("disk") if request.param == "raw" else data_file(request)
+    let_go()
+
+
+def data_file(request):
     path, _ = data_on_ext4(request.getfixturevalue("ext4"))
-    if request.param == "ext4":
-        return path
     if request.param == "fuse":
         return request.getfixturevalue("fuse").path(path.name)
-    return request.getfixturevalue("mount").path / path.name
+    if request.param == "mount":
+        return request.getfixturevalue("mount").path / path.name
+    return path
 
 
 def test_reads_and_writes_host_memory(client, path):

@@ -5,7 +5,7 @@ import pytest
 import guest
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
-from token_words import BUFFER_SIZE, Target, add_partition, attachments, data_on_ext4, delete_partition, empty_ring, make_file, place_on_disk, wait_for
+from token_words import BUFFER_SIZE, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk
 from uring import Ring
 
 __all__ = ["ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target", "front", "file", "disk", "directory"]
@@ -106,11 +106,11 @@ TARGETS = {
 
 
 def closing(request, target):
-    """At the end the file is closed, and really so: rings let go of it a moment after they were closed."""
+    """At the end the file is closed, and really so."""
 
     def close():
         target.close()
-        wait_for(lambda: not attachments())
+        let_go()
 
     request.addfinalizer(close)
     return target
@@ -137,6 +137,7 @@ def file(request, nvme, ext4):
 @pytest.fixture
 def disk(nvme, _ext4_root):
     """The whole device, to write to at will: its usual file system comes back afterwards."""
+    let_go()
     guest.run("umount", _ext4_root)
     yield nvme.device
     guest.make_ext4(nvme.device, _ext4_root)

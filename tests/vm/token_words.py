@@ -118,6 +118,12 @@ def wait_for(condition, ring=None, timeout=20):
         time.sleep(0.02)
 
 
+def let_go():
+    """Waits for rings that were closed, or whose process ended: the kernel takes them down in the background, the files last."""
+    wait_for(lambda: not attachments())
+    time.sleep(0.1)
+
+
 def empty_ring(ring):
     """Undoes all registrations; afterwards nothing of them is left, and their files are closed."""
     with contextlib.suppress(OSError):
