@@ -1,17 +1,41 @@
 """A behaviour is tested in two places with the same expectations: a directory on ext4, and the server's mount of it."""
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import guest
+
+
+@pytest.fixture(scope='module')
+def served(_ext4_root, tmp_path_factory):
+    """One mount for all tests of a file, so that each costs only a directory."""
+    source, target = _ext4_root / 'served', tmp_path_factory.mktemp('served')
+    source.mkdir()
+    guest.mount_server(source, target)
+    yield SimpleNamespace(path=target, source=source)
+    guest.run('umount', target)
+    guest.run('rm', '-rf', source)
+
+
+@pytest.fixture
+def mount(served, request):
+    """An empty directory on the mount, open to all users: .path, and .source behind it."""
+    name = re.sub(r'\W+', '-', request.node.name)[:200]
+    (served.path / name).mkdir()
+    (served.path / name).chmod(0o777)
+    yield SimpleNamespace(path=served.path / name, source=served.source / name)
+    guest.run('rm', '-rf', served.path / name)
+
 
 @pytest.fixture(params=['ext4', 'mount'])
-def place(request, ext4):
-    """An empty directory, open to all users; the test must not be able to tell which."""
-    ext4.chmod(0o777)
-    return ext4 if request.param == 'ext4' else request.getfixturevalue('mount').path
+def place(request, mount):
+    """The one or the other; a test cannot tell which."""
+    return mount.source if request.param == 'ext4' else mount.path
 
 
 def sh(place, script, uid=0, gid=None, groups=(), umask=0o022):
@@ -39,7 +63,7 @@ def server_of(target):
     raise LookupError(f'no server for {target}')
 
 
-def wait_until(condition, seconds=10):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, 'waited in vain'

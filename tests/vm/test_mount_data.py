@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import guest
-from places import server_of, sh
+from places import mount, served, server_of, sh  # noqa: F401  (fixtures)
 
 # <linux/fuse.h>
 READ, WRITE = 15, 16
@@ -62,18 +62,18 @@ def test_opens_in_all_modes_share_one_file(file, mount):
     assert (mount.source / 'file').read_bytes() == plain + b'appended'
 
 
-def test_server_keeps_no_file_open_for_nobody(file, mount):
-    server = server_of(mount.path)
+def test_server_keeps_no_file_open_for_nobody(file, served):
+    server = server_of(served.path)
+    name = '/' + str(file.relative_to(served.path))
 
     def open_files():
-        return [link for link in (os.readlink(f'/proc/{server}/fd/{fd}') for fd in os.listdir(f'/proc/{server}/fd')) if link == '/file']
+        return [link for link in (os.readlink(f'/proc/{server}/fd/{fd}') for fd in os.listdir(f'/proc/{server}/fd')) if link == name]
     for _ in range(20):
         with open(file, 'rb') as one, open(file, 'rb') as other:
             assert one.read(10) == other.read(10)
     with open(file, 'rb'):
         assert len(open_files()) >= 2   # the node and the open
-    guest.run('sync', '-f', mount.source)
-    sh(mount.path, 'echo 2 >/proc/sys/vm/drop_caches')
+    sh('/', 'echo 2 >/proc/sys/vm/drop_caches')
     assert len(open_files()) <= 1
 
 

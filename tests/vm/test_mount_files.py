@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from places import fails, place, sh, wait_until  # noqa: F401  (place is a fixture)
+from places import fails, mount, place, served, sh, wait_until  # noqa: F401  (fixtures)
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NOREPLACE, EXCHANGE = 1, 2
@@ -535,7 +535,6 @@ def test_file_that_appears_during_creation_is_opened_with_the_callers_rights(mou
             os.write(fd, b'secret')
             os.close(fd)
             (mount.source / 'secret').unlink(missing_ok=True)
-    mount.source.chmod(0o777)
     thread = threading.Thread(target=appear_and_vanish)
     thread.start()
     try:

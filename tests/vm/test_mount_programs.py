@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from places import sh
+from places import mount, served, sh  # noqa: F401  (fixtures)
 
 ODD_TREE = r'''
 mkdir -p tree/empty tree/deep/er tree/shared tree/private
