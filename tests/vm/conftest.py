@@ -1,6 +1,7 @@
 """Fixtures for the tests that run in the virtual machine (tests/bed/vm). Names are those of the project; the plumbing is in tests/bed/guest.py."""
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def ext4(_ext4_root, request):
     directory = _ext4_root / re.sub(r'\W+', '-', request.node.name)
     directory.mkdir()
     yield directory
-    guest.run('rm', '-rf', directory)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
