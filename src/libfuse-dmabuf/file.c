@@ -96,7 +96,9 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 		fdmabuf_file_close(file);
 		return ret;
 	}
-	file->is_fuse = !fstatfs(file->fd, &filesystem) && filesystem.f_type == FUSE_SUPER_MAGIC;
+	/* A FUSE server need not answer statfs; no other filesystem lacks it. */
+	file->is_fuse = fstatfs(file->fd, &filesystem) ? errno == ENOSYS :
+							 filesystem.f_type == FUSE_SUPER_MAGIC;
 	*result = file;
 	return 0;
 }

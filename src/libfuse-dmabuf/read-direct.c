@@ -12,19 +12,6 @@ void direct_submit(struct transfer *t, struct request *request)
 			request->end - request->position, request->position, request);
 }
 
-/* The CPU copies a block where the direct path cannot go on, if the caller allows it. */
-static void copy_instead(struct transfer *t, struct request *request, int error)
-{
-	uint64_t end = min_u64(align_up(request->position + 1, t->channel->file->block_size), request->end);
-
-	if (t->channel->wanted == FDMABUF_DIRECT) {
-		transfer_fail(t, request->position, error);
-		return;
-	}
-	copy_range(t, request->position, end);
-	request->position = end;
-}
-
 /* Offset of the next data after a hole at @position, at most @end; @position itself if the
  * filesystem sees no hole there. -1: the file ends at or before @position. */
 static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uint64_t end)
@@ -39,13 +26,33 @@ static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uin
 }
 
 /*
+ * How many bytes an ordinary read finds to be zero at @position, up to a block. SEEK_DATA takes unwritten
+ * extents for data once somebody has read them into the page cache.
+ */
+static int64_t count_zeros(struct fdmabuf_file *file, uint64_t position, uint64_t end)
+{
+	unsigned char piece[64 << 10];
+	size_t length = min_u64(end - position, sizeof(piece));
+	int64_t zeros = 0, got = fdmabuf_file_pread(file, piece, length, position);
+	uint64_t block;
+
+	if (got < 0)
+		return got;
+	while (zeros < got && !piece[zeros])
+		zeros++;
+	if (zeros == got && (size_t)got < length)	/* the file ends here */
+		return end - position;
+	block = align_down(position + zeros, file->block_size);
+	return block > position ? block - position : align_down(zeros, BLOCK_SIZE_MIN);
+}
+
+/*
  * The kernel reads no hole and no unwritten extent into a token: a request ends short at it, and one
  * that starts in it fails with ENXIO. The zeros are written here, by the exporter's own means.
  */
 static void skip_hole(struct transfer *t, struct request *request)
 {
-	int64_t data = find_data(t->channel->file, request->position, request->end);
-	uint64_t zeros;
+	int64_t zeros, data = find_data(t->channel->file, request->position, request->end);
 	int ret;
 
 	if (data < 0) {
@@ -54,12 +61,13 @@ static void skip_hole(struct transfer *t, struct request *request)
 	}
 	/* Data begins at a block of the filesystem, which is never smaller than the device's. */
 	zeros = align_down(data, BLOCK_SIZE_MIN) - request->position;
-	if (!zeros) {
-		copy_instead(t, request, ENXIO);
+	if (!zeros)
+		zeros = count_zeros(t->channel->file, request->position, request->end);
+	if (!zeros) {	/* written meanwhile */
+		transfer_again(t, request, ENXIO);
 		return;
 	}
-
-	ret = fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
+	ret = zeros < 0 ? zeros : fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
 	if (ret) {
 		t->error = ret;
 		return;

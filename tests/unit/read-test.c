@@ -199,6 +199,26 @@ static void holes_smaller_than_the_assumed_block_become_zeros(void)
 	fdmabuf_channel_close(channel);
 }
 
+static void unwritten_extents_that_look_like_data_become_zeros(void)
+{
+	static const char map[] = "##....#.####.";
+	struct fdmabuf_channel *channel;
+
+	given_file("#############", 12 * BLOCK + 5);
+	simulation.unwritten = map;
+	for (uint64_t i = 0; map[i]; i++) {
+		if (map[i] == '#')
+			continue;
+		memset(expected + i * BLOCK, 0, BLOCK);
+		CHECK_EQUAL(pwrite(file.fd, expected + i * BLOCK, map[i + 1] ? BLOCK : 5, i * BLOCK), map[i + 1] ? BLOCK : 5);
+	}
+	channel = given_channel(FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 12 * BLOCK + 5);
+	check_arrived(0, 0, 12 * BLOCK + 5, BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
+	fdmabuf_channel_close(channel);
+}
+
 static void empty_file_and_end_of_file_give_nothing(void)
 {
 	struct fdmabuf_channel *channel;
@@ -491,6 +511,7 @@ int main(void)
 	RUN(last_block_is_copied_where_the_buffer_has_no_room_for_it);
 	RUN(holes_become_zeros);
 	RUN(holes_smaller_than_the_assumed_block_become_zeros);
+	RUN(unwritten_extents_that_look_like_data_become_zeros);
 	RUN(empty_file_and_end_of_file_give_nothing);
 	RUN(file_of_one_byte);
 	RUN(range_outside_the_buffer_is_refused);

@@ -103,11 +103,22 @@ int ring_wait(struct ring *ring)
 	return 0;
 }
 
+static bool is_unwritten(uint64_t offset)
+{
+	return simulation.unwritten && offset / BLOCK < strlen(simulation.unwritten) &&
+	       simulation.unwritten[offset / BLOCK] == '.';
+}
+
 /* A token reads up to the next hole, and nothing that starts in one. */
 static int limit_to_data(const struct operation *operation, uint32_t *length)
 {
 	off_t hole;
 
+	if (is_unwritten(operation->offset))
+		return -ENXIO;
+	for (uint32_t at = 0; at < *length; at += BLOCK)
+		if (is_unwritten(operation->offset + at))
+			*length = at;
 	if (lseek(operation->fd, operation->offset, SEEK_DATA) != (off_t)operation->offset)
 		return -ENXIO;
 	hole = lseek(operation->fd, operation->offset, SEEK_HOLE);

@@ -14,6 +14,7 @@ struct simulation {
 	unsigned char *memory;		/* behind the dma-buf */
 	bool no_ring;			/* io_uring is switched off */
 	bool no_tokens;			/* an ordinary kernel */
+	const char *unwritten;		/* a '.' for each block that is unwritten, though lseek(2) sees data */
 	bool short_reads;		/* requests end early, at a block, at random */
 	unsigned again_percent;		/* EAGAIN instead of a result */
 	unsigned interrupt_percent;	/* EINTR from the wait */
