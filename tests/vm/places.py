@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +13,14 @@ import guest
 
 
 @pytest.fixture(scope='module')
-def served(_ext4_root, tmp_path_factory):
-    """One mount for all tests of a file, so that each costs only a directory."""
-    source, target = _ext4_root / 'served', tmp_path_factory.mktemp('served')
+def served(_ext4_root):
+    """One mount for all tests of a file, so that each costs only a directory. Not in tmp_path, where only root may go."""
+    source, target = _ext4_root / 'served', Path('/mnt/served')
     source.mkdir()
     guest.mount_server(source, target)
     yield SimpleNamespace(path=target, source=source)
     guest.run('umount', target)
+    target.rmdir()
     guest.run('rm', '-rf', source)
 
 
@@ -29,7 +31,7 @@ def mount(served, request):
     (served.path / name).mkdir()
     (served.path / name).chmod(0o777)
     yield SimpleNamespace(path=served.path / name, source=served.source / name)
-    guest.run('rm', '-rf', served.path / name)
+    guest.run('rm', '-rf', served.source / name)
 
 
 @pytest.fixture(params=['ext4', 'mount'])
@@ -40,7 +42,7 @@ def place(request, mount):
 
 def sh(place, script, uid=0, gid=None, groups=(), umask=0o022):
     """Runs a shell script in the place as a user; its output, or CalledProcessError with what it said."""
-    return subprocess.run(['bash', '-euc', script], cwd=place, user=uid, group=uid if gid is None else gid, extra_groups=list(groups),
+    return subprocess.run(['sh', '-euc', script], cwd=place, user=uid, group=uid if gid is None else gid, extra_groups=list(groups),
                           umask=umask, check=True, text=True, capture_output=True).stdout
 
 
@@ -49,6 +51,28 @@ def fails(place, script, **who):
     with pytest.raises(subprocess.CalledProcessError) as error:
         sh(place, script, **who)
     return error.value.stderr
+
+
+def start_as(uid, function, umask=0o022):
+    """Runs a function as a user in a process of its own, for end_of()."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.umask(umask)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        function()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
+
+
+def end_of(*children):
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(children)
 
 
 def server_of(target):

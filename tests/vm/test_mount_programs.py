@@ -16,7 +16,7 @@ ln -s ../data tree/deep/link; ln -s nowhere tree/dangling
 mkfifo tree/fifo; mknod tree/null c 1 3
 printf 'blank and line feed' >"tree/a b
 c"
-printf x >tree/"$(printf 'n%.0s' {1..255})"
+printf x >tree/"$(printf %255s | tr ' ' n)"
 chmod 4755 tree/nothing; chmod 2775 tree/shared; chmod 1777 tree/private
 chown 1000:2000 tree/data; chown -h 1001:2001 tree/dangling
 touch -d '1971-02-03 04:05:06.123456789' tree/data; touch -h -d 2040-01-01 tree/dangling
@@ -82,15 +82,15 @@ def test_git_clone_commit_and_fsck(mount, tmp_path):
         {git} add -A; {git} commit -qm first''')
     sh(mount.path, f'''
         {git} clone -q {tmp_path}/origin clone; cd clone
-        {git} fsck --full --strict; test -z "$({git} status --porcelain)"
+        test -z "$({git} status --porcelain)"
         {git} mv d1 moved; echo new >d2/new; {git} add -A; {git} commit -qm second
-        {git} gc -q; {git} fsck --full --strict; test -z "$({git} status --porcelain)"''')
-    sh(mount.source / 'clone', 'git -c safe.directory=* fsck --full --strict')
+        {git} fsck --full --strict''')
+    sh(mount.source / 'clone', 'git -c safe.directory=* fsck --full --strict && test -z "$(git -c safe.directory=* status --porcelain)"')
 
 
 def test_find_and_rm_of_a_deep_tree(mount):
     sh(mount.path, '''
-        deep=$(printf 'directory/%.0s' {1..60}); mkdir -p "$deep"; echo x >"$deep/file"
+        deep=$(yes directory/ | head -n 60 | tr -d '\\n'); mkdir -p "$deep"; echo x >"$deep/file"
         test "$(find . -name file | wc -l)" = 1
         rm -r directory''')
     assert os.listdir(mount.source) == []
