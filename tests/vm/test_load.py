@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -15,7 +17,7 @@ from safetensors.numpy import save_file
 
 import guest
 from fuse_server import FuseServer, refuse
-from places import server_of
+from places import mount, served, server_of  # noqa: F401  (fixtures)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
 import checkpoints  # noqa: E402
@@ -40,69 +42,61 @@ def into(request):
     return f'vfio:{request.getfixturevalue("vram")}'
 
 
-@pytest.fixture
-def model(ext4):
-    """A checkpoint on ext4 by the writer that everybody uses: some 6 MiB, several dtypes, no size a multiple of anything."""
-    source, path = numpy.random.default_rng(1), ext4 / 'model.safetensors'
+@pytest.fixture(scope='module')
+def model(served):
+    """A checkpoint by the writer that everybody uses: some 2 MiB, several dtypes, no size a multiple of anything. .path on the
+    mount, .source on ext4 behind it."""
+    source, name = numpy.random.default_rng(1), 'model.safetensors'
     save_file({
-        'embed': source.standard_normal((1001, 333)).astype(numpy.float16),
-        'layer.0': source.standard_normal((511, 1024)).astype(numpy.float32),
-        'layer.1': source.standard_normal((255, 1023)).astype(numpy.float64),
+        'embed': source.standard_normal((501, 333)).astype(numpy.float16),
+        'layer.0': source.standard_normal((255, 1024)).astype(numpy.float32),
+        'layer.1': source.standard_normal((127, 1023)).astype(numpy.float64),
         'ids': source.integers(-2**62, 2**62, 77),
         'mask': source.integers(0, 2, (13, 7)).astype(bool),
-    }, path)
+    }, served.source / name)
     os.sync()
-    return path
+    return SimpleNamespace(path=served.path / name, source=served.source / name, size=(served.source / name).stat().st_size)
 
 
-def test_direct_from_the_mount(mount, model, into, trace):
-    size = model.stat().st_size
+def test_direct_from_the_mount_into_device_memory(model, vram, trace):
     with trace('fuse:fuse_request_send', key='opcode', where=DATA) as requests, \
          trace('nvme:nvme_setup_cmd', key='opcode', where='qid > 0 && opcode == 2') as commands, \
          trace('dmabuf_token:dmabuf_token_release', sums=['read_bytes']) as tokens:
-        loaded = load(mount.path / model.name, into, '--path', 'direct')
+        loaded = load(model.path, f'vfio:{vram}', '--path', 'direct')
     assert (loaded.code, loaded.error) == (0, '')
     assert loaded.summary['path'] == 'direct' and loaded.summary['reason'] == ''
-    assert (loaded.summary['bytes'], loaded.summary['bytes_direct'], loaded.summary['bytes_copied']) == (size, size, 0)
+    assert (loaded.summary['bytes'], loaded.summary['bytes_direct'], loaded.summary['bytes_copied']) == (model.size, model.size, 0)
     assert loaded.summary['tokens'] == 1
-    assert (tokens.hits, tokens.sums['read_bytes'] // 4096) == (1, size // 4096)
-    assert commands.hits >= size // (512 * 1024)
+    assert (tokens.hits, tokens.sums['read_bytes'] // 4096) == (1, model.size // 4096)
+    assert commands.hits >= model.size // (512 * 1024)
     # The header is read in the ordinary way, which passes by the server as well.
     assert requests.hits == 0
 
 
 @pytest.mark.parametrize('options', [(), ('--depth', 1, '--chunk', '64K'), ('--depth', 64, '--chunk', '64M')])
-def test_direct_bytes_are_right(mount, model, into, options):
-    loaded = load(mount.path / model.name, into, '--path', 'direct', '--verify', *options)
+def test_direct_bytes_are_right(model, into, options):
+    loaded = load(model.path, into, '--path', 'direct', '--verify', *options)
     assert (loaded.code, loaded.error) == (0, '')
     assert loaded.summary['verified'] and loaded.summary['retries'] == 0
 
 
-def test_bounce_bytes_are_right(mount, model, into):
-    loaded = load(mount.path / model.name, into, '--path', 'bounce', '--verify')
-    size = model.stat().st_size
+def test_bounce_bytes_are_right(model, into):
+    loaded = load(model.path, into, '--path', 'bounce', '--verify')
     assert (loaded.code, loaded.error) == (0, '')
     assert (loaded.summary['path'], loaded.summary['reason']) == ('bounce', 'bounce was asked for')
-    assert (loaded.summary['bytes_copied'], loaded.summary['bytes_direct'], loaded.summary['tokens']) == (size, 0, 0)
+    assert (loaded.summary['bytes_copied'], loaded.summary['bytes_direct'], loaded.summary['tokens']) == (model.size, 0, 0)
 
 
 def test_direct_from_ext4_without_a_server(model, into):
-    loaded = load(model, into, '--path', 'direct', '--verify')
+    loaded = load(model.source, into, '--path', 'direct', '--verify')
     assert (loaded.code, loaded.summary['bytes_copied']) == (0, 0)
 
 
 @pytest.fixture
-def scripted(ext4, tmp_path):
+def scripted(served, tmp_path):
     """Mounts the directory with a server whose broker does what a test says: scripted(refuse(EPERM)) is the mount's path."""
-    mountpoint, servers = tmp_path / 'scripted', []
-    mountpoint.mkdir()
-
-    def start(broker, **options):
-        servers.append(FuseServer(ext4, mountpoint, broker, **options).__enter__())
-        return mountpoint
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield lambda broker: stack.enter_context(FuseServer(served.source, tmp_path, broker)) and tmp_path
 
 
 # what the broker does: the reason that the command gives
@@ -114,22 +108,22 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize('refusal', REFUSALS)
-def test_refused_token_bounces_with_the_same_bytes(scripted, model, refusal, into):
+def test_refused_token_bounces_with_the_same_bytes(scripted, model, refusal):
     number, reason = REFUSALS[refusal]
-    path = scripted(refuse(number)) / model.name
-    loaded = load(path, into, '--verify')
+    path = scripted(refuse(number)) / model.path.name
+    loaded = load(path, 'udmabuf', '--verify')
     assert (loaded.code, loaded.error) == (0, '')
     assert (loaded.summary['path'], loaded.summary['reason']) == ('bounce', reason)
-    assert loaded.summary['bytes_copied'] == model.stat().st_size
+    assert loaded.summary['bytes_copied'] == model.size
 
-    loaded = load(path, into, '--path', 'direct')
+    loaded = load(path, 'udmabuf', '--path', 'direct')
     assert (loaded.code, loaded.error) == (2, f'fuse-dmabuf: {path}: direct path impossible: {reason}\n')
 
 
-def test_file_that_is_not_on_nvme_bounces(model, tmp_path, into):
+def test_file_that_is_not_on_nvme_bounces(model, tmp_path):
     copy = tmp_path / 'copy.safetensors'
-    copy.write_bytes(model.read_bytes())
-    loaded = load(copy, into, '--verify')
+    copy.write_bytes(model.source.read_bytes())
+    loaded = load(copy, 'udmabuf', '--verify')
     assert (loaded.code, loaded.summary['path']) == (0, 'bounce')
     assert loaded.summary['reason'] in ('the filesystem or its device has no dma-buf tokens for this file', 'file is not O_DIRECT capable')
 
@@ -144,7 +138,7 @@ def test_ten_thousand_tensors(mount, into):
 @pytest.mark.parametrize('path', ['direct', 'bounce'])
 def test_memory_besides_the_destination_is_bounded(mount, vram, path):
     """The BAR is no memory of the process, so the whole peak counts."""
-    sparse(mount.source / 'big.safetensors', 200 * MIB)
+    sparse(mount.source / 'big.safetensors', 80 * MIB)
     loaded = load(mount.path / 'big.safetensors', f'vfio:{vram}', '--path', path, '--depth', 256, '--chunk', '16M')
     assert (loaded.code, loaded.error) == (0, '')
     assert loaded.peak < 64 * MIB
@@ -170,15 +164,15 @@ def test_holes_are_zeros(mount, into):
     assert loaded.summary['bytes_zeroed'] >= 2 * MIB and loaded.summary['bytes_copied'] == 0
 
 
-def test_data_still_in_the_page_cache(mount, model, into):
+def test_data_still_in_the_page_cache(mount, model):
     """Written through the mount and not yet on the disk."""
     copy = mount.path / 'fresh.safetensors'
-    copy.write_bytes(model.read_bytes())
-    assert load(copy, into, '--path', 'direct', '--verify').code == 0
+    copy.write_bytes(model.source.read_bytes())
+    assert load(copy, 'udmabuf', '--path', 'direct', '--verify').code == 0
 
 
 def test_device_that_is_not_bound_to_vfio_pci(model, nvme):
-    loaded = load(model, f'vfio:{nvme.pci}')
+    loaded = load(model.path, f'vfio:{nvme.pci}')
     assert loaded.code == 2 and loaded.error.count('\n') == 1
     assert f'{nvme.pci} is bound to nvme, not to vfio-pci: bind it with "echo vfio-pci > ' in loaded.error
 
@@ -188,11 +182,11 @@ def test_cure_for_an_unbound_device_works(model, vram):
     driver = Path(f'/sys/bus/pci/devices/{vram}/driver')
     (driver / 'unbind').write_text(vram)
     try:
-        loaded = load(model, f'vfio:{vram}')
+        loaded = load(model.path, f'vfio:{vram}')
         assert loaded.code == 2 and f'{vram} is bound to no driver: bind it with' in loaded.error
         cure = re.search(r'"(.*)"', loaded.error).group(1).split('; ', 1)[1]   # vfio-pci is built in: no modprobe
         subprocess.run(['sh', '-ec', cure], check=True)
-        assert load(model, f'vfio:{vram}', '--verify').code == 0
+        assert load(model.path, f'vfio:{vram}', '--verify').code == 0
     finally:
         guest.bind_vfio(vram)
 
@@ -219,7 +213,7 @@ def test_destination_in_use(model, vram):
     group = next(Path('/dev/vfio').glob('*[0-9]'))
     holder = os.open(group, os.O_RDWR)
     try:
-        loaded = load(model, f'vfio:{vram}')
+        loaded = load(model.path, f'vfio:{vram}')
     finally:
         os.close(holder)
     assert loaded.code == 2 and 'in use: end the program that has device' in loaded.error
@@ -248,32 +242,33 @@ def rest_of(terminal):
 
 
 @pytest.fixture
-def long_model(ext4):
-    path = ext4 / 'long.safetensors'
-    size = 48 * MIB
-    path.write_bytes(checkpoints.encode({'a': tensor('U8', [size], 0, size)}, os.urandom(size)))
+def own_mount(ext4, tmp_path):
+    """A mount that the test may end, with a checkpoint that takes a while: its path."""
+    size = 24 * MIB
+    (ext4 / 'long.safetensors').write_bytes(checkpoints.encode({'a': tensor('U8', [size], 0, size)}, os.urandom(size)))
     os.sync()
-    return path
+    guest.mount_server(ext4, tmp_path / 'mount')
+    yield tmp_path / 'mount'
+    if os.path.ismount(tmp_path / 'mount'):
+        guest.run('umount', tmp_path / 'mount')
 
 
-def test_interrupt_ends_token_and_device(mount, long_model, into, trace):
-    with trace('dmabuf_token:dmabuf_token_release') as released:
-        process, terminal = start_slowly(mount.path / long_model.name, into)
-        process.send_signal(signal.SIGINT)
-        seen = rest_of(terminal)
-        assert process.wait() == 130
+def test_interrupt_leaves_nothing_behind(own_mount, into):
+    process, terminal = start_slowly(own_mount / 'long.safetensors', into)
+    process.send_signal(signal.SIGINT)
+    seen = rest_of(terminal)
+    assert process.wait() == 130
     assert process.stdout.read() == b''
     process.stdout.close()
     assert 'fuse-dmabuf: interrupted by Interrupt' in seen
-    assert released.hits == 1
-    # Device, file and mount are free again at once.
-    assert load(mount.path / long_model.name, into, '--chunk', '4M').code == 0
-    guest.run('umount', mount.path)
+    # The device and the file are free again at once, and so is the mount.
+    assert load(own_mount / 'long.safetensors', into, '--chunk', '4M').code == 0
+    guest.run('umount', own_mount)
 
 
-def test_server_that_dies_is_an_error_in_one_line(mount, long_model, into):
-    process, terminal = start_slowly(mount.path / long_model.name, into)
-    os.kill(server_of(mount.path), signal.SIGKILL)
+def test_server_that_dies_is_an_error_in_one_line(own_mount):
+    process, terminal = start_slowly(own_mount / 'long.safetensors', 'udmabuf')
+    os.kill(server_of(own_mount), signal.SIGKILL)
     began = time.monotonic()
     seen = rest_of(terminal)
     assert process.wait() == 1

@@ -10,6 +10,7 @@ import pytest
 
 import guest
 from dmabuf import TestBuffer, Udmabuf
+from places import mount, served  # noqa: F401  (fixtures)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
 from library import WHOLE_BLOCKS, Library, Reason  # noqa: E402
