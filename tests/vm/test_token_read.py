@@ -1,6 +1,7 @@
 """Files are read by DMA into registered dma-bufs."""
 
 import random
+from errno import EINVAL
 
 import pytest
 
@@ -50,32 +51,33 @@ def test_reads_arrive_at_random_places(ring, front, moving):
         read_and_compare(ring, front, moving, random_place(chance, BUFFER_SIZE))
 
 
-@pytest.mark.parametrize("chunk_order", [0, 1, 4, 10])
-def test_segments_of_any_size(ring, file, chunk_order):
-    with TestBuffer(BUFFER_SIZE, chunk_order) as buffer:
-        ring.register_dmabuf(0, buffer, file.fd)
-        read_and_compare(ring, file, buffer, (0, BUFFER_SIZE, 0))
-        read_and_compare(ring, file, buffer, (2048, 1024 * KIB, 512))
-        assert buffer.stats.segments == BUFFER_SIZE >> 12 >> chunk_order
+def test_segments_of_any_size(ring, file):
+    for chunk_order in (0, 1, 4, 10):
+        with TestBuffer(BUFFER_SIZE, chunk_order) as buffer:
+            ring.register_dmabuf(0, buffer, file.fd)
+            read_and_compare(ring, file, buffer, (0, BUFFER_SIZE, 0))
+            read_and_compare(ring, file, buffer, (2048, 1024 * KIB, 512))
+            assert buffer.stats.segments == BUFFER_SIZE >> 12 >> chunk_order
 
 
-@pytest.mark.parametrize("offset", [1, 4, 100, 4095])
-def test_buffer_offset_that_is_no_multiple_of_the_block(ring, file, udmabuf, offset):
+def test_buffer_offset_that_is_no_multiple_of_the_block(ring, file, udmabuf):
     """The device may be able to or not; either way nothing lands beside the place."""
     ring.register_dmabuf(0, udmabuf, file.fd)
-    try:
-        read_and_compare(ring, file, udmabuf, (offset, 16 * KIB, 0))
-    except OSError as error:
-        assert error.strerror == "Invalid argument"
-        read_and_compare(ring, file, udmabuf, (0, 16 * KIB, 0))
+    for offset in (1, 4, 100, 4095):
+        try:
+            read_and_compare(ring, file, udmabuf, (offset, 16 * KIB, 0))
+        except OSError as error:
+            assert error.errno == EINVAL
+    read_and_compare(ring, file, udmabuf, (0, 16 * KIB, 0))
 
 
 @pytest.mark.parametrize("flags", [0, SINGLE_ISSUER | DEFER_TASKRUN, SQPOLL], ids=["plain", "defer-taskrun", "sqpoll"])
-@pytest.mark.parametrize("sqe_flags", [0, IOSQE_ASYNC, IOSQE_IO_LINK, IOSQE_IO_DRAIN], ids=["", "async", "link", "drain"])
-def test_many_reads_at_once(file, moving, flags, sqe_flags):
+def test_many_reads_at_once(file, moving, flags):
     with Ring(64, flags) as ring:
         ring.register_dmabuf(0, moving, file.fd)
-        read_64_at_once(ring, file, moving, sqe_flags)
+        for sqe_flags in (0, IOSQE_ASYNC, IOSQE_IO_LINK, IOSQE_IO_DRAIN):
+            moving.fill()
+            read_64_at_once(ring, file, moving, sqe_flags)
 
 
 def test_many_reads_at_once_from_every_kind_of_file(ring, target, moving):
@@ -116,6 +118,7 @@ def test_single_pages_need_no_more_commands_than_contiguous_memory(ring, file, n
 @pytest.mark.parametrize("target", ["fuse", "mount"], indirect=True)
 def test_the_fuse_server_sees_nothing_of_the_reads(ring, target, moving, trace):
     ring.register_dmabuf(0, moving, target.fd)
+    ring.read_fixed(target.fd, 0, 4096, 0)  # io_uring asks each connection once, whether it supports poll
     with trace("fuse:fuse_request_send", key="opcode") as requests:
         for i in range(50):
             assert ring.read_fixed(target.fd, 0, 64 * KIB, i * 64 * KIB) == 64 * KIB
@@ -131,7 +134,7 @@ def test_one_map_serves_all_reads(ring, front, moving):
 
 def test_the_token_counts_its_requests_and_bytes(front, moving, nvme, trace):
     """Requests as the device gets them: 1 MiB is several."""
-    with trace("dmabuf_token:dmabuf_token_release", sums=["requests", "read_bytes", "write_bytes", "maps"]) as released:
+    with trace("dmabuf_token:dmabuf_token_release", sums=["requests", "read_bytes"]) as released:
         with Ring() as ring:
             ring.register_dmabuf(0, moving, front.fd)
             for _ in range(10):
@@ -139,7 +142,7 @@ def test_the_token_counts_its_requests_and_bytes(front, moving, nvme, trace):
             ring.read_fixed(front.fd, 0, MIB, front.base)
         wait_for(lambda: not attachments())
     assert released.hits == 1
-    assert released.sums == {"requests": 10 + MIB // nvme.max_transfer, "read_bytes": 10 * 8192 + MIB, "write_bytes": 0, "maps": 1}
+    assert released.sums == {"requests": 10 + MIB // nvme.max_transfer, "read_bytes": 10 * 8192 + MIB}
 
 
 def test_buffer_of_more_than_4_gib(ring, file):

@@ -7,7 +7,7 @@ meant. The asynchronous ones are `prepare` and `submit`, then `wait`.
 import ctypes
 import errno
 import os
-from ctypes import POINTER, byref, c_char, c_int, c_int32, c_uint, c_uint16, c_uint32, c_uint64, c_uint8, c_void_p, sizeof
+from ctypes import POINTER, byref, c_char, c_int, c_int32, c_uint, c_uint16, c_uint32, c_uint64, c_uint8, sizeof
 from typing import NamedTuple
 
 # Setup flags
