@@ -10,7 +10,6 @@ need_space 2 "the demo's checkpoint and devices"
 scratch demo
 work=$scratch
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 mkdir "$work/results"
 

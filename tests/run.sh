@@ -7,7 +7,6 @@
 set -euo pipefail
 # shellcheck source=bed/lib.sh
 . "$(dirname "$0")/bed/lib.sh"
-trap 'exit 130' INT
 
 # Paths are those of the tree and the guest, where the checkout is /src.
 vm=1 arguments=() paths=() previous=''

@@ -10,6 +10,7 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
 umask 022
+trap 'exit 130' INT   # Ctrl-C is no failure to be explained
 [ "$(id -u)" = 0 ] || die "needs root (chroot, mounts): run it with sudo"
 
 # Everything in the cache belongs to root, so it lies in root's home, however sudo treats HOME.

@@ -26,7 +26,7 @@ CLOSED, REVOKED, FAILED = 0, 1, 2
 
 ASYNC_READ, BIG_WRITES, ASYNC_DIO, INIT_EXT = 1 << 0, 1 << 5, 1 << 15, 1 << 30
 PASSTHROUGH2 = 1 << 5  # in the second word of the flags
-FOPEN_PASSTHROUGH = 1 << 7
+FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH = 1 << 0, 1 << 7
 FATTR_SIZE = 1 << 3
 
 BACKING_OPEN, BACKING_CLOSE = 0x4010E501, 0x4004E502
@@ -68,8 +68,8 @@ def answer(raw):
 class _Server:
     """The process that serves."""
 
-    def __init__(self, device, source, broker, log, passthrough):
-        self.device, self.source, self.broker, self.log, self.passthrough = device, source, broker, log, passthrough
+    def __init__(self, device, source, broker, log, open_flags):
+        self.device, self.source, self.broker, self.log, self.open_flags = device, source, broker, log, open_flags
         self.names = {}  # nodeid → name
         self.files = {}  # fh → (descriptor, nodeid)
         self.backings = {}  # nodeid → [backing id, opens]
@@ -144,19 +144,19 @@ class _Server:
         flags = struct.unpack_from("=I", request.body)[0]
         fd = os.open(self.path(request.nodeid), flags & os.O_ACCMODE)
         self.files[fd] = request.nodeid
-        if not self.passthrough:
-            return struct.pack("=QIi", fd, 0, 0)
+        if not self.open_flags & FOPEN_PASSTHROUGH:
+            return struct.pack("=QIi", fd, self.open_flags, 0)
         backing = self.backings.setdefault(request.nodeid, [0, 0])
         if not backing[1]:
             backing[0] = fcntl.ioctl(self.device, BACKING_OPEN, bytearray(struct.pack("=iIQ", fd, 0, 0)))
         backing[1] += 1
-        return struct.pack("=QIi", fd, FOPEN_PASSTHROUGH, backing[0])
+        return struct.pack("=QIi", fd, self.open_flags, backing[0])
 
     def release(self, request):
         fd = struct.unpack_from("=Q", request.body)[0]
         nodeid = self.files.pop(fd)
         os.close(fd)
-        if self.passthrough:
+        if self.open_flags & FOPEN_PASSTHROUGH:
             backing = self.backings[nodeid]
             backing[1] -= 1
             if not backing[1]:
@@ -192,7 +192,7 @@ def fork():
 class FuseServer:
     """A mounted server. `kill()` is SIGKILL; the mount stays, as after a crash."""
 
-    def __init__(self, source, mountpoint, broker=grant, passthrough=True):
+    def __init__(self, source, mountpoint, broker=grant, open_flags=FOPEN_PASSTHROUGH):
         self.source, self.mountpoint = str(source), str(mountpoint)
         self._log = tempfile.TemporaryFile()
         device = os.open("/dev/fuse", os.O_RDWR)
@@ -203,10 +203,10 @@ class FuseServer:
             raise OSError(number, os.strerror(number), self.mountpoint)
         self.pid = fork()
         if not self.pid:
-            self._serve(device, broker, passthrough)
+            self._serve(device, broker, open_flags)
         os.close(device)
 
-    def _serve(self, device, broker, passthrough):
+    def _serve(self, device, broker, open_flags):
         """The child: it must keep nothing of the test alive but what it needs."""
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         low, high = sorted((device, self._log.fileno()))
@@ -214,7 +214,7 @@ class FuseServer:
         os.closerange(low + 1, high)
         os.closerange(high + 1, 65536)
         try:
-            _Server(device, self.source, broker, self._log, passthrough).run()
+            _Server(device, self.source, broker, self._log, open_flags).run()
             os._exit(0)
         except BaseException:
             traceback.print_exc()

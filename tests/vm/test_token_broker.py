@@ -15,7 +15,7 @@ from dmabuf import TestBuffer
 from fuse_server import CLOSED, FAILED, OPEN, RELEASE, TOKEN_CREATE, TOKEN_READ, TOKEN_RELEASE, TOKEN_WRITE, FuseServer, fork
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, KIB, MIB, Target, attachments, data_on_ext4, expect, expect_untouched, fails, make_file, opened,
+    BUFFER_SIZE, DIRECT, KIB, MIB, Target, attachments, data_on_ext4, expect, expect_untouched, fails, make_file, opened,
     random_bytes, read_and_compare, wait_for,
 )  # fmt: skip
 from uring import READ_FIXED, Ring
@@ -237,11 +237,31 @@ def test_a_server_that_never_answers_leaves_the_caller_killable(serve, moving):
         assert file.read(4096) == target.content[:4096]
 
 
-def test_a_waiting_registration_does_not_hold_up_the_ring(serve, udmabuf):
-    def slow(token):
-        time.sleep(2)
-        return fuse_server.grant(token)
+def slow(token):
+    time.sleep(2)
+    return fuse_server.grant(token)
 
+
+def test_a_grant_for_somebody_who_was_killed_is_undone(serve, udmabuf):
+    server, target = serve(slow)
+    target.fd
+    with Ring(flags=0, inherited=True) as ring:
+        assert in_child(lambda: ring.register_dmabuf(0, udmabuf, target.fd), timeout=0.5) == -signal.SIGKILL
+    wait_for(server.releases)
+    (token,), (release,) = server.creates(), server.releases()
+    assert (release.token, release.fh, release.reason) == (token.token, token.fh, FAILED)
+
+
+def test_a_grant_for_a_file_that_is_closed_meanwhile_ends_before_the_file(serve, udmabuf):
+    """The handle in the end of a token is never one that the server has already forgotten."""
+    server, target = serve(slow)
+    with Ring(flags=0, inherited=True) as ring:
+        assert in_child(lambda: ring.register_dmabuf(0, udmabuf, os.open(target.path, DIRECT)), timeout=0.5) == -signal.SIGKILL
+    wait_for(lambda: server.releases() and server.requests(RELEASE))
+    assert [request.opcode for request in server.requests()] == [OPEN, TOKEN_CREATE, TOKEN_RELEASE, RELEASE]
+
+
+def test_a_waiting_registration_does_not_hold_up_the_ring(serve, udmabuf):
     server, target = serve(slow)
     target.fd
     with Ring(flags=0) as ring:

@@ -8,12 +8,12 @@ import pytest
 
 import guest
 from dmabuf import TestBuffer
-from fuse_server import FuseServer
+from fuse_server import FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, FuseServer
 from token_fixtures import *  # noqa: F403
 from token_words import (
     KIB, MIB, attachments, data_on_ext4, fails, make_file, opened, random_bytes, read_and_compare, wait_for,
 )  # fmt: skip
-from uring import EMPTY, BufferDescriptor, Ring, dmabuf_descriptor
+from uring import EMPTY, IOPOLL, BufferDescriptor, Ring, dmabuf_descriptor
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +82,12 @@ def test_ring_without_a_table_of_buffers(file, udmabuf):
             ring.register_dmabuf(0, udmabuf, file.fd)
         ring.register_sparse(1)
         assert ring.register_dmabuf(0, udmabuf, file.fd) == 1
+
+
+def test_ring_that_polls_the_device(file, udmabuf):
+    """Its commands would end when its task looks, and nobody who waits for that can make it look."""
+    with Ring(flags=IOPOLL) as ring, fails(EOPNOTSUPP):
+        ring.register_dmabuf(0, udmabuf, file.fd)
 
 
 def test_descriptors_that_cannot_be_read(ring, file, udmabuf):
@@ -176,9 +182,11 @@ def test_passthrough_file_whose_backing_file_cannot(ring, udmabuf, tmp_path):
             ring.register_dmabuf(0, udmabuf, fd)
 
 
-def test_fuse_file_that_is_not_passed_through(ring, udmabuf, ext4, tmp_path):
+@pytest.mark.parametrize("open_flags", [0, FOPEN_DIRECT_IO, FOPEN_DIRECT_IO | FOPEN_PASSTHROUGH], ids=["cached", "direct", "both"])
+def test_fuse_file_that_is_not_passed_through(ring, udmabuf, ext4, tmp_path, open_flags):
+    """Direct I/O, which goes to the server, is stronger than passthrough."""
     data_on_ext4(ext4)
-    with FuseServer(ext4, tmp_path, passthrough=False) as server:
+    with FuseServer(ext4, tmp_path, open_flags=open_flags) as server:
         with opened(server.path("data")) as fd, fails(EOPNOTSUPP):
             ring.register_dmabuf(0, udmabuf, fd)
         assert server.creates() == []

@@ -15,7 +15,7 @@ from token_words import (
     BUFFER_SIZE, KIB, MIB, expect, expect_untouched, fails, opened, random_bytes, read_and_compare, set_direct,
 )  # fmt: skip
 from uring import (
-    READ, READV_FIXED, RECVSEND_FIXED_BUF, SEND_ZC, SQE128, URING_CMD, URING_CMD_FIXED, WRITEV_FIXED, Iovec,
+    IOSQE_FIXED_FILE, READ, READV_FIXED, RECVSEND_FIXED_BUF, SEND_ZC, SQE128, URING_CMD, URING_CMD_FIXED, WRITEV_FIXED, Iovec,
     Ring,
 )  # fmt: skip
 
@@ -56,6 +56,17 @@ def test_a_duplicated_descriptor_is_the_same_file(token, file, udmabuf):
     expect(udmabuf[:4096], file.content[:4096])
     os.close(again)
     udmabuf.fill()
+
+
+def test_the_same_file_as_a_registered_one(token, file, ext4, udmabuf):
+    (ext4 / "other").write_bytes(random_bytes(MIB, seed=2))
+    with opened(ext4 / "other") as other:
+        token.register_files(file.fd, other)
+        assert token.read_fixed(0, 0, 4096, 0, flags=IOSQE_FIXED_FILE) == 4096
+        expect(udmabuf[:4096], file.content[:4096])
+        udmabuf.fill()
+        with fails(EBADF):
+            token.read_fixed(1, 0, 4096, 0, flags=IOSQE_FIXED_FILE)
 
 
 def test_the_fuse_files_backing_file(ring, udmabuf, fuse, ext4):
@@ -128,6 +139,19 @@ def test_negative_file_offset(token, file):
 
 def test_nothing_to_read(token, file):
     assert token.read_fixed(file.fd, 0, 0, 0) == 0
+
+
+def test_o_direct_set_after_opening(ring, front, udmabuf):
+    """A FUSE file's backing file keeps the flags of its open."""
+    fd = front.open(os.O_RDWR)
+    set_direct(fd, True)
+    try:
+        ring.register_dmabuf(0, udmabuf, fd)
+        assert ring.read_fixed(fd, 0, 64 * KIB, 0) == 64 * KIB
+        expect(udmabuf[: 64 * KIB], front.content[: 64 * KIB])
+    except OSError as error:
+        assert error.errno == EINVAL
+        expect_untouched(udmabuf)
 
 
 # O_DIRECT cleared after the registration: never a buffered read into whatever the iterator is taken for

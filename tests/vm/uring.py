@@ -30,6 +30,7 @@ READV_FIXED = 60
 WRITEV_FIXED = 61
 
 # Flags of a request
+IOSQE_FIXED_FILE = 1 << 0
 IOSQE_IO_DRAIN = 1 << 1
 IOSQE_IO_LINK = 1 << 2
 IOSQE_ASYNC = 1 << 4
@@ -166,6 +167,9 @@ class Ring:
 
     def unregister_all(self):
         check(_ffi.io_uring_unregister_buffers(self._ring))
+
+    def register_files(self, *files):
+        check(_ffi.io_uring_register_files(self._ring, (c_int * len(files))(*map(_fd, files)), c_uint(len(files))))
 
     def clone_buffers_from(self, other):
         return check(_ffi.io_uring_clone_buffers(self._ring, other._ring))
