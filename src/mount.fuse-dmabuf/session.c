@@ -88,39 +88,44 @@ static const struct fuse_lowlevel_ops operations = {
 	.removexattr = op_removexattr,
 };
 
-/* Permissions are checked by the kernel for all users; what mount(8) promises for defaults; the user's words. */
-static char *all_mount_options(const struct options *options, int source_fd)
+/* An empty option is none. */
+static bool add_option(struct fuse_args *args, const char *option)
+{
+	return !*option || (!fuse_opt_add_arg(args, "-o") && !fuse_opt_add_arg(args, option));
+}
+
+/* The source as it appears in the mount table, whatever characters it has. */
+static bool add_source(struct fuse_args *args, const char *source)
+{
+	char *text, *escaped = NULL;
+	bool added;
+
+	if (asprintf(&text, "fsname=%s", source) < 0)
+		return false;
+	added = !fuse_opt_add_opt_escaped(&escaped, text) && add_option(args, escaped);
+	free(escaped);
+	free(text);
+	return added;
+}
+
+/* First what mount(8) promises for defaults, then the user's words, last what the source forbids. */
+static bool add_options(struct fuse_args *args, const struct options *options, int source_fd)
 {
 	char restrictions[64];
-	char *list = NULL, *text = NULL;
 
-	if (asprintf(&text, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf%s%s%s%s",
-		     options->log_level == LOG_DEBUG ? ",debug" : "",
-		     options->mount_options ? "," : "", options->mount_options ? options->mount_options : "",
-		     source_restrictions(source_fd, restrictions, sizeof(restrictions))) < 0)
-		return NULL;
-	if (fuse_opt_add_opt(&list, text) == 0) {
-		free(text);
-		if (asprintf(&text, "fsname=%s", options->source) >= 0 &&
-		    fuse_opt_add_opt_escaped(&list, text) == 0) {
-			free(text);
-			return list;
-		}
-	}
-	free(text);
-	free(list);
-	return NULL;
+	return add_option(args, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf") &&
+	       add_source(args, options->source) &&
+	       add_option(args, options->log_level == LOG_DEBUG ? "debug" : "") &&
+	       add_option(args, options->mount_options ? options->mount_options : "") &&
+	       add_option(args, source_restrictions(source_fd, restrictions, sizeof(restrictions)));
 }
 
 static bool new_session(const struct options *options, int source_fd)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	char *list = all_mount_options(options, source_fd);
 
-	if (list && !fuse_opt_add_arg(&args, "mount.fuse-dmabuf") && !fuse_opt_add_arg(&args, "-o") &&
-	    !fuse_opt_add_arg(&args, list))
+	if (!fuse_opt_add_arg(&args, "mount.fuse-dmabuf") && add_options(&args, options, source_fd))
 		session = fuse_session_new(&args, &operations, sizeof(operations), (void *)options);
-	free(list);
 	fuse_opt_free_args(&args);
 	return session;
 }
@@ -138,8 +143,8 @@ static int serve(void)
 	fuse_loop_cfg_destroy(config);
 	if (result < 0)
 		log_error("the connection to the kernel failed: %s", strerror(-result));
-	else
-		log_info("unmounted%s", result ? " (ended by a signal)" : "");
+	else if (result > 0)
+		log_info("ended by signal %d", result);
 	return result < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
 }
 
@@ -152,6 +157,7 @@ static int mount_and_serve(const char *mountpoint)
 	if (privileges_drop() && token_requests_begin(session))
 		code = serve();
 	fuse_session_unmount(session);
+	log_info("unmounted");
 	return code;
 }
 

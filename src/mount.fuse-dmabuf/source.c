@@ -29,13 +29,18 @@ int source_open(const char *path)
 const char *source_restrictions(int fd, char *buffer, size_t size)
 {
 	struct statvfs status;
+	size_t length;
 
 	buffer[0] = '\0';
-	if (!fstatvfs(fd, &status))
-		snprintf(buffer, size, "%s%s%s%s",
-			 status.f_flag & ST_RDONLY ? ",ro" : "",
-			 status.f_flag & ST_NOSUID ? ",nosuid" : "",
-			 status.f_flag & ST_NODEV ? ",nodev" : "",
-			 status.f_flag & ST_NOEXEC ? ",noexec" : "");
+	if (fstatvfs(fd, &status))
+		return buffer;
+	snprintf(buffer, size, "%s%s%s%s",
+		 status.f_flag & ST_RDONLY ? "ro," : "",
+		 status.f_flag & ST_NOSUID ? "nosuid," : "",
+		 status.f_flag & ST_NODEV ? "nodev," : "",
+		 status.f_flag & ST_NOEXEC ? "noexec," : "");
+	length = strlen(buffer);
+	if (length)
+		buffer[length - 1] = '\0';
 	return buffer;
 }
