@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Buffers, whatever exporter they come from. */
 #include <fcntl.h>
 #include <linux/dma-buf.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the files of the library share. */
 #ifndef FDMABUF_INTERNAL_H
 #define FDMABUF_INTERNAL_H

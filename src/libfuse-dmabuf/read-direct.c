@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reads by DMA into the buffer, on the channel's token. */
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fdmabuf_channel_read(): cuts a range into requests and keeps them in flight. */
 #include <string.h>
 #include <time.h>

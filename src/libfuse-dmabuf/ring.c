@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* io_uring, and the registration of dma-bufs that liburing has no call for. */
 #include <liburing.h>
 #include <stdlib.h>

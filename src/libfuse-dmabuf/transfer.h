@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* One call of fdmabuf_channel_read(), shared by its parts. */
 #ifndef FDMABUF_TRANSFER_H
 #define FDMABUF_TRANSFER_H

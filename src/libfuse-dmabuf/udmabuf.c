@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Host memory as a dma-buf: a sealed memfd given to /dev/udmabuf. */
 #include <fcntl.h>
 #include <linux/udmabuf.h>

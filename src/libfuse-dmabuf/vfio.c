@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The biggest memory BAR of a PCI device that is bound to vfio-pci, exported as a dma-buf. */
 #include <ctype.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #ifndef SAFETENSORS_INTERNAL_H
 #define SAFETENSORS_INTERNAL_H
 

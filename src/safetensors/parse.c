@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Header text to table of tensors, and the checks that need the whole table. */
 #include <errno.h>
 #include <jansson.h>

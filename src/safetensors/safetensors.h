@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The header of a safetensors file: 8 bytes length N, N bytes JSON, then the tensors' data.
  * Only what the reference implementation accepts is accepted: see safetensors_parse().

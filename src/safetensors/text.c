@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The outer structure of JSON text. Each key and value is then parsed on its own by jansson, so that
  * a header never becomes one tree in memory, twenty times its size. */
 #include "internal.h"
