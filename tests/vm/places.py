@@ -53,7 +53,7 @@ def fails(place, script, **who):
     return error.value.stderr
 
 
-def start_as(uid, function, umask=0o022):
+def start_as(uid, function, groups=(), umask=0o022):
     """Runs a function as a user in a process of its own, for end_of()."""
     child = os.fork()
     if child:
@@ -61,7 +61,7 @@ def start_as(uid, function, umask=0o022):
     status = 1
     try:
         os.umask(umask)
-        os.setgroups([])
+        os.setgroups(groups)
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         function()
