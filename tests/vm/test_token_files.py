@@ -19,6 +19,7 @@ from token_words import (
 )  # fmt: skip
 
 BLOCK = 4096  # of the filesystem; the device's are 512 bytes
+SLOTS = 8  # of the ring, used again in turn
 A, B = random_bytes(64 * KIB, seed=1), random_bytes(64 * KIB, seed=2)
 
 
@@ -29,9 +30,10 @@ def token(ring, udmabuf, request):
 
     def register(path, flags=DIRECT):
         fds.append(os.open(path, flags))
-        ring.register_dmabuf(len(fds) - 1, udmabuf, fds[-1])
+        slot = (len(fds) - 1) % SLOTS
+        ring.register_dmabuf(slot, udmabuf, fds[-1])
 
-        def read(to, length, start, fd=fds[-1], slot=len(fds) - 1):
+        def read(to, length, start, fd=fds[-1], slot=slot):
             return ring.read_fixed(fd, to, length, start, slot)
 
         read.fd = fds[-1]
