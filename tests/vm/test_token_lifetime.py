@@ -13,7 +13,10 @@ from token_words import BUFFER_SIZE, KIB, MIB, attachments, expect, read_and_com
 from uring import DEFER_TASKRUN, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
 
 SIZE, DEPTH = 64 * KIB, 64
-MODES = pytest.mark.parametrize("flags", [0, SINGLE_ISSUER | DEFER_TASKRUN, SQPOLL], ids=["plain", "defer-taskrun", "sqpoll"])
+DEFERRED = SINGLE_ISSUER | DEFER_TASKRUN
+MODES = pytest.mark.parametrize(
+    "front, flags", [("ext4", 0), ("ext4", DEFERRED), ("ext4", SQPOLL), ("fuse", DEFERRED)], indirect=["front"]
+)
 
 
 def start_reads(ring, front, slot=0):
