@@ -112,7 +112,12 @@ def test_pipelined_moves(ring, front, moving):
     for i in range(3):
         moving.move(fence_ms=100)
         read_and_compare(ring, front, moving, (i * 64 * KIB, 64 * KIB, i * 64 * KIB))
-    with in_background(lambda: moving.move(fence_ms=5)):
+
+    def move_and_rest():
+        moving.move(fence_ms=5)
+        time.sleep(0.05)  # moves without a pause leave nobody a moment without a pending fence
+
+    with in_background(move_and_rest):
         read_at_depth(ring, front, moving, 100)
     all_memory_went_back(moving)
 
