@@ -9,7 +9,7 @@ import pytest
 
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    attachments,    BUFFER_SIZE, GIB, KIB, MIB, expect, fails, in_background, make_file, opened, random_bytes, set_direct,
+    attachments,    BUFFER_SIZE, GIB, KIB, MIB, expect, fails, in_background, make_file, opened, random_bytes, restful_moves, set_direct,
     wait_for,
 )  # fmt: skip
 from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
@@ -83,7 +83,7 @@ def test_moves_under_writes(ring, front, moving):
     chance, content, size = random.Random(5), bytearray(front.content), 16 * KIB
     moving[:] = NEW
     ring.register_dmabuf(0, moving, front.fd)
-    with in_background(moving.move):
+    with in_background(restful_moves(moving)):
         while moving.stats.moves < 10:
             places = chance.sample(range(256), 32)
             numbers = []

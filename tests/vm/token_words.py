@@ -111,6 +111,16 @@ def in_background(function):
         raise failure[0]
 
 
+def restful_moves(buffer, **how):
+    """For in_background(): moves with a pause. Without one a slow request may find no map at the moment it wants it, again and again."""
+
+    def move():
+        buffer.move(**how)
+        time.sleep(0.05)
+
+    return move
+
+
 def wait_for(condition, ring=None, timeout=20):
     """What follows asynchronously, but soon; for a ring whose task has to do its part, name it."""
     deadline = time.monotonic() + timeout
