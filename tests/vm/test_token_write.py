@@ -9,8 +9,8 @@ import pytest
 
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    attachments,    BUFFER_SIZE, GIB, KIB, MIB, expect, fails, in_background, make_file, opened, random_bytes, restful_moves, set_direct,
-    wait_for,
+    BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, opened, random_bytes, restful_moves,
+    set_direct, wait_for,
 )  # fmt: skip
 from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
 
