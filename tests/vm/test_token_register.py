@@ -1,5 +1,6 @@
 """Registering a dma-buf for a file: what is refused, and with which errno. Nothing refused leaves a token behind."""
 
+import fcntl
 import os
 import socket
 from errno import EBADF, EFAULT, EINVAL, ENXIO, EOPNOTSUPP, EOVERFLOW
@@ -97,7 +98,10 @@ def test_descriptors_that_cannot_be_read(ring, file, udmabuf):
 
 
 def closed_fd():
-    fd = os.memfd_create("closed")
+    """A number that nothing opened meanwhile gets: the lowest free one is taken again at once."""
+    low = os.memfd_create("closed")
+    fd = fcntl.fcntl(low, fcntl.F_DUPFD, 900)
+    os.close(low)
     os.close(fd)
     return fd
 
