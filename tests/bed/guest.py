@@ -21,12 +21,12 @@ def run(*command, **options):
 
 
 class Nvme:
-    """The NVMe controller of the machine and its one namespace."""
+    """An NVMe controller and its one namespace; the one without a name is the one that most tests use."""
 
-    def __init__(self):
-        self.namespace = next(Path('/sys/class/block').glob('nvme*n1'))
+    def __init__(self, serial='bed'):
+        self.controller = next(path for path in Path('/sys/class/nvme').iterdir() if (path / 'serial').read_text().strip() == serial).resolve()
+        self.namespace = next(self.controller.glob('nvme*n1'))
         self.device = f'/dev/{self.namespace.name}'
-        self.controller = (self.namespace / 'device').resolve()
         self.pci = (self.controller / 'device').resolve().name
 
     @property
