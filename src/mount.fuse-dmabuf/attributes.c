@@ -5,6 +5,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "broker.h"
+#include "cache.h"
 #include "file.h"
 #include "operations.h"
 
@@ -15,7 +17,7 @@ static void reply_attr(fuse_req_t req, const struct inode *inode)
 	if (fstat(inode->fd, &attr))
 		fuse_reply_err(req, errno);
 	else
-		fuse_reply_attr(req, &attr, CACHE_SECONDS);
+		fuse_reply_attr(req, &attr, cache_seconds());
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
@@ -89,13 +91,22 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 	return 0;
 }
 
+/* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
+static void recheck_tokens(fuse_ino_t nodeid, int which)
+{
+	if (which & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		broker_recheck_file(inode_from_nodeid(nodeid));
+}
+
 void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
 		struct fuse_file_info *info)
 {
 	const struct inode *inode = inode_from_nodeid(nodeid);
+	int error = set_attributes(inode, attr, which, info) ? errno : 0;
 
-	if (set_attributes(inode, attr, which, info))
-		fuse_reply_err(req, errno);
+	recheck_tokens(nodeid, which);
+	if (error)
+		fuse_reply_err(req, error);
 	else
 		reply_attr(req, inode);
 }

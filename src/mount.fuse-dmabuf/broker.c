@@ -2,96 +2,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdlib.h>
 
 #include "broker.h"
 #include "inode.h"
 #include "log.h"
 #include "token-log.h"
-#include "token-protocol.h"
 
-/* Ids are consecutive, so the lowest bits spread them evenly; a chain is short up to 10^4 tokens. */
-#define TOKEN_BUCKETS 4096u
+static const char no_rights[] = "the policy or the permissions of the file do not allow it";
 
-/* Users with tokens at the same time are few. */
-#define USER_BUCKETS 64u
-
-struct user {
-	struct user *next;
-	uid_t uid;
-	struct broker_count count;
-};
-
-struct token {
-	struct token *next;
-	/* Its node is held: the release of the file may be answered before that of the token. */
-	struct token_request request;
-};
-
-static struct {
-	pthread_mutex_t lock;
-	struct broker_policy policy;
-	struct broker_count all;
-	struct token *tokens[TOKEN_BUCKETS];
-	struct user *users[USER_BUCKETS];
-} broker = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static struct token **token_slot(uint64_t id)
-{
-	struct token **slot = &broker.tokens[id % TOKEN_BUCKETS];
-
-	while (*slot && (*slot)->request.id != id)
-		slot = &(*slot)->next;
-	return slot;
-}
-
-static struct user **user_slot(uid_t uid)
-{
-	struct user **slot = &broker.users[uid % USER_BUCKETS];
-
-	while (*slot && (*slot)->uid != uid)
-		slot = &(*slot)->next;
-	return slot;
-}
-
-static struct user *user_get(uid_t uid)
-{
-	struct user **slot = user_slot(uid);
-
-	if (!*slot) {
-		*slot = calloc(1, sizeof(**slot));
-		if (*slot)
-			(*slot)->uid = uid;
-	}
-	return *slot;
-}
-
-static void user_put(struct user *user)
-{
-	if (user->count.tokens)
-		return;
-	*user_slot(user->uid) = user->next;
-	free(user);
-}
-
-static void count_add(struct broker_count *count, uint64_t size)
-{
-	count->tokens++;
-	count->bytes += size;
-}
-
-static void count_subtract(struct broker_count *count, uint64_t size)
-{
-	count->tokens--;
-	count->bytes -= size;
-}
+/* Under the lock of the books. */
+static struct policy *policy;
 
 static struct broker_state state_of(uid_t uid)
 {
-	const struct user *user = *user_slot(uid);
-
-	return (struct broker_state){ broker.all, user ? user->count : (struct broker_count){ 0 } };
+	return (struct broker_state){ books_all(), books_user(uid) };
 }
 
 static uint32_t direction_of_open(int flags)
@@ -102,132 +26,182 @@ static uint32_t direction_of_open(int flags)
 	case O_WRONLY:
 		return FUSE_DMABUF_TOKEN_WRITE;
 	default:
-		return FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE;
+		return TOKEN_BOTH;
 	}
 }
 
-/* The policy: whoever has the file open for a direction may have a token for it. */
-static int check(const struct token_request *request, uint32_t *direction)
+/*
+ * 0, or an errno and its reason for the log. The rights to the file are looked up under the lock, so that
+ * whoever changes them finds the token in the books, or it is not granted.
+ */
+static int check(const struct token_request *request, uint32_t *direction, const char **reason)
 {
-	*direction = request->direction & direction_of_open(request->open_flags);
-	if (broker.policy.deny)
+	struct broker_state state = state_of(request->owner.uid);
+	uint32_t asked = request->direction & direction_of_open(request->open_flags);
+
+	*reason = "mounted with tokens=deny";
+	if (policy->deny)
 		return EPERM;
+	*reason = "the file is not open for that direction";
+	if (!asked)
+		return EACCES;
+	*reason = no_rights;
+	*direction = policy_directions(policy, &request->owner, request->inode, asked);
 	if (!*direction)
 		return EACCES;
-	if (request->size > broker.policy.max_bytes - broker.all.bytes)
+	*reason = policy_limit(policy, &request->owner, request->size, &state.all, &state.user);
+	if (*reason)
 		return EDQUOT;
-	if (*token_slot(request->id))
-		return EEXIST;
-	return 0;
+	*reason = "its id is in use";
+	return books_find(request->id) ? EEXIST : 0;
 }
 
-static int add_token(const struct token_request *request)
+void broker_begin(struct policy *first)
 {
-	struct token *token = malloc(sizeof(*token));
-	struct user *user = token ? user_get(request->uid) : NULL;
-
-	if (!user) {
-		free(token);
-		return ENOMEM;
-	}
-	*token = (struct token){ .request = *request };
-	inode_hold(request->inode);
-	*token_slot(request->id) = token;
-	count_add(&broker.all, request->size);
-	count_add(&user->count, request->size);
-	return 0;
+	policy = first;
 }
 
-/* Takes it out of the books. NULL: no such token. */
-static struct token *take_token(uint64_t id)
+void broker_end(void)
 {
-	struct token **slot, *token;
-	struct user *user;
+	uint64_t ended = books_entries();
 
-	pthread_mutex_lock(&broker.lock);
-	slot = token_slot(id);
-	token = *slot;
-	if (token) {
-		*slot = token->next;
-		user = *user_slot(token->request.uid);
-		count_subtract(&broker.all, token->request.size);
-		count_subtract(&user->count, token->request.size);
-		user_put(user);
-	}
-	pthread_mutex_unlock(&broker.lock);
-	return token;
+	while (books_oldest())
+		books_remove(books_oldest());
+	if (ended)
+		log_info("%" PRIu64 " tokens ended with the mount", ended);
+	policy_free(policy);
+	policy = NULL;
 }
 
-static void free_token(struct token *token)
-{
-	inode_forget(token->request.inode, 1);
-	free(token);
-}
-
-void broker_begin(const struct broker_policy *policy)
-{
-	broker.policy = *policy;
-}
-
-int broker_grant(const struct token_request *request, uint32_t *direction)
+int broker_grant(struct token_request *request, uint32_t *direction)
 {
 	struct broker_state state;
+	const char *reason;
 	int error;
 
-	pthread_mutex_lock(&broker.lock);
-	error = check(request, direction);
-	if (!error)
-		error = add_token(request);
-	state = state_of(request->uid);
-	pthread_mutex_unlock(&broker.lock);
-	if (error)
-		token_log_refused(request, error);
-	else
+	books_lock();
+	error = check(request, direction, &reason);
+	if (!error && !books_add(request, *direction)) {
+		reason = "out of memory";
+		error = ENOMEM;
+	}
+	state = state_of(request->owner.uid);
+	books_unlock();
+	if (error) {
+		token_log_refused(request, reason);
+		owner_free(&request->owner);
+	} else {
 		token_log_granted(request, *direction, &state);
+	}
 	return error;
 }
 
 bool broker_release(const struct token_end *end)
 {
-	struct token *token = take_token(end->id);
+	struct token *token;
 
-	if (!token)
-		return false;
-	token_log_ended(&token->request, end);
-	free_token(token);
-	return true;
+	books_lock();
+	token = books_find(end->id);
+	if (token) {
+		token_log_ended(&token->request, end);
+		books_remove(token);
+	}
+	books_unlock();
+	return token;
 }
 
 void broker_withdraw(uint64_t id)
 {
-	struct token *token = take_token(id);
+	struct token *token;
 
-	if (!token)
-		return;
-	token_log_withdrawn(&token->request);
-	free_token(token);
-}
-
-void broker_end(void)
-{
-	uint64_t ended = 0;
-
-	for (size_t i = 0; i < TOKEN_BUCKETS; i++) {
-		while (broker.tokens[i]) {
-			free_token(take_token(broker.tokens[i]->request.id));
-			ended++;
-		}
+	books_lock();
+	token = books_find(id);
+	if (token) {
+		token_log_withdrawn(&token->request);
+		books_remove(token);
 	}
-	if (ended)
-		log_info("%" PRIu64 " tokens ended with the mount", ended);
+	books_unlock();
 }
 
 struct broker_state broker_state(uid_t uid)
 {
 	struct broker_state state;
 
-	pthread_mutex_lock(&broker.lock);
+	books_lock();
 	state = state_of(uid);
-	pthread_mutex_unlock(&broker.lock);
+	books_unlock();
 	return state;
+}
+
+const struct policy *broker_policy(void)
+{
+	return policy;
+}
+
+/* ---------------------------------------------------------------- when rights end */
+
+static bool has_rights(const struct token *token)
+{
+	return policy_directions(policy, &token->request.owner, token->request.inode, token->direction) ==
+	       token->direction;
+}
+
+/* What has been looked at so far counts against the limits, so the newest tokens are those that go. */
+static const char *would_be_refused(const struct token *token, void *data)
+{
+	struct token_count *all = data, *user = &token->user->checked;
+	const char *reason;
+
+	if (!has_rights(token))
+		return no_rights;
+	reason = policy_limit(policy, &token->request.owner, token->request.size, all, user);
+	if (!reason) {
+		token_count_add(all, token->request.size);
+		token_count_add(user, token->request.size);
+	}
+	return reason;
+}
+
+static void forget_checks(void *data)
+{
+	struct token_count *all = data;
+
+	*all = (struct token_count){ 0 };
+	for (struct user *user = books_next_user(NULL); user; user = books_next_user(user))
+		user->checked = (struct token_count){ 0 };
+}
+
+struct revocation broker_set_policy(struct policy *next)
+{
+	struct policy *previous = policy;
+	struct token_count all;
+
+	books_lock();
+	policy = next;
+	books_unlock();
+	policy_free(previous);
+	return revoke_tokens(&(struct revocation_wish){
+		.begin = forget_checks, .reason = would_be_refused, .data = &all });
+}
+
+static const char *lost_its_rights(const struct token *token, void *inode)
+{
+	return token->request.inode == inode && !has_rights(token) ? no_rights : NULL;
+}
+
+void broker_recheck_file(struct inode *inode)
+{
+	if (inode->tokens)
+		revoke_tokens(&(struct revocation_wish){ .reason = lost_its_rights, .data = inode });
+}
+
+static const char *is_of_removed_file(const struct token *token, void *inode)
+{
+	return token->request.inode == inode ? "the file was removed" : NULL;
+}
+
+void broker_revoke_file(struct inode *inode)
+{
+	if (inode->tokens)
+		revoke_tokens(&(struct revocation_wish){ .reason = is_of_removed_file, .data = inode });
 }

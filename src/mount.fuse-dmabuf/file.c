@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cache.h"
 #include "caller.h"
 #include "file.h"
 #include "operations.h"
@@ -40,6 +41,7 @@ static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 		fcntl(fd, F_SETFL, info->flags & ~O_DIRECT);
 	/* A close() has nothing to tell that the source directory's filesystem would say. */
 	info->noflush = 1;
+	cache_open(info);
 	return true;
 }
 

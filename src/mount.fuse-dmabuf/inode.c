@@ -163,6 +163,21 @@ struct inode *inode_lookup(int fd, struct stat *attr)
 	return inode;
 }
 
+struct inode *inode_find(int fd)
+{
+	struct inode *inode;
+	struct stat attr;
+
+	if (fstat(fd, &attr))
+		return NULL;
+	pthread_mutex_lock(&table.lock);
+	inode = *slot_of(attr.st_dev, attr.st_ino);
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	return inode;
+}
+
 void inode_hold(struct inode *inode)
 {
 	pthread_mutex_lock(&table.lock);

@@ -9,6 +9,7 @@
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -24,6 +25,9 @@ struct inode {
 	pthread_mutex_t lock;
 	unsigned int opens;     /* files open now */
 	int backing_id;         /* shared by all of them; 0: their data goes through the server */
+
+	/* books.c */
+	atomic_uint tokens;
 };
 
 /* Takes over the descriptor. False: out of memory. */
@@ -38,6 +42,9 @@ fuse_ino_t inode_nodeid(const struct inode *inode);
  * also on failure. NULL: see errno.
  */
 struct inode *inode_lookup(int fd, struct stat *attr);
+
+/* The node of a descriptor's file, kept, if the kernel knows it. NULL: it does not. */
+struct inode *inode_find(int fd);
 
 /* Keeps the node; inode_forget() of one lookup lets it go. */
 void inode_hold(struct inode *inode);

@@ -9,11 +9,14 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "cache.h"
 #include "daemon.h"
 #include "inode.h"
 #include "log.h"
 #include "options.h"
+#include "policy-load.h"
 #include "privileges.h"
+#include "removal.h"
 #include "session.h"
 #include "source.h"
 
@@ -38,10 +41,14 @@ static bool check_mountpoint(const char *given, char path[PATH_MAX])
 static int mount_source(const struct options *options)
 {
 	char mountpoint[PATH_MAX];
+	struct policy *policy;
 	int source_fd, code;
 
 	if (!check_mountpoint(options->mountpoint, mountpoint))
 		return EXIT_MOUNT;
+	policy = policy_load(options);
+	if (!policy)
+		return EXIT_USAGE;
 	source_fd = source_open(options->source);
 	if (source_fd < 0)
 		return EXIT_MOUNT;
@@ -50,8 +57,10 @@ static int mount_source(const struct options *options)
 	privileges_raise_file_limit();
 	if (!inodes_begin(source_fd))
 		return EXIT_SYSTEM;
-	broker_begin(&(struct broker_policy){
-		.deny = options->tokens_denied, .max_bytes = options->max_bytes });
+	broker_begin(policy);
+	cache_begin(options->cache);
+	if (options->revoke_on_unlink)
+		removal_enable();
 	code = session_run(options, mountpoint, source_fd);
 	broker_end();
 	inodes_end();

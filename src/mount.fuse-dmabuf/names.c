@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "cache.h"
 #include "caller.h"
 #include "operations.h"
+#include "removal.h"
 
 void reply_result(fuse_req_t req, int result)
 {
@@ -17,7 +19,7 @@ bool make_entry(int fd, struct fuse_entry_param *entry)
 {
 	struct inode *inode;
 
-	*entry = (struct fuse_entry_param){ .attr_timeout = CACHE_SECONDS, .entry_timeout = CACHE_SECONDS };
+	*entry = (struct fuse_entry_param){ .attr_timeout = cache_seconds(), .entry_timeout = cache_seconds() };
 	inode = inode_lookup(fd, &entry->attr);
 	if (!inode)
 		return false;
@@ -106,7 +108,12 @@ void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *n
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_result(req, unlinkat(inode_from_nodeid(parent)->fd, name, 0));
+	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *target = removal_begin(directory, name);
+	int error = unlinkat(directory->fd, name, 0) ? errno : 0;
+
+	removal_end(target);
+	fuse_reply_err(req, error);
 }
 
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -117,6 +124,10 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 	       const char *new_name, unsigned int flags)
 {
-	reply_result(req, renameat2(inode_from_nodeid(parent)->fd, name,
-				    inode_from_nodeid(new_parent)->fd, new_name, flags));
+	const struct inode *new_directory = inode_from_nodeid(new_parent);
+	struct inode *replaced = removal_begin(new_directory, new_name);
+	int error = renameat2(inode_from_nodeid(parent)->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+
+	removal_end(replaced);
+	fuse_reply_err(req, error);
 }

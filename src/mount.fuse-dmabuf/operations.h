@@ -7,12 +7,6 @@
 
 #include "inode.h"
 
-/*
- * For how long the kernel may believe a name or an attribute without asking again: so long may a change
- * that was made in the source directory itself stay unseen.
- */
-#define CACHE_SECONDS 1.0
-
 /* Answers with 0 or errno, by the result of a system call. */
 void reply_result(fuse_req_t req, int result);
 

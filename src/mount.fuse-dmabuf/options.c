@@ -2,12 +2,17 @@
 #include <errno.h>
 #include <fuse_opt.h>
 #include <getopt.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
 #include "options.h"
+
+/* What no machine in order comes near to. */
+#define DEFAULT_MAX_TOKENS (64u << 10)
+#define DEFAULT_MAX_BYTES (4ull << 40)
 
 static const char usage[] =
 	"Usage: mount -t fuse-dmabuf SRC MNT [-o OPTION,...]\n"
@@ -23,9 +28,16 @@ static const char usage[] =
 	"  -V, --version  the version\n"
 	"\n"
 	"Options:\n"
-	"  tokens=allow|deny   whether tokens are granted at all (default: allow)\n"
-	"  max_bytes=SIZE      limit of all tokens together, with suffix K, M, G or T\n"
-	"  log=LEVEL           error, warning, info (default) or debug (each request)\n"
+	"  policy=FILE              who may have tokens: fuse-dmabuf-policy(5)\n"
+	"  tokens=allow|deny        whether tokens are granted at all (default: allow)\n"
+	"  max_bytes=SIZE           limit of all tokens together, with suffix K, M, G or T (default: 4T)\n"
+	"  max_tokens=NUMBER        the same for their number (default: 65536)\n"
+	"  user_max_bytes=SIZE      limit of each user (default: none)\n"
+	"  user_max_tokens=NUMBER   the same for their number (default: none)\n"
+	"  revoke_on_unlink         a removed file loses its tokens\n"
+	"  control_group=GROUP      its members may ask for status and revoke, as root may\n"
+	"  cache=auto|none|always   how long names and attributes may be remembered (default: auto, 1 s)\n"
+	"  log=LEVEL                error, warning, info (default) or debug (each request)\n"
 	"  ro, rw, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites\n"
 	"\n"
 	"See mount.fuse-dmabuf(8).\n";
@@ -53,14 +65,22 @@ static bool is_in(const char *const *list, size_t count, const char *word)
 	return false;
 }
 
+/* Behind the name, if the text begins with it. A hyphen may stand for each underscore. */
+static const char *behind(const char *text, const char *name)
+{
+	while (*name && (*text == *name || (*text == '-' && *name == '_'))) {
+		text++;
+		name++;
+	}
+	return *name ? NULL : text;
+}
+
 /* The text after "NAME=" if the option has that name. */
 static const char *value_of(const char *option, const char *name)
 {
-	size_t length = strlen(name);
+	const char *rest = behind(option, name);
 
-	if (strncmp(option, name, length) || option[length] != '=')
-		return NULL;
-	return option + length + 1;
+	return rest && *rest == '=' ? rest + 1 : NULL;
 }
 
 bool parse_size(const char *text, uint64_t *size)
@@ -100,11 +120,40 @@ static bool parse_tokens(struct options *options, const char *value)
 	return true;
 }
 
-static bool parse_max_bytes(struct options *options, const char *value)
+static bool parse_control_group(struct options *options, const char *value)
 {
-	if (parse_size(value, &options->max_bytes))
+	const struct group *group = getgrnam(value);
+
+	if (group) {
+		options->control_group = group->gr_gid;
 		return true;
-	log_error("max_bytes=%s: must be a number of bytes, with K, M, G or T after it if you like", value);
+	}
+	log_error("control_group=%s: there is no such group", value);
+	return false;
+}
+
+static bool parse_cache(struct options *options, const char *value)
+{
+	static const char *const names[] = {
+		[CACHE_AUTO] = "auto", [CACHE_NONE] = "none", [CACHE_ALWAYS] = "always",
+	};
+
+	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!strcmp(value, names[i])) {
+			options->cache = i;
+			return true;
+		}
+	}
+	log_error("cache=%s: must be cache=auto, cache=none or cache=always", value);
+	return false;
+}
+
+static bool parse_policy(struct options *options, const char *value)
+{
+	options->policy_file = value;
+	if (*value == '/')
+		return true;
+	log_error("policy=%s: must be an absolute path, because it is read again later", value);
 	return false;
 }
 
@@ -137,16 +186,61 @@ static bool parse_other(struct options *options, const char *option)
 	return false;
 }
 
-static bool parse_one(struct options *options, const char *option)
+/* Sets *known if the option is a limit. */
+static bool parse_limit(struct options *options, const char *option, bool *known)
 {
+	const struct {
+		const char *name;
+		uint64_t *limit;
+		const char *unit;
+	} limits[] = {
+		{ "max_bytes", &options->limit.bytes, "bytes" },
+		{ "max_tokens", &options->limit.tokens, "tokens" },
+		{ "user_max_bytes", &options->user_limit.bytes, "bytes" },
+		{ "user_max_tokens", &options->user_limit.tokens, "tokens" },
+	};
 	const char *value;
 
-	if ((value = value_of(option, "tokens")))
-		return parse_tokens(options, value);
-	if ((value = value_of(option, "max_bytes")))
-		return parse_max_bytes(options, value);
-	if ((value = value_of(option, "log")))
-		return parse_log(options, value);
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		value = value_of(option, limits[i].name);
+		if (!value)
+			continue;
+		*known = true;
+		if (parse_size(value, limits[i].limit))
+			return true;
+		log_error("%s=%s: must be a number of %s, with K, M, G or T after it if you like",
+			  limits[i].name, value, limits[i].unit);
+		return false;
+	}
+	*known = false;
+	return true;
+}
+
+static bool parse_one(struct options *options, const char *option)
+{
+	static const struct {
+		const char *name;
+		bool (*parse)(struct options *, const char *);
+	} parsers[] = {
+		{ "cache", parse_cache },
+		{ "control_group", parse_control_group },
+		{ "log", parse_log },
+		{ "policy", parse_policy },
+		{ "tokens", parse_tokens },
+	};
+	const char *value;
+	bool known, valid = parse_limit(options, option, &known);
+
+	if (known)
+		return valid;
+	for (size_t i = 0; i < sizeof(parsers) / sizeof(parsers[0]); i++) {
+		value = value_of(option, parsers[i].name);
+		if (value)
+			return parsers[i].parse(options, value);
+	}
+	value = behind(option, "revoke_on_unlink");
+	if (value && !*value)
+		return options->revoke_on_unlink = true;
 	return parse_other(options, option);
 }
 
@@ -219,12 +313,14 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	char **lists = calloc((size_t)argc + 1, sizeof(*lists));
 	enum options_result result;
 
-	*options = (struct options){ .max_bytes = UINT64_MAX, .log_level = LOG_INFO };
+	*options = (struct options){
+		.limit = { .tokens = DEFAULT_MAX_TOKENS, .bytes = DEFAULT_MAX_BYTES },
+		.user_limit = { UINT64_MAX, UINT64_MAX }, .log_level = LOG_INFO };
 	if (!lists) {
 		log_error("out of memory");
 		return OPTIONS_WRONG;
 	}
-	optind = 1;
+	optind = 0;    /* glibc: from the beginning, whatever was parsed before */
 	result = parse_words(options, argc, argv, lists);
 	free(lists);
 	return result;

@@ -5,6 +5,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+#include "books.h"
 
 /* Exit codes that mount(8) knows. */
 enum {
@@ -13,13 +16,24 @@ enum {
 	EXIT_MOUNT = 32,   /* the mount failed */
 };
 
+/* For how long the kernel may believe what it was told of names and attributes. */
+enum cache_mode {
+	CACHE_AUTO,             /* a second */
+	CACHE_NONE,
+	CACHE_ALWAYS,           /* nobody changes the source directory itself */
+};
+
 struct options {
 	const char *source;
 	const char *mountpoint;
 	bool foreground;
 	bool sloppy;            /* mount -s: unknown options are no error */
 	bool tokens_denied;
-	uint64_t max_bytes;     /* of all tokens together; UINT64_MAX: no limit */
+	struct token_count limit, user_limit;   /* of all together, and of each user */
+	const char *policy_file;
+	bool revoke_on_unlink;
+	gid_t control_group;    /* may use the control socket, beside root; 0: nobody */
+	enum cache_mode cache;
 	int log_level;
 	char *mount_options;    /* what goes on to libfuse, as one list */
 };

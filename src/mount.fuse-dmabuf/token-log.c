@@ -17,7 +17,7 @@ static const char *which(const struct token_request *request, char text[WHICH_MA
 	char name[INODE_NAME_MAX];
 
 	snprintf(text, WHICH_MAX, "%s uid %u pid %d size %" PRIu64 " exporter %s",
-		 inode_name(request->inode, name), request->uid, request->pid, request->size,
+		 inode_name(request->inode, name), request->owner.uid, request->pid, request->size,
 		 request->exporter);
 	return text;
 }
@@ -48,20 +48,6 @@ static const char *reason_name(uint32_t reason)
 	}
 }
 
-static const char *refusal_name(int error)
-{
-	switch (error) {
-	case EPERM:
-		return "mounted with tokens=deny";
-	case EACCES:
-		return "the file is not open for that direction";
-	case EDQUOT:
-		return "more than max_bytes";
-	default:
-		return strerror(error);
-	}
-}
-
 void token_log_granted(const struct token_request *request, uint32_t direction,
 		       const struct broker_state *state)
 {
@@ -73,12 +59,27 @@ void token_log_granted(const struct token_request *request, uint32_t direction,
 		 state->all.bytes);
 }
 
-void token_log_refused(const struct token_request *request, int error)
+void token_log_refused(const struct token_request *request, const char *reason)
 {
 	char text[WHICH_MAX];
 
-	log_warning("token %" PRIu64 " refused: %s: %s", request->id, which(request, text),
-		    refusal_name(error));
+	log_warning("token %" PRIu64 " refused: %s: %s", request->id, which(request, text), reason);
+}
+
+void token_log_revoked(const struct token_request *request, const char *reason)
+{
+	char text[WHICH_MAX];
+
+	log_info("token %" PRIu64 " is revoked: %s: %s", request->id, which(request, text), reason);
+}
+
+void token_log_not_revoked(const struct token_request *request, const char *reason, int error)
+{
+	char text[WHICH_MAX];
+
+	log_error("token %" PRIu64 " should be revoked and is not: %s: %s: %s", request->id,
+		  which(request, text), reason,
+		  error == ENOTTY ? "this kernel cannot revoke tokens" : strerror(error));
 }
 
 void token_log_ended(const struct token_request *request, const struct token_end *end)

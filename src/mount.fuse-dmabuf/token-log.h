@@ -4,10 +4,13 @@
 #define TOKEN_LOG_H
 
 #include "broker.h"
+#include "token.h"
 
 void token_log_granted(const struct token_request *request, uint32_t direction,
 		       const struct broker_state *state);
-void token_log_refused(const struct token_request *request, int error);
+void token_log_refused(const struct token_request *request, const char *reason);
+void token_log_revoked(const struct token_request *request, const char *reason);
+void token_log_not_revoked(const struct token_request *request, const char *reason, int error);
 void token_log_ended(const struct token_request *request, const struct token_end *end);
 void token_log_withdrawn(const struct token_request *request);
 

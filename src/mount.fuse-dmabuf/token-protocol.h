@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The two requests about tokens, in the form of <linux/fuse.h>: each follows a struct fuse_in_header whose
+ * What is about tokens, in the form of <linux/fuse.h>. Each request follows a struct fuse_in_header whose
  * nodeid is the file's node and whose uid, gid and pid are the caller's.
  */
 #ifndef TOKEN_PROTOCOL_H
 #define TOKEN_PROTOCOL_H
 
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 /* Far away from the next opcodes of Linux. */
 #define FUSE_DMABUF_TOKEN_CREATE  2048
@@ -45,6 +46,21 @@ struct fuse_dmabuf_token_release_in {
 #define FUSE_DMABUF_RELEASE_REVOKED 1      /* ended by the broker */
 #define FUSE_DMABUF_RELEASE_FAILED  2      /* granted, but a later step of the registration failed */
 
+/* Ends tokens. Returns when none of their DMA is in flight, with the number of those that were live. */
+struct fuse_dmabuf_revoke {
+	uint64_t token;         /* of REVOKE_TOKEN, else 0 */
+	uint64_t nodeid;        /* of REVOKE_NODE, else 0 */
+	uint32_t by;
+	uint32_t count;         /* answer */
+};
+
+#define FUSE_DMABUF_REVOKE_ALL   0
+#define FUSE_DMABUF_REVOKE_TOKEN 1
+#define FUSE_DMABUF_REVOKE_NODE  2
+
+#define FUSE_DEV_IOC_DMABUF_REVOKE _IOWR(229, 64, struct fuse_dmabuf_revoke)
+
+_Static_assert(sizeof(struct fuse_dmabuf_revoke) == 24, "part of the kernel's interface");
 _Static_assert(sizeof(struct fuse_dmabuf_token_in) == 64, "part of the kernel's interface");
 _Static_assert(sizeof(struct fuse_dmabuf_token_out) == 8, "part of the kernel's interface");
 _Static_assert(sizeof(struct fuse_dmabuf_token_release_in) == 48, "part of the kernel's interface");

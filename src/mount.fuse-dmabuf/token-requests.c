@@ -15,8 +15,6 @@
 #include "token-protocol.h"
 #include "token-requests.h"
 
-#define DIRECTIONS (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
-
 /* False: the kernel no longer waits for this answer, or the connection has ended. */
 static bool answer(int device, const struct fuse_in_header *header, int error, const void *body, size_t size)
 {
@@ -41,7 +39,7 @@ static const void *body_of(const struct fuse_in_header *header, size_t size, siz
 
 static bool is_valid(const struct fuse_dmabuf_token_in *in)
 {
-	return in->size && in->direction && !(in->direction & ~DIRECTIONS) && !in->padding;
+	return in->size && in->direction && !(in->direction & ~TOKEN_BOTH) && !in->padding;
 }
 
 /* A name without blanks or control characters, which would confuse readers of the log. */
@@ -67,12 +65,13 @@ static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_
 	}
 	request = (struct token_request){
 		.id = in->token, .size = in->size, .direction = in->direction,
-		.uid = header->uid, .pid = (pid_t)header->pid,
+		.owner = { .uid = header->uid, .gid = header->gid }, .pid = (pid_t)header->pid,
 	};
 	request.inode = open_files_find(in->fh, header->nodeid, &request.open_flags);
 	if (!request.inode)
 		return EBADF;
 	copy_exporter(request.exporter, in->exporter);
+	owner_read_groups(&request.owner, request.pid);
 	error = broker_grant(&request, direction);
 	inode_forget(request.inode, 1);
 	return error;

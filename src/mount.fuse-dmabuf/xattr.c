@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include "broker.h"
 #include "caller.h"
 #include "operations.h"
 
@@ -94,14 +95,25 @@ static int drop_setgid(fuse_req_t req, const char *path)
 	return chmod(path, attr.st_mode & ~(mode_t)S_ISGID);
 }
 
+/* Without losing what the system call said. */
+static void recheck_tokens(fuse_ino_t nodeid)
+{
+	int saved = errno;
+
+	broker_recheck_file(inode_from_nodeid(nodeid));
+	errno = saved;
+}
+
 void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value, size_t size,
 		 int flags)
 {
 	char path[INODE_PATH_MAX];
 	int result = setxattr(inode_path(inode_from_nodeid(nodeid), path), name, value, size, flags);
 
-	if (!result && !strcmp(name, ACL_ACCESS))
+	if (!result && !strcmp(name, ACL_ACCESS)) {
 		result = drop_setgid(req, path);
+		recheck_tokens(nodeid);
+	}
 	reply_result(req, result);
 }
 
@@ -109,5 +121,9 @@ void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 {
 	char path[INODE_PATH_MAX];
 
-	reply_result(req, removexattr(inode_path(inode_from_nodeid(nodeid), path), name));
+	int result = removexattr(inode_path(inode_from_nodeid(nodeid), path), name);
+
+	if (!result && !strcmp(name, ACL_ACCESS))
+		recheck_tokens(nodeid);
+	reply_result(req, result);
 }

@@ -3,16 +3,15 @@
 
 #include "broker.h"
 #include "log.h"
+#include "simulated-kernel.h"
 #include "test-node.h"
-#include "token-protocol.h"
-
-#define BOTH (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
+#include "test-policy.h"
 
 static struct inode *file;
 
 static void policy(bool deny, uint64_t max_bytes)
 {
-	broker_begin(&(struct broker_policy){ .deny = deny, .max_bytes = max_bytes });
+	broker_set_policy(test_policy(deny, max_bytes));
 }
 
 static int grant(uint64_t id, uid_t uid, uint64_t size)
@@ -21,7 +20,7 @@ static int grant(uint64_t id, uid_t uid, uint64_t size)
 
 	return broker_grant(&(struct token_request){
 		.id = id, .inode = file, .open_flags = O_RDONLY, .size = size,
-		.direction = FUSE_DMABUF_TOKEN_READ, .uid = uid, .pid = 1, .exporter = "test" }, &direction);
+		.direction = FUSE_DMABUF_TOKEN_READ, .owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction);
 }
 
 static bool release(uint64_t id)
@@ -29,17 +28,24 @@ static bool release(uint64_t id)
 	return broker_release(&(struct token_end){ .id = id });
 }
 
-static struct broker_count all(void)
+static struct token_count all(void)
 {
 	return broker_state(0).all;
 }
 
-static struct broker_count user(uid_t uid)
+static struct token_count user(uid_t uid)
 {
 	return broker_state(uid).user;
 }
 
-static void check_count(struct broker_count count, uint64_t tokens, uint64_t bytes)
+/* The end of a connection, and the next one. */
+static void end_all(void)
+{
+	broker_end();
+	broker_begin(test_policy(false, UINT64_MAX));
+}
+
+static void check_count(struct token_count count, uint64_t tokens, uint64_t bytes)
 {
 	CHECK_EQUAL(count.tokens, tokens);
 	CHECK_EQUAL(count.bytes, bytes);
@@ -61,9 +67,9 @@ static uint32_t granted_direction(int open_flags, uint32_t asked)
 static void direction_is_that_of_the_open(void)
 {
 	policy(false, UINT64_MAX);
-	CHECK_EQUAL(granted_direction(O_RDONLY | O_DIRECT, BOTH), FUSE_DMABUF_TOKEN_READ);
-	CHECK_EQUAL(granted_direction(O_WRONLY | O_DIRECT, BOTH), FUSE_DMABUF_TOKEN_WRITE);
-	CHECK_EQUAL(granted_direction(O_RDWR | O_DIRECT, BOTH), BOTH);
+	CHECK_EQUAL(granted_direction(O_RDONLY | O_DIRECT, TOKEN_BOTH), FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(granted_direction(O_WRONLY | O_DIRECT, TOKEN_BOTH), FUSE_DMABUF_TOKEN_WRITE);
+	CHECK_EQUAL(granted_direction(O_RDWR | O_DIRECT, TOKEN_BOTH), TOKEN_BOTH);
 	CHECK_EQUAL(granted_direction(O_RDWR, FUSE_DMABUF_TOKEN_READ), FUSE_DMABUF_TOKEN_READ);
 	CHECK_EQUAL(granted_direction(O_RDONLY, FUSE_DMABUF_TOKEN_WRITE), 0);
 	CHECK_EQUAL(granted_direction(O_WRONLY, FUSE_DMABUF_TOKEN_READ), 0);
@@ -148,7 +154,7 @@ static void end_of_the_connection_ends_all_tokens(void)
 		CHECK_EQUAL(grant(id, 1000 + id % 200, 1 << 20), 0);
 	check_count(all(), 10000, 10000ull << 20);
 	check_count(user(1000), 50, 50ull << 20);
-	broker_end();
+	end_all();
 	check_count(all(), 0, 0);
 	check_count(user(1000), 0, 0);
 	CHECK_EQUAL(file->lookups, 1);
@@ -175,7 +181,7 @@ static void counts_stay_exact_with_many_threads(void)
 	for (int i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);
 	check_count(all(), 20, 200);
-	broker_end();
+	end_all();
 }
 
 int main(void)

@@ -14,7 +14,7 @@ static char test_directory[] = "/tmp/fuse-dmabuf-test-XXXXXX";
 
 static inline void nodes_begin(void)
 {
-	CHECK(mkdtemp(test_directory));
+	CHECK(mkdtemp(test_directory) && !chmod(test_directory, 0755));
 	CHECK(inodes_begin(open(test_directory, O_PATH)));
 }
 
@@ -23,18 +23,25 @@ static inline struct inode *node_root(void)
 	return inode_from_nodeid(FUSE_ROOT_ID);
 }
 
-/* Looks a name up, which is made if it is not there. */
+/* Looks a name up, which is made, open to all users, if it is not there. */
 static inline struct inode *node_lookup(const char *name)
 {
 	struct inode *inode;
 	struct stat attr;
 	int fd = openat(node_root()->fd, name, O_CREAT | O_WRONLY, 0600);
 
-	CHECK(fd >= 0);
+	CHECK(fd >= 0 && !fchmod(fd, 0666));
 	close(fd);
 	inode = inode_lookup(inode_open_child(node_root(), name), &attr);
 	CHECK(inode);
 	return inode;
+}
+
+static inline void node_chmod(const struct inode *inode, mode_t mode)
+{
+	char path[INODE_PATH_MAX];
+
+	CHECK(!chmod(inode_path(inode, path), mode));
 }
 
 static inline void node_remove(const char *name)

@@ -26,7 +26,7 @@ static void defaults(void)
 
 	CHECK(PARSE(&options, NULL) == OPTIONS_MOUNT);
 	CHECK(!strcmp(options.source, "src") && !strcmp(options.mountpoint, "mnt"));
-	CHECK(!options.foreground && !options.tokens_denied && options.max_bytes == UINT64_MAX);
+	CHECK(!options.foreground && !options.tokens_denied && options.limit.bytes == 4ull << 40 && options.limit.tokens == 65536);
 	CHECK(!options.mount_options && options.log_level == LOG_INFO);
 }
 
@@ -47,9 +47,38 @@ static void own_options(void)
 	struct options options;
 
 	CHECK(PARSE(&options, "-o", "tokens=deny,max_bytes=64G,log=debug") == OPTIONS_MOUNT);
-	CHECK(options.tokens_denied && options.max_bytes == 64ull << 30 && options.log_level == LOG_DEBUG);
+	CHECK(options.tokens_denied && options.limit.bytes == 64ull << 30 && options.log_level == LOG_DEBUG);
 	CHECK(PARSE(&options, "-o", "tokens=deny", "-o", "tokens=allow,,") == OPTIONS_MOUNT);
 	CHECK(!options.tokens_denied);
+}
+
+static void limits(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-o", "max_tokens=10,user_max_bytes=1G,user_max_tokens=1K") == OPTIONS_MOUNT);
+	CHECK(options.limit.tokens == 10 && options.limit.bytes == 4ull << 40);
+	CHECK(options.user_limit.bytes == 1 << 30 && options.user_limit.tokens == 1024);
+	CHECK(PARSE(&options, NULL) == OPTIONS_MOUNT);
+	CHECK(options.user_limit.bytes == UINT64_MAX && options.user_limit.tokens == UINT64_MAX);
+}
+
+static void hyphens_may_stand_for_underscores(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-o", "revoke-on-unlink,user-max-tokens=3,control-group=root") == OPTIONS_MOUNT);
+	CHECK(options.revoke_on_unlink && options.user_limit.tokens == 3 && options.control_group == 0);
+	CHECK(PARSE(&options, "-o", "revoke_on_unlink") == OPTIONS_MOUNT && options.revoke_on_unlink);
+}
+
+static void policy_and_cache(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-o", "policy=/etc/models.conf,cache=none") == OPTIONS_MOUNT);
+	CHECK(!strcmp(options.policy_file, "/etc/models.conf") && options.cache == CACHE_NONE);
+	CHECK(PARSE(&options, "-o", "cache=always") == OPTIONS_MOUNT && options.cache == CACHE_ALWAYS);
 }
 
 static void sloppy_may_stand_anywhere(void)
@@ -65,7 +94,8 @@ static void wrong_words_are_refused(void)
 {
 	static char *const wrong[] = {
 		"tokens", "tokens=", "tokensx=allow", "max_bytes=", "max_bytes=-1", "log=", "remount", "fsname=x",
-		"subtype=x", "auto_unmount", "allow_root", "fd=3", "max_read=1",
+		"policy=", "policy=relative", "cache=", "cache=some", "control_group=no such group", "max_tokens=x",
+		"revoke_on_unlink=", "revoke_on_unlinks", "user_max_bytes", "subtype=x", "auto_unmount", "allow_root", "fd=3", "max_read=1",
 	};
 	struct options options;
 
@@ -96,6 +126,9 @@ int main(void)
 	RUN(defaults);
 	RUN(words_of_mount_are_understood);
 	RUN(own_options);
+	RUN(limits);
+	RUN(hyphens_may_stand_for_underscores);
+	RUN(policy_and_cache);
 	RUN(sloppy_may_stand_anywhere);
 	RUN(wrong_words_are_refused);
 	RUN(sizes);

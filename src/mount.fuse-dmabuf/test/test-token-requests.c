@@ -10,6 +10,7 @@
 #include "file.h"
 #include "log.h"
 #include "test-node.h"
+#include "test-policy.h"
 #include "token-protocol.h"
 #include "token-requests.h"
 
@@ -187,11 +188,11 @@ static void refusal_has_the_brokers_errno(void)
 {
 	struct create create = good_create();
 
-	broker_begin(&(struct broker_policy){ .max_bytes = 4095 });
+	broker_set_policy(test_policy(false, 4095));
 	CHECK_EQUAL(error_of(&create, sizeof(create)), EDQUOT);
-	broker_begin(&(struct broker_policy){ .deny = true, .max_bytes = UINT64_MAX });
+	broker_set_policy(test_policy(true, UINT64_MAX));
 	CHECK_EQUAL(error_of(&create, sizeof(create)), EPERM);
-	broker_begin(&(struct broker_policy){ .max_bytes = UINT64_MAX });
+	broker_set_policy(test_policy(false, UINT64_MAX));
 }
 
 static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
@@ -234,7 +235,7 @@ int main(void)
 	nodes_begin();
 	node = file.inode = node_lookup("file");
 	open_files_add(&file);
-	broker_begin(&(struct broker_policy){ .max_bytes = UINT64_MAX });
+	broker_begin(test_policy(false, UINT64_MAX));
 	RUN(token_is_granted_and_released);
 	RUN(other_requests_are_left_to_libfuse);
 	RUN(extensions_behind_the_request_are_allowed);
@@ -246,6 +247,7 @@ int main(void)
 	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
 	RUN(grant_that_nobody_takes_is_withdrawn);
 	open_files_remove(&file);
+	broker_end();
 	CHECK_EQUAL(node->lookups, 1);
 	inode_forget(node, 1);
 	node_remove("file");

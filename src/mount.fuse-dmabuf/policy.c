@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <fnmatch.h>
+#include <stdlib.h>
+
+#include "inode.h"
+#include "policy.h"
+
+static bool has_user(const struct policy_who *who, uid_t uid)
+{
+	for (size_t i = 0; i < who->user_count; i++) {
+		if (who->users[i] == uid)
+			return true;
+	}
+	return !who->user_count;
+}
+
+static bool has_group(const struct policy_who *who, const struct owner *owner)
+{
+	for (size_t i = 0; i < who->group_count; i++) {
+		if (owner_in_group(owner, who->groups[i]))
+			return true;
+	}
+	return !who->group_count;
+}
+
+static bool is_about(const struct policy_who *who, const struct owner *owner)
+{
+	return has_user(who, owner->uid) && has_group(who, owner);
+}
+
+bool policy_path_fits(const char *pattern, const char *path)
+{
+	return !fnmatch(pattern, path, FNM_PATHNAME | FNM_LEADING_DIR);
+}
+
+static bool has_path(const struct policy_rule *rule, const char *path)
+{
+	for (size_t i = 0; i < rule->path_count; i++) {
+		if (policy_path_fits(rule->paths[i], path))
+			return true;
+	}
+	return !rule->path_count;
+}
+
+static uint32_t rules_allow(const struct policy *policy, const struct owner *owner, const char *path)
+{
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		if (is_about(&policy->rules[i].who, owner) && has_path(&policy->rules[i], path))
+			return policy->rules[i].directions;
+	}
+	return TOKEN_BOTH;
+}
+
+uint32_t policy_directions(const struct policy *policy, const struct owner *owner,
+			   const struct inode *inode, uint32_t asked)
+{
+	char name[INODE_NAME_MAX];
+
+	if (policy->deny)
+		return 0;
+	if (policy->rule_count)
+		asked &= rules_allow(policy, owner, inode_name(inode, name));
+	return asked ? asked & owner_rights(owner, inode) : 0;
+}
+
+static const struct token_count *limit_of_user(const struct policy *policy, const struct owner *owner)
+{
+	for (size_t i = 0; i < policy->quota_count; i++) {
+		if (is_about(&policy->quotas[i].who, owner))
+			return &policy->quotas[i].limit;
+	}
+	return &policy->user;
+}
+
+const char *policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
+			 const struct token_count *all, const struct token_count *user)
+{
+	const struct token_count *limit = limit_of_user(policy, owner);
+
+	if (all->tokens >= policy->all.tokens)
+		return "more than max_tokens";
+	if (all->bytes > policy->all.bytes || size > policy->all.bytes - all->bytes)
+		return "more than max_bytes";
+	if (user->tokens >= limit->tokens)
+		return "more than the max_tokens of this user";
+	if (user->bytes > limit->bytes || size > limit->bytes - user->bytes)
+		return "more than the max_bytes of this user";
+	return NULL;
+}
+
+static void free_who(struct policy_who *who)
+{
+	free(who->users);
+	free(who->groups);
+}
+
+void policy_free(struct policy *policy)
+{
+	if (!policy)
+		return;
+	for (size_t i = 0; i < policy->rule_count; i++) {
+		free_who(&policy->rules[i].who);
+		for (size_t j = 0; j < policy->rules[i].path_count; j++)
+			free(policy->rules[i].paths[j]);
+		free(policy->rules[i].paths);
+	}
+	for (size_t i = 0; i < policy->quota_count; i++)
+		free_who(&policy->quotas[i].who);
+	free(policy->rules);
+	free(policy->quotas);
+	free(policy);
+}

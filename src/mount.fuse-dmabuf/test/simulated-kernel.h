@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* In the place of kernel-tokens.c: the kernel's part in revoking. */
+#ifndef SIMULATED_KERNEL_H
+#define SIMULATED_KERNEL_H
+
+#include <stdint.h>
+
+extern struct simulated_kernel {
+	int error;                      /* what each revocation fails with */
+	unsigned int late;              /* so many times the token is not live yet */
+	unsigned int calls;
+	uint64_t last;                  /* the token of the last call */
+	void (*on_revoke)(uint64_t id); /* called while it is being revoked */
+} kernel;
+
+#endif

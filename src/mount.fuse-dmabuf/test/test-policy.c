@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Policy files: what they say, and how mistakes in them are told. */
+#include <errno.h>
+#include <fuse_log.h>
+#include <string.h>
+
+#include "log.h"
+#include "policy-file.h"
+#include "test-node.h"
+
+#define FILE_NAME "/tmp/fuse-dmabuf-test-policy.conf"
+
+static const struct policy defaults = { .all = { 100, 1000 }, .user = { 10, UINT64_MAX } };
+static const struct owner user = { .uid = 1000, .gid = 1000 };
+static const struct owner member = { .uid = 1001, .gid = 1001, .groups = (gid_t[]){ 7, 2000 }, .group_count = 2 };
+
+static struct inode *file;
+
+static struct policy *read_text(const char *text)
+{
+	FILE *stream = fopen(FILE_NAME, "w");
+	struct policy *policy;
+
+	CHECK(stream && fputs(text, stream) >= 0 && !fclose(stream));
+	policy = policy_file_read(FILE_NAME, &defaults);
+	unlink(FILE_NAME);
+	return policy;
+}
+
+static uint32_t allowed(const char *text, const struct owner *owner)
+{
+	struct policy *policy = read_text(text);
+	uint32_t directions;
+
+	CHECK(policy);
+	directions = policy_directions(policy, owner, file, TOKEN_BOTH);
+	policy_free(policy);
+	return directions;
+}
+
+/* What is logged about a file with a mistake. */
+static const char *mistake_of(const char *text)
+{
+	static char said[600];
+	FILE *stream = tmpfile();
+	int saved = dup(STDERR_FILENO);
+	size_t length;
+
+	fflush(stderr);
+	CHECK(stream && dup2(fileno(stream), STDERR_FILENO) >= 0);
+	CHECK(!read_text(text));
+	fflush(stderr);
+	CHECK(dup2(saved, STDERR_FILENO) >= 0);
+	close(saved);
+	rewind(stream);
+	length = fread(said, 1, sizeof(said) - 1, stream);
+	said[length] = '\0';
+	fclose(stream);
+	return said;
+}
+
+#define CHECK_MISTAKE(text, line, reason) \
+	CHECK(strstr(mistake_of(text), FILE_NAME ":" line ": ") && strstr(mistake_of(text), reason))
+
+static void what_is_not_set_is_as_in_the_mount_options(void)
+{
+	struct policy *policy = read_text("# nothing\n");
+
+	CHECK(policy && policy->all.bytes == 1000 && policy->all.tokens == 100 && policy->user.tokens == 10);
+	CHECK(!policy->rule_count && !policy->quota_count);
+	policy_free(policy);
+}
+
+static void limits(void)
+{
+	struct policy *policy = read_text("max_bytes = \"64G\"; max_tokens = 5\nuser_max_bytes = 4096;"
+					  "user_max_tokens = 3000000000;");
+
+	CHECK(policy && policy->all.bytes == 64ull << 30 && policy->all.tokens == 5);
+	CHECK(policy->user.bytes == 4096 && policy->user.tokens == 3000000000);
+	policy_free(policy);
+}
+
+static void first_rule_that_fits_decides(void)
+{
+	CHECK_EQUAL(allowed("", &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { allow = \"none\"; } );", &user), 0);
+	CHECK_EQUAL(allowed("rules = ( { user = 1; allow = \"none\"; } );", &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { user = (1, \"1000\"); allow = \"read\"; }, { allow = \"none\"; } );", &user),
+		    FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(allowed("rules = ( { user = \"root\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, { allow = \"read\"; } );", &member),
+		    FUSE_DMABUF_TOKEN_WRITE);
+	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, { allow = \"read\"; } );", &user),
+		    FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(allowed("rules = ( { user = 1001; group = 5; allow = \"none\"; } );", &member), TOKEN_BOTH);
+}
+
+static void patterns_of_paths(void)
+{
+	CHECK(policy_path_fits("/models", "/models/a/b"));
+	CHECK(policy_path_fits("/models/*.safetensors", "/models/a.safetensors"));
+	CHECK(!policy_path_fits("/models/*.safetensors", "/models/sub/a.safetensors"));
+	CHECK(policy_path_fits("/*/private", "/u/private/x"));
+	CHECK(!policy_path_fits("/models", "/models2/a"));
+	CHECK(policy_path_fits("/?", "/.") && policy_path_fits("/*", "/.hidden"));
+}
+
+static void path_is_where_the_file_is(void)
+{
+	char name[INODE_NAME_MAX], text[INODE_NAME_MAX + 64];
+
+	snprintf(text, sizeof(text), "rules = ( { path = [\"/nowhere\", \"%s\"]; allow = \"none\"; } );",
+		 inode_name(file, name));
+	CHECK_EQUAL(allowed(text, &user), 0);
+	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
+}
+
+static void permissions_count_whatever_the_policy_says(void)
+{
+	static const char all[] = "rules = ( { allow = \"read-write\"; } );";
+
+	node_chmod(file, 0604);
+	CHECK_EQUAL(allowed(all, &user), FUSE_DMABUF_TOKEN_READ);
+	node_chmod(file, 0600);
+	CHECK_EQUAL(allowed(all, &user), 0);
+	CHECK_EQUAL(allowed(all, &(struct owner){ 0 }), TOKEN_BOTH);
+	CHECK(!fchownat(file->fd, "", 0, 2000, AT_EMPTY_PATH));
+	node_chmod(file, 0640);
+	CHECK_EQUAL(allowed(all, &member), FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(allowed(all, &user), 0);
+	CHECK(!fchownat(file->fd, "", 1000, 0, AT_EMPTY_PATH));
+	CHECK_EQUAL(allowed(all, &user), TOKEN_BOTH);
+	node_chmod(file, 0666);
+	CHECK(geteuid() == 0 && !access(test_directory, W_OK));
+}
+
+static void first_quota_that_fits_counts(void)
+{
+	static const struct token_count none, full = { 2, 300 };
+	struct policy *policy = read_text("quotas = ( { user = 1000; max_bytes = 300; }, { group = 2000; max_tokens = 2; } );");
+
+	CHECK(policy);
+	CHECK(!policy_limit(policy, &user, 300, &none, &none));
+	CHECK(policy_limit(policy, &user, 301, &none, &none));
+	CHECK(policy_limit(policy, &user, 1, &none, &full));
+	CHECK(policy_limit(policy, &member, 1, &none, &full));
+	CHECK(!policy_limit(policy, &(struct owner){ .uid = 5 }, 1, &none, &full));
+	CHECK(policy_limit(policy, &(struct owner){ .uid = 5 }, 1, &(struct token_count){ 100, 0 }, &none));
+	policy_free(policy);
+}
+
+static void mistakes_are_told_with_their_line(void)
+{
+	CHECK_MISTAKE("max_bytes = \"64G\"\nmax_bites = 5;\n", "2", "unknown setting \"max_bites\"");
+	CHECK_MISTAKE("\n\nrules = (\n  { allow = \"some\"; }\n);", "4", "allow must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\";\n user = \"no such user\"; } );", "2", "there is no user");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; group = 1.5; } );", "1", "group must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; path = \"models\"; } );", "1", "path must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; path = (); } );", "1", "empty");
+	CHECK_MISTAKE("rules = ( { path = \"/a\"; } );", "1", "have allow");
+	CHECK_MISTAKE("rules = ( 5 );", "1", "a rule must be");
+	CHECK_MISTAKE("rules = 5;", "1", "must be a list");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; colour = 1; } );", "1", "unknown setting \"colour\"");
+	CHECK_MISTAKE("quotas = ( { allow = \"read\"; } );", "1", "unknown setting");
+	CHECK_MISTAKE("max_tokens = -1;", "1", "must be a number");
+	CHECK_MISTAKE("max_tokens = \"-1\";", "1", "must be a number");
+	CHECK_MISTAKE("max_tokens = true;", "1", "must be a number");
+	CHECK_MISTAKE("\nmax_tokens = ;", "2", "syntax error");
+	CHECK_MISTAKE("max_tokens = 1;\nmax_tokens = 2;", "2", "duplicate");
+	CHECK_MISTAKE("@include \"/etc/passwd\"\n", "1", "@include is not possible");
+}
+
+static void what_is_no_file_is_told(void)
+{
+	CHECK(!policy_file_read("/nonexistent/policy", &defaults));
+	CHECK(!policy_file_read("/tmp", &defaults));
+	CHECK(!policy_file_read("/dev/zero", &defaults));
+}
+
+int main(void)
+{
+	nodes_begin();
+	file = node_lookup("file");
+	RUN(what_is_not_set_is_as_in_the_mount_options);
+	RUN(limits);
+	RUN(first_rule_that_fits_decides);
+	RUN(patterns_of_paths);
+	RUN(path_is_where_the_file_is);
+	RUN(permissions_count_whatever_the_policy_says);
+	RUN(first_quota_that_fits_counts);
+	RUN(mistakes_are_told_with_their_line);
+	log_set_level(LOG_EMERG);
+	RUN(what_is_no_file_is_told);
+	inode_forget(file, 1);
+	node_remove("file");
+	nodes_end();
+	return 0;
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Who loses a token, and when; the kernel's part is simulated. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "broker.h"
+#include "log.h"
+#include "simulated-kernel.h"
+#include "test-node.h"
+#include "test-policy.h"
+
+static struct inode *file, *other;
+
+static void grant_for(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
+{
+	uint32_t direction;
+
+	CHECK_EQUAL(broker_grant(&(struct token_request){
+		.id = id, .inode = inode, .open_flags = O_RDWR, .size = size, .direction = TOKEN_BOTH,
+		.owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction), 0);
+}
+
+static bool is_revoked(uint64_t id)
+{
+	CHECK(books_find(id));
+	return books_find(id)->revoked;
+}
+
+static void begin(void)
+{
+	kernel = (struct simulated_kernel){ 0 };
+	broker_begin(test_policy(false, UINT64_MAX));
+}
+
+static const char *every(const struct token *token, void *data)
+{
+	(void)token;
+	(void)data;
+	return "test";
+}
+
+static struct revocation revoke_all(void)
+{
+	return revoke_tokens(&(struct revocation_wish){ .reason = every });
+}
+
+static void revoked_token_counts_no_more_but_stays_until_it_is_released(void)
+{
+	begin();
+	grant_for(file, 1, 1000, 10);
+	grant_for(file, 2, 1000, 20);
+	CHECK_EQUAL(revoke_all().revoked, 2);
+	CHECK_EQUAL(broker_state(1000).all.tokens, 0);
+	CHECK_EQUAL(broker_state(1000).user.bytes, 0);
+	CHECK_EQUAL(books_entries(), 2);
+	CHECK_EQUAL(revoke_all().revoked, 0);
+	CHECK_EQUAL(kernel.calls, 2);
+	CHECK(broker_release(&(struct token_end){ .id = 1, .reason = FUSE_DMABUF_RELEASE_REVOKED }));
+	CHECK_EQUAL(books_entries(), 1);
+	CHECK_EQUAL(broker_state(1000).all.bytes, 0);
+	broker_end();
+}
+
+static void token_that_is_not_live_yet_is_revoked_as_soon_as_it_is(void)
+{
+	begin();
+	grant_for(file, 1, 1000, 10);
+	kernel.late = 3;
+	CHECK_EQUAL(revoke_all().revoked, 1);
+	CHECK_EQUAL(kernel.calls, 4);
+	CHECK(is_revoked(1));
+	broker_end();
+}
+
+static void release_during_revocation(uint64_t id)
+{
+	CHECK(broker_release(&(struct token_end){ .id = id }));
+}
+
+static void token_may_end_while_it_is_revoked(void)
+{
+	begin();
+	grant_for(file, 1, 1000, 10);
+	kernel.on_revoke = release_during_revocation;
+	kernel.late = 1;
+	revoke_all();
+	CHECK_EQUAL(books_entries(), 0);
+	CHECK_EQUAL(broker_state(0).all.bytes, 0);
+	broker_end();
+}
+
+static void what_the_kernel_refuses_stays_counted(void)
+{
+	struct revocation result;
+
+	begin();
+	grant_for(file, 1, 1000, 10);
+	kernel.error = ENOTTY;
+	result = revoke_all();
+	CHECK_EQUAL(result.failed, 1);
+	CHECK_EQUAL(result.error, ENOTTY);
+	CHECK(!is_revoked(1));
+	CHECK_EQUAL(broker_state(0).all.bytes, 10);
+	broker_end();
+}
+
+static atomic_uint begun;
+static atomic_bool finish;
+
+static void wait_in_kernel(uint64_t id)
+{
+	(void)id;
+	begun++;
+	while (!finish)
+		usleep(1000);
+}
+
+static void *revoke_in_thread(void *result)
+{
+	*(struct revocation *)result = revoke_all();
+	return NULL;
+}
+
+static void second_revoker_waits_until_dma_has_ended(void)
+{
+	struct revocation first, second = { .revoked = 99 };
+	pthread_t threads[2];
+
+	begin();
+	grant_for(file, 1, 1000, 10);
+	kernel.on_revoke = wait_in_kernel;
+	CHECK(!pthread_create(&threads[0], NULL, revoke_in_thread, &first));
+	while (!begun)
+		usleep(1000);
+	CHECK(!pthread_create(&threads[1], NULL, revoke_in_thread, &second));
+	usleep(50000);
+	CHECK_EQUAL(second.revoked, 99);
+	finish = true;
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	CHECK_EQUAL(first.revoked, 1);
+	CHECK_EQUAL(second.revoked, 0);
+	CHECK_EQUAL(kernel.calls, 1);
+	broker_end();
+}
+
+static void chmod_ends_the_tokens_of_those_who_lost_their_right(void)
+{
+	begin();
+	node_chmod(file, 0666);
+	grant_for(file, 1, 1000, 10);
+	grant_for(file, 2, 0, 10);
+	grant_for(other, 3, 1000, 10);
+	broker_recheck_file(file);
+	CHECK_EQUAL(kernel.calls, 0);
+	node_chmod(file, 0644);         /* reading stays, but what was granted is more */
+	broker_recheck_file(file);
+	CHECK(is_revoked(1) && !is_revoked(2) && !is_revoked(3));
+	node_chmod(file, 0666);
+	broker_end();
+}
+
+static void removed_file_loses_all_tokens(void)
+{
+	begin();
+	grant_for(file, 1, 0, 10);
+	grant_for(other, 2, 0, 10);
+	broker_revoke_file(file);
+	CHECK(is_revoked(1) && !is_revoked(2));
+	broker_end();
+}
+
+static void lowered_limit_takes_the_newest(void)
+{
+	struct policy *policy = test_policy(false, 25);
+
+	begin();
+	for (uint64_t id = 1; id <= 4; id++)
+		grant_for(file, id, 1000, 10);
+	CHECK_EQUAL(broker_set_policy(policy).revoked, 2);
+	CHECK(!is_revoked(1) && !is_revoked(2) && is_revoked(3) && is_revoked(4));
+	CHECK_EQUAL(broker_state(0).all.bytes, 20);
+	broker_end();
+}
+
+static void lowered_limit_of_users_takes_from_each(void)
+{
+	struct policy *policy = test_policy(false, UINT64_MAX);
+
+	begin();
+	for (uint64_t id = 1; id <= 6; id++)
+		grant_for(file, id, id % 2 ? 1000 : 1064, 10);
+	policy->user.tokens = 2;
+	CHECK_EQUAL(broker_set_policy(policy).revoked, 2);
+	CHECK(is_revoked(5) && is_revoked(6));
+	broker_end();
+}
+
+static void policy_that_denies_takes_all(void)
+{
+	begin();
+	grant_for(file, 1, 0, 10);
+	grant_for(other, 2, 1000, 10);
+	CHECK_EQUAL(broker_set_policy(test_policy(true, UINT64_MAX)).revoked, 2);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+	broker_end();
+}
+
+static atomic_bool granting;
+
+static void *grant_and_release_many(void *argument)
+{
+	(void)argument;
+	for (uint64_t id = 1; id <= 3000; id++) {
+		grant_for(file, id, id % 5, 10);
+		if (id > 7)
+			broker_release(&(struct token_end){ .id = id - 7 });
+	}
+	granting = false;
+	return NULL;
+}
+
+static void counts_stay_exact_in_a_storm(void)
+{
+	pthread_t thread;
+
+	begin();
+	granting = true;
+	CHECK(!pthread_create(&thread, NULL, grant_and_release_many, NULL));
+	while (granting)
+		revoke_all();
+	pthread_join(thread, NULL);
+	revoke_all();
+	CHECK_EQUAL(books_entries(), 7);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+	CHECK_EQUAL(broker_state(0).all.bytes, 0);
+	broker_end();
+	CHECK_EQUAL(file->lookups, 1);
+	CHECK_EQUAL(file->tokens, 0);
+}
+
+int main(void)
+{
+	log_set_level(LOG_EMERG);
+	nodes_begin();
+	file = node_lookup("file");
+	other = node_lookup("other");
+	RUN(revoked_token_counts_no_more_but_stays_until_it_is_released);
+	RUN(token_that_is_not_live_yet_is_revoked_as_soon_as_it_is);
+	RUN(token_may_end_while_it_is_revoked);
+	RUN(what_the_kernel_refuses_stays_counted);
+	RUN(second_revoker_waits_until_dma_has_ended);
+	RUN(chmod_ends_the_tokens_of_those_who_lost_their_right);
+	RUN(removed_file_loses_all_tokens);
+	RUN(lowered_limit_takes_the_newest);
+	RUN(lowered_limit_of_users_takes_from_each);
+	RUN(policy_that_denies_takes_all);
+	RUN(counts_stay_exact_in_a_storm);
+	inode_forget(file, 1);
+	inode_forget(other, 1);
+	node_remove("file");
+	node_remove("other");
+	nodes_end();
+	return 0;
+}
