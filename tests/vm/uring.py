@@ -7,6 +7,7 @@ meant. The asynchronous ones are `prepare` and `submit`, then `wait`.
 import ctypes
 import errno
 import os
+import time
 from ctypes import POINTER, byref, c_char, c_int, c_int32, c_uint, c_uint16, c_uint32, c_uint64, c_uint8, sizeof
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ SQPOLL = 1 << 1
 SQE128 = 1 << 10
 SINGLE_ISSUER = 1 << 12
 DEFER_TASKRUN = 1 << 13
+HYBRID_IOPOLL = 1 << 17
 
 # Opcodes
 NOP = 0
@@ -23,6 +25,7 @@ FSYNC = 3
 READ_FIXED = 4
 WRITE_FIXED = 5
 ASYNC_CANCEL = 14
+LINK_TIMEOUT = 15
 READ = 22
 URING_CMD = 46
 SEND_ZC = 47
@@ -35,6 +38,7 @@ IOSQE_IO_DRAIN = 1 << 1
 IOSQE_IO_LINK = 1 << 2
 IOSQE_ASYNC = 1 << 4
 
+CANCEL_ALL, CANCEL_FD, CANCEL_ANY = 1 << 0, 1 << 1, 1 << 2  # sqe->cancel_flags of ASYNC_CANCEL
 RECVSEND_FIXED_BUF = 1 << 2  # sqe->ioprio of SEND_ZC
 URING_CMD_FIXED = 1 << 0  # sqe->uring_cmd_flags
 
@@ -62,6 +66,15 @@ class Cqe(ctypes.Structure):
 
 class Timespec(ctypes.Structure):
     _fields_ = [("sec", ctypes.c_int64), ("nsec", ctypes.c_longlong)]
+
+
+class SyncCancel(ctypes.Structure):
+    """struct io_uring_sync_cancel_reg"""
+
+    _fields_ = [
+        ("addr", c_uint64), ("fd", c_int32), ("flags", c_uint32), ("timeout", Timespec), ("opcode", c_uint8), ("pad", c_uint8 * 7),
+        ("pad2", c_uint64 * 3),
+    ]  # fmt: skip
 
 
 class Iovec(ctypes.Structure):
@@ -96,6 +109,7 @@ _ffi = ctypes.CDLL("liburing-ffi.so.2")
 _ffi.io_uring_get_sqe.restype = POINTER(Sqe)
 # struct io_uring has 216 bytes in liburing 2.9; only the library looks into it, all but ring_fd.
 RING_BYTES, RING_FD_OFFSET = 1024, 196
+PARAMS_BYTES, PARAMS_FLAGS_OFFSET = 120, 8  # struct io_uring_params
 
 
 def check(result):
@@ -110,15 +124,30 @@ class Ring:
 
     def __init__(self, entries=64, flags=SINGLE_ISSUER | DEFER_TASKRUN, slots=8, inherited=False):
         self._ring = (c_char * RING_BYTES)()
+        self._params = (c_char * PARAMS_BYTES)()
         self.is_open = False
         self._next = 0
-        check(_ffi.io_uring_queue_init(c_uint(entries), self._ring, c_uint(flags)))
+        c_uint32.from_buffer(self._params, PARAMS_FLAGS_OFFSET).value = flags
+        check(_ffi.io_uring_queue_init_params(c_uint(entries), self._ring, self._params))
         self.is_open = True
         if not inherited:
             check(_ffi.io_uring_ring_dontfork(self._ring))
         self.fd = c_int.from_buffer(self._ring, RING_FD_OFFSET).value
         if slots:
             self.register_sparse(slots)
+
+    @classmethod
+    def received(cls, fd, params):
+        """A ring of another process, by a descriptor and the `params` of its Ring."""
+        ring = cls.__new__(cls)
+        ring._ring, ring._params = (c_char * RING_BYTES)(), (c_char * PARAMS_BYTES).from_buffer_copy(params)
+        check(_ffi.io_uring_queue_mmap(c_int(fd), ring._params, ring._ring))
+        ring.fd, ring.is_open, ring._next = fd, True, 1 << 32
+        return ring
+
+    @property
+    def params(self):
+        return bytes(self._params)
 
     def __enter__(self):
         return self
@@ -202,15 +231,25 @@ class Ring:
         """The next completion."""
         cqe = POINTER(Cqe)()
         limit = Timespec(int(timeout), int(timeout % 1 * 1e9))
-        result = _ffi.io_uring_wait_cqe_timeout(self._ring, byref(cqe), byref(limit))
-        if result == -errno.ETIME:
-            raise TimeoutError(f"no completion within {timeout} s")
-        if result == -errno.EINTR:
-            return self.wait(timeout)
+        deadline = time.monotonic() + timeout
+        result = -errno.EINTR
+        # a polled ring says ETIME whenever it has looked in vain
+        while result in (-errno.EINTR, -errno.ETIME):
+            result = _ffi.io_uring_wait_cqe_timeout(self._ring, byref(cqe), byref(limit))
+            if result == -errno.ETIME and time.monotonic() >= deadline:
+                raise TimeoutError(f"no completion within {timeout} s")
         check(result)
         completion = Completion(cqe.contents.user_data, cqe.contents.res)
         _ffi.io_uring_cqe_seen(self._ring, cqe)
         return completion
+
+    def ready(self):
+        """How many completions wait to be taken."""
+        return _ffi.io_uring_cq_ready(self._ring)
+
+    def unsubmitted(self):
+        """How many requests the kernel has not taken yet: with SQPOLL it takes them when it likes."""
+        return _ffi.io_uring_sq_ready(self._ring)
 
     def wait_all(self, count, timeout=TIMEOUT):
         """{user_data: result} of so many requests."""
@@ -223,6 +262,13 @@ class Ring:
         completion = self.wait(timeout)
         assert completion.user_data == number, "a completion that nobody asked for"
         return check(completion.res)
+
+    def cancel_all(self, fd):
+        """Cancels all requests on a file, from outside of the ring: polled rings know no ASYNC_CANCEL."""
+        request = SyncCancel(fd=_fd(fd), flags=CANCEL_ALL | CANCEL_FD, timeout=Timespec(TIMEOUT, 0))
+        result = _ffi.io_uring_register_sync_cancel(self._ring, byref(request))
+        if result != -errno.ENOENT:  # they were done before
+            check(result)
 
     def nop(self):
         return self.run(NOP)
