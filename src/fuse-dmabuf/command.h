@@ -46,6 +46,11 @@ struct load_result {
 /* The line, or the JSON object, on standard output. Returns the exit code. */
 int print_summary(const struct load_options *options, const struct load_result *result);
 
+/* ------------------------------------------------------ status.c, revoke.c */
+
+int status_command(int argc, char **argv);
+int revoke_command(int argc, char **argv);
+
 /* ---------------------------------------------------------------- verify.c */
 
 /* Compares the destination, which holds an image of the file, with what an ordinary read gives.

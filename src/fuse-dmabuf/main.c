@@ -10,6 +10,8 @@ static const char usage[] =
 	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
 	"\n"
 	"  load        read a safetensors file into memory of a device\n"
+	"  status      list the tokens of mounts\n"
+	"  revoke      end tokens of a mount\n"
 	"\n"
 	"  -h, --help     this text; \"fuse-dmabuf COMMAND --help\" explains a command\n"
 	"  -V, --version  the version\n";
@@ -19,6 +21,8 @@ static const struct {
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{ "load", load_command },
+	{ "revoke", revoke_command },
+	{ "status", status_command },
 };
 
 int complain(const char *format, ...)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control.h"
 #include "daemon.h"
 #include "log.h"
 #include "operations.h"
@@ -148,14 +149,17 @@ static int serve(void)
 	return result < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
 }
 
-static int mount_and_serve(const char *mountpoint)
+static int mount_and_serve(const struct options *options, const char *mountpoint)
 {
 	int code = EXIT_MOUNT;
 
 	if (fuse_session_mount(session, mountpoint))
 		return EXIT_MOUNT;
-	if (privileges_drop() && token_requests_begin(session))
+	if (privileges_drop() && token_requests_begin(session) &&
+	    control_begin(options, mountpoint, fuse_session_fd(session))) {
 		code = serve();
+		control_end();
+	}
 	fuse_session_unmount(session);
 	log_info("unmounted");
 	return code;
@@ -170,7 +174,7 @@ int session_run(const struct options *options, const char *mountpoint, int sourc
 	if (fuse_set_signal_handlers(session)) {
 		log_error("cannot set signal handlers");
 	} else {
-		code = mount_and_serve(mountpoint);
+		code = mount_and_serve(options, mountpoint);
 		fuse_remove_signal_handlers(session);
 	}
 	fuse_session_destroy(session);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fuse-dmabuf revoke: takes tokens back. */
+#include <errno.h>
+#include <getopt.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "control.h"
+
+static const char usage[] =
+	"usage: fuse-dmabuf revoke MOUNTPOINT --token ID | --path PATTERN | --uid USER | --all\n"
+	"\n"
+	"Ends tokens of a mount. When it returns, no DMA of them is in flight.\n"
+	"\n"
+	"  --token ID      one token, by its number in \"fuse-dmabuf status\"\n"
+	"  --path PATTERN  those of files that fit, or are below a directory that fits: /models, \"/*.tmp\";\n"
+	"                  paths are those of \"fuse-dmabuf status\", which begin at the mountpoint\n"
+	"  --uid USER      those of a user, by name or number\n"
+	"  --all           all of them\n"
+	"  -h, --help      this text\n";
+
+static bool parse_number(const char *text, unsigned long long max, json_int_t *number)
+{
+	unsigned long long value;
+	char *end;
+
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	*number = (json_int_t)value;
+	return *text >= '0' && *text <= '9' && !*end && !errno && value <= max;
+}
+
+static bool parse_user(const char *text, json_int_t *uid)
+{
+	const struct passwd *user = getpwnam(text);
+
+	if (user)
+		*uid = user->pw_uid;
+	return user || parse_number(text, UINT32_MAX - 1, uid);
+}
+
+/* What is to be revoked; NULL after a message. */
+static json_t *selection(int option, const char *text)
+{
+	json_t *request;
+	json_int_t number;
+
+	switch (option) {
+	case 't':
+		if (parse_number(text, INT64_MAX, &number))
+			return json_pack("{s:I}", "token", number);
+		complain("--token %s: give the number of a token", text);
+		return NULL;
+	case 'p':
+		request = *text == '/' ? json_pack("{s:s}", "path", text) : NULL;
+		if (!request)
+			complain("--path %s: give a pattern in UTF-8 that begins with /, the root of the mount", text);
+		return request;
+	case 'u':
+		if (parse_user(text, &number))
+			return json_pack("{s:I}", "uid", number);
+		complain("--uid %s: there is no such user", text);
+		return NULL;
+	case 'a':
+		return json_pack("{s:b}", "all", 1);
+	default:
+		complain("%s: unknown option, or its value is missing: see fuse-dmabuf revoke --help", text);
+		return NULL;
+	}
+}
+
+static int revoke(const char *mountpoint, json_t *request)
+{
+	json_t *answer;
+
+	json_object_set_new(request, "command", json_string("revoke"));
+	answer = ask_server(mountpoint, request);
+	if (!answer)
+		return EXIT_FAILED;
+	printf("%lld tokens revoked\n", (long long)json_integer_value(json_object_get(answer, "revoked")));
+	json_decref(answer);
+	return 0;
+}
+
+int revoke_command(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "token", required_argument, NULL, 't' },
+		{ "path", required_argument, NULL, 'p' },
+		{ "uid", required_argument, NULL, 'u' },
+		{ "all", no_argument, NULL, 'a' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	json_t *request = NULL;
+	int option, count = 0;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == 'h')
+			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
+		json_decref(request);
+		request = selection(option, option == '?' ? argv[optind - 1] : optarg);
+		if (!request)
+			return EXIT_BAD_INPUT;
+		count++;
+	}
+	if (argc - optind != 1 || count != 1) {
+		json_decref(request);
+		complain("give one MOUNTPOINT and one of --token, --path, --uid and --all: see fuse-dmabuf revoke --help");
+		return EXIT_BAD_INPUT;
+	}
+	return revoke(argv[optind], request);
+}

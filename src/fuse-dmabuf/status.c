@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fuse-dmabuf status: who has which tokens. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "control.h"
+
+static const char usage[] =
+	"usage: fuse-dmabuf status [MOUNTPOINT] [--json]\n"
+	"\n"
+	"Lists the tokens of a mount, or of all mounts.\n"
+	"\n"
+	"  --json      as JSON, with more details\n"
+	"  -h, --help  this text\n";
+
+/* "1.5G" */
+static const char *size_text(uint64_t bytes, char text[32])
+{
+	static const char units[] = "BKMGTPE";
+	double size = (double)bytes;
+	int unit = 0;
+
+	while (size >= 1024 && units[unit + 1]) {
+		size /= 1024;
+		unit++;
+	}
+	snprintf(text, 32, unit ? "%.1f%c" : "%.0f%c", size, units[unit]);
+	return text;
+}
+
+static const char *string_of(const json_t *object, const char *name)
+{
+	const char *value = json_string_value(json_object_get(object, name));
+
+	return value ? value : "-";
+}
+
+static uint64_t number_of(const json_t *object, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(object, name));
+}
+
+/* A counter that the kernel does not tell is "-". */
+static const char *counter_text(const json_t *token, const char *name, bool bytes, char text[32])
+{
+	if (!json_is_integer(json_object_get(token, name)))
+		return "-";
+	if (bytes)
+		return size_text(number_of(token, name), text);
+	snprintf(text, 32, "%" PRIu64, number_of(token, name));
+	return text;
+}
+
+static const char *user_text(const json_t *token, char text[32])
+{
+	const struct passwd *user = getpwuid((uid_t)number_of(token, "uid"));
+
+	snprintf(text, 32, "%" PRIu64, number_of(token, "uid"));
+	return user ? user->pw_name : text;
+}
+
+/* File names are the users' choice, and may hold what a terminal obeys. */
+static void print_path(const char *path)
+{
+	for (; *path; path++)
+		putchar((unsigned char)*path < ' ' || *path == 0x7f ? '?' : *path);
+	putchar('\n');
+}
+
+static void print_token(const json_t *token)
+{
+	char user[32], size[32], requests[32], read[32], written[32];
+
+	printf("%6" PRIu64 " %-8s %7" PRIu64 " %8s %-10s %-13s %7.0fs %8s %8s %8s %-7s ",
+	       number_of(token, "id"), user_text(token, user), number_of(token, "pid"),
+	       size_text(number_of(token, "bytes"), size), string_of(token, "direction"),
+	       string_of(token, "exporter"), json_number_value(json_object_get(token, "age")),
+	       counter_text(token, "requests", false, requests), counter_text(token, "read_bytes", true, read),
+	       counter_text(token, "write_bytes", true, written),
+	       json_is_true(json_object_get(token, "revoked")) ? "revoked" : "live");
+	print_path(string_of(token, "path"));
+}
+
+static void print_mount(const json_t *mount)
+{
+	const json_t *all = json_object_get(mount, "all"), *tokens = json_object_get(mount, "tokens");
+	const json_t *limits = json_object_get(mount, "limits");
+	char bytes[32], limit[32], max[32];
+	const json_t *token;
+	size_t i;
+
+	printf("%s: %" PRIu64 " tokens of %s; at most %s of %s", string_of(mount, "mountpoint"),
+	       number_of(all, "tokens"), size_text(number_of(all, "bytes"), bytes),
+	       counter_text(limits, "max_tokens", false, max), counter_text(limits, "max_bytes", true, limit));
+	printf("; server %" PRIu64 " of %s\n", number_of(mount, "pid"), string_of(mount, "source"));
+	if (json_array_size(tokens))
+		printf("%6s %-8s %7s %8s %-10s %-13s %8s %8s %8s %8s %-7s %s\n", "ID", "USER", "PID", "SIZE",
+		       "DIRECTION", "EXPORTER", "AGE", "REQUESTS", "READ", "WRITTEN", "STATE", "PATH");
+	json_array_foreach((json_t *)tokens, i, token)
+		print_token(token);
+}
+
+static json_t *status_request(void)
+{
+	return json_pack("{s:s}", "command", "status");
+}
+
+/* An array of answers; NULL after a message. Servers that end meanwhile are left out. */
+static json_t *ask_all(void)
+{
+	unsigned int *numbers = list_servers();
+	json_t *mounts = json_array(), *answer;
+	bool gone, failed = !numbers;
+
+	for (size_t i = 0; numbers && numbers[i]; i++) {
+		answer = ask_server_number(numbers[i], status_request(), &gone);
+		failed |= !answer && !gone;
+		if (answer)
+			json_array_append_new(mounts, answer);
+	}
+	free(numbers);
+	if (!failed)
+		return mounts;
+	json_decref(mounts);
+	return NULL;
+}
+
+static json_t *ask(const char *mountpoint)
+{
+	json_t *answer;
+
+	if (!mountpoint)
+		return ask_all();
+	answer = ask_server(mountpoint, status_request());
+	return answer ? json_pack("[o]", answer) : NULL;
+}
+
+static void print_all(const json_t *mounts)
+{
+	const json_t *mount;
+	size_t i;
+
+	if (!json_array_size(mounts))
+		puts("no mounts of fuse-dmabuf");
+	json_array_foreach((json_t *)mounts, i, mount)
+		print_mount(mount);
+}
+
+static int show(const char *mountpoint, bool as_json)
+{
+	json_t *mounts = ask(mountpoint), *answer;
+	const json_t *mount;
+	size_t i;
+
+	if (!mounts)
+		return EXIT_FAILED;
+	json_array_foreach(mounts, i, mount)
+		json_object_del((json_t *)mount, "ok");
+	if (as_json) {
+		answer = json_pack("{s:O}", "mounts", mounts);
+		json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+		putchar('\n');
+		json_decref(answer);
+	} else {
+		print_all(mounts);
+	}
+	json_decref(mounts);
+	return fflush(stdout) || ferror(stdout) ? complain("the status cannot be written") : 0;
+}
+
+int status_command(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	bool as_json = false;
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == 'h')
+			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
+		if (option != 'j') {
+			complain("%s: unknown option: see fuse-dmabuf status --help", argv[optind - 1]);
+			return EXIT_BAD_INPUT;
+		}
+		as_json = true;
+	}
+	if (argc - optind > 1) {
+		complain("give one MOUNTPOINT, or none: see fuse-dmabuf status --help");
+		return EXIT_BAD_INPUT;
+	}
+	return show(argv[optind], as_json);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What is asked over the control socket, and the answers: fuse-dmabuf-control(7). */
+#ifndef CONTROL_ANSWER_H
+#define CONTROL_ANSWER_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+void control_answer_begin(const char *source, const char *mountpoint);
+
+/* A line of JSON for free(); NULL: out of memory. */
+char *control_answer(const char *request, size_t length, const struct ucred *peer);
+char *control_answer_error(const char *reason);
+
+#endif

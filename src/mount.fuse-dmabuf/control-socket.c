@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "control-socket.h"
+#include "log.h"
+
+#define DIRECTORY "/run/fuse-dmabuf"
+
+#define BACKLOG 64
+
+/* What lies in the directory now. */
+static ino_t own_inode;
+
+/* One server at a time makes or removes a socket. Closing lets the next one in. */
+static int lock_directory(void)
+{
+	int fd = open(DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
+}
+
+static struct sockaddr_un address_of(unsigned int number)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	snprintf(address.sun_path, sizeof(address.sun_path), DIRECTORY "/%u.socket", number);
+	return address;
+}
+
+/* A socket that is there already belongs to a server that was killed: the number is this mount's alone. */
+static int bind_socket(const struct sockaddr_un *address, gid_t group)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat attr;
+
+	if (fd < 0)
+		return -1;
+	unlink(address->sun_path);
+	/* Who may connect is decided for each connection; the mode only keeps others away earlier. */
+	if (!bind(fd, (const struct sockaddr *)address, sizeof(*address)) &&
+	    !chown(address->sun_path, 0, group) && !chmod(address->sun_path, group ? 0660 : 0600) &&
+	    !stat(address->sun_path, &attr) && !listen(fd, BACKLOG)) {
+		own_inode = attr.st_ino;
+		return fd;
+	}
+	close(fd);
+	return -1;
+}
+
+int control_socket_open(unsigned int number, gid_t group)
+{
+	struct sockaddr_un address = address_of(number);
+	int directory, fd = -1;
+
+	if (mkdir(DIRECTORY, 0755) && errno != EEXIST)
+		directory = -1;
+	else
+		directory = lock_directory();
+	if (directory >= 0)
+		fd = bind_socket(&address, group);
+	if (fd < 0)
+		log_warning("no control socket: %s: %s", address.sun_path, strerror(errno));
+	if (directory >= 0)
+		close(directory);
+	return fd;
+}
+
+void control_socket_close(int fd, unsigned int number)
+{
+	struct sockaddr_un address = address_of(number);
+	struct stat attr;
+	int directory;
+
+	if (fd < 0)
+		return;
+	directory = lock_directory();
+	if (!stat(address.sun_path, &attr) && attr.st_ino == own_inode)
+		unlink(address.sun_path);
+	close(directory);
+	close(fd);
+}
