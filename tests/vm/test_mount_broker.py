@@ -1,68 +1,20 @@
 """The server as broker: what it grants, refuses, counts and tells."""
 import os
-import re
 import signal
-import subprocess
 import time
 from errno import EDQUOT, EPERM
 from pathlib import Path
 
 import pytest
 
+from broker_fixtures import *  # noqa: F403
+from broker_fixtures import SIZE
 from dmabuf import Udmabuf
 from places import wait_until
-from token_words import DIRECT, KIB, MIB, expect, fails, make_file, random_bytes
+from token_words import DIRECT, KIB, expect, fails, random_bytes
 from uring import Ring
 
-SIZE = 4 * MIB
 IO_URING_REGISTER = '427 '   # as /proc/PID/syscall shows it
-
-
-class Broker:
-    """A server in the foreground, and what it says."""
-
-    def __init__(self, source, target, log, options):
-        self.target, self.log = target, log
-        with open(log, 'w') as stderr:
-            self.process = subprocess.Popen(['/sbin/mount.fuse-dmabuf', source, target, '-f', '-o', options], stderr=stderr)
-        wait_until(lambda: os.path.ismount(target))
-
-    def said(self, pattern):
-        return re.findall(pattern, self.log.read_text())
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(20)
-
-
-@pytest.fixture
-def serve(ext4, tmp_path, request):
-    """serve(options) mounts a directory with a file of 4 MiB: the server."""
-    (tmp_path / 'target').mkdir()
-    make_file(ext4 / 'file', random_bytes(SIZE))
-
-    def start(options='tokens=allow'):
-        broker = Broker(ext4, tmp_path / 'target', tmp_path / 'log', options)
-        request.addfinalizer(broker.end)
-        return broker
-    return start
-
-
-@pytest.fixture
-def use():
-    """use(path, …) registers a buffer for a file: ring, descriptor and buffer, until the test ends."""
-    held = []
-
-    def register(path, size=SIZE, flags=DIRECT):
-        held.append((Ring(flags=0), os.open(path, flags), Udmabuf(size)))
-        ring, fd, buffer = held[-1]
-        ring.register_dmabuf(0, buffer, fd)
-        return held[-1]
-    yield register
-    for ring, fd, buffer in reversed(held):
-        ring.close()
-        os.close(fd)
-        buffer.close()
 
 
 def test_grant_and_end_are_logged_with_what_was_moved(serve, use):
