@@ -16,6 +16,10 @@ REPORT = re.compile('|'.join(Path(guest.__file__).with_name('kernel-reports').re
 KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
 
 
+def pytest_addoption(parser):
+    parser.addoption('--storm', type=int, default=1, metavar='N', help='do N times as much in test_broker_storms.py')
+
+
 @pytest.fixture(scope='session')
 def nvme():
     """The NVMe device: .device, .namespace and .controller (sysfs), .pci, .size, .max_transfer."""
