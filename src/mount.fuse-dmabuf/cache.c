@@ -15,7 +15,12 @@ double cache_seconds(void)
 	return seconds[mode];
 }
 
-void cache_open(struct fuse_file_info *info)
+void cache_open_file(struct fuse_file_info *info)
+{
+	info->keep_cache = mode == CACHE_ALWAYS && !info->backing_id;
+}
+
+void cache_open_directory(struct fuse_file_info *info)
 {
 	info->keep_cache = info->cache_readdir = mode == CACHE_ALWAYS;
 }

@@ -14,7 +14,11 @@ void cache_begin(enum cache_mode mode);
  */
 double cache_seconds(void);
 
-/* Sets whether data and directory entries outlive the last close. */
-void cache_open(struct fuse_file_info *info);
+/*
+ * Sets whether what was read outlives the last close. Of files only where it goes through the server: the
+ * kernel refuses it for passthrough, which has the cache of the source.
+ */
+void cache_open_file(struct fuse_file_info *info);
+void cache_open_directory(struct fuse_file_info *info);
 
 #endif

@@ -51,7 +51,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 	directory->next = directory->filled = 0;
 	pthread_mutex_init(&directory->lock, NULL);
 	info->fh = (uintptr_t)directory;
-	cache_open(info);
+	cache_open_directory(info);
 	if (fuse_reply_open(req, info) == -ENOENT)
 		free_directory(directory);
 }

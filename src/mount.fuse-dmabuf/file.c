@@ -41,7 +41,7 @@ static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 		fcntl(fd, F_SETFL, info->flags & ~O_DIRECT);
 	/* A close() has nothing to tell that the source directory's filesystem would say. */
 	info->noflush = 1;
-	cache_open(info);
+	cache_open_file(info);
 	return true;
 }
 

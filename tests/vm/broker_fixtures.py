@@ -2,7 +2,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -40,9 +43,28 @@ class Broker:
         """How many the command says it has revoked."""
         return int(command('revoke', self.target, *which).stdout.split()[0])
 
+    @property
+    def socket(self):
+        return Path(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+
+    def connect(self):
+        """A client of the control socket."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(30)
+        client.connect(str(self.socket))
+        return client
+
+    def ask(self, **request):
+        """The answer of the control socket."""
+        with self.connect() as client:
+            client.sendall(json.dumps(request).encode() + b'\n')
+            return json.loads(client.makefile().read())
+
     def end(self):
         self.process.terminate()
         self.process.wait(20)
+        if self.process.returncode:
+            subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)
 
 
 def command(*words, check=True, **who):
@@ -54,14 +76,15 @@ def serve(ext4, tmp_path, request):
     """serve(options) mounts a directory with a file of 4 MiB: the server."""
     make_file(ext4 / 'file', random_bytes(SIZE))
     (ext4 / 'file').chmod(0o644)
-    started = []
 
     def start(options='tokens=allow'):
-        name = f'target{len(started)}'
-        (tmp_path / name).mkdir()
-        started.append(Broker(ext4, tmp_path / name, tmp_path / f'{name}.log', options))
-        request.addfinalizer(started[-1].end)
-        return started[-1]
+        # Not in tmp_path, where only root may go.
+        target = Path(tempfile.mkdtemp(prefix='broker-', dir='/mnt'))
+        target.chmod(0o755)
+        request.addfinalizer(target.rmdir)
+        broker = Broker(ext4, target, tmp_path / f'{target.name}.log', options)
+        request.addfinalizer(broker.end)
+        return broker
     return start
 
 

@@ -1,0 +1,157 @@
+"""Many things at the same time, and ends at the wrong moment: the server killed, programs killed, revocations against registrations.
+
+`--storm N` does N times as much.
+"""
+import contextlib
+import os
+import random
+import signal
+import time
+from errno import EACCES, EBADF, ECANCELED, ECONNABORTED, EDQUOT, EIO, ENOTCONN, ESTALE
+
+import pytest
+
+from broker_fixtures import *  # noqa: F403
+from broker_fixtures import SIZE
+from dmabuf import Udmabuf
+from fuse_server import fork
+from places import end_of, wait_until
+from token_words import DIRECT, KIB, attachments, expect, random_bytes, wait_for
+from uring import READ_FIXED, Ring
+
+# What a token, or the wish for one, may end with.
+ENDS = {ESTALE, ENOTCONN, ECONNABORTED, ECANCELED, EDQUOT, EACCES, EBADF, EIO}
+
+
+@pytest.fixture
+def times(request):
+    """times(n): n, or as many times more as --storm says."""
+    return lambda n: n * request.config.getoption('--storm')
+
+
+def in_child(function):
+    """Runs it in a process of its own; what tokens end with ends it well."""
+    child = fork()
+    if not child:
+        status = 1
+        try:
+            function()
+            status = 0
+        except OSError as error:
+            status = 0 if error.errno in ENDS else 2
+        finally:
+            os._exit(status)
+    return child
+
+
+def read_for_ever(path):
+    """Eight requests in flight, and what they brought compared."""
+    fd, buffer, content = os.open(path, DIRECT), Udmabuf(512 * KIB), random_bytes(SIZE)
+    ring = Ring(flags=0)
+    ring.register_dmabuf(0, buffer, fd)
+    while True:
+        for i in range(8):
+            ring.prepare(READ_FIXED, fd, i * 64 * KIB, 64 * KIB, i * 64 * KIB)
+        ring.submit()
+        for result in ring.wait_all(8).values():
+            if result < 0:
+                raise OSError(-result, os.strerror(-result))
+        expect(buffer[0:512 * KIB], content[:512 * KIB])
+
+
+def register_and_read_and_unregister(path, seconds, uid=0):
+    """In a hurry; a token that is taken away, or refused, is asked for again."""
+    fd, buffer, content, end = os.open(path, DIRECT), Udmabuf(64 * KIB), random_bytes(SIZE), time.monotonic() + seconds
+    with Ring(flags=0) as ring:
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        while time.monotonic() < end:
+            slot = random.randrange(8)
+            try:
+                ring.register_dmabuf(slot, buffer, fd)
+                for _ in range(random.randrange(3)):
+                    assert ring.read_fixed(fd, 0, 64 * KIB, 64 * KIB, slot) == 64 * KIB
+                    expect(buffer[0:64 * KIB], content[64 * KIB:128 * KIB])
+            except OSError as error:
+                if error.errno not in ENDS:
+                    raise
+            if random.randrange(2):
+                with contextlib.suppress(OSError):
+                    ring.unregister(slot)
+
+
+def test_server_killed_again_and_again_under_load(serve, times):
+    for _ in range(times(4)):
+        broker = serve()
+        readers = [in_child(lambda: read_for_ever(broker.target / 'file')) for _ in range(3)]
+        wait_until(lambda: len(broker.said('granted')) == 3)
+        time.sleep(random.random() / 5)
+        broker.process.kill()
+        killed = time.monotonic()
+        end_of(*readers)
+        assert time.monotonic() - killed < 5, 'an emulated processor is slow, but not so slow'
+        broker.process.wait()
+        broker.end()
+        wait_for(lambda: not attachments())
+
+
+def test_programs_killed_at_random(serve, times):
+    broker = serve()
+    random.seed(1)
+    for _ in range(times(1)):
+        children = [in_child(lambda: register_and_read_and_unregister(broker.target / 'file', 60)) for _ in range(64)]
+        for child in random.sample(children, 64):
+            time.sleep(random.random() / 20)
+            os.kill(child, signal.SIGKILL)
+        for child in children:
+            os.waitpid(child, 0)
+        wait_until(lambda: broker.status()['all']['tokens'] == 0)
+    assert broker.tokens() == [] and broker.status()['users'] == []
+    wait_for(lambda: not attachments())
+    assert not broker.said('ignored')
+
+
+def test_revocations_against_registrations(serve, times):
+    broker = serve()
+    seconds = times(3)
+    children = [in_child(lambda: register_and_read_and_unregister(broker.target / 'file', seconds)) for _ in range(4)]
+    revoked, end = 0, time.monotonic() + seconds
+    ways = [{'all': True}, {'path': '/'}, {'uid': 0}]
+    while time.monotonic() < end:
+        answer = broker.ask(command='revoke', **random.choice(ways))
+        assert answer['ok'], answer
+        revoked += answer['revoked']
+    end_of(*children)
+    assert revoked > 20
+    wait_until(lambda: broker.tokens() == [])
+    assert broker.status()['all'] == {'tokens': 0, 'bytes': 0}
+    assert not broker.said('should be revoked and is not') and not broker.said('ignored')
+
+
+def test_permissions_that_come_and_go_against_registrations(serve, times):
+    """At the end nobody has a token whose owner may not have one."""
+    broker = serve()
+    seconds = times(3)
+    (broker.target / 'file').chmod(0o666)
+    children = [in_child(lambda: register_and_read_and_unregister(broker.target / 'file', seconds, uid=1000)) for _ in range(3)]
+    wait_until(lambda: len(broker.said('granted')) >= 3)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        (broker.target / 'file').chmod(0o600)
+        assert [token for token in broker.tokens() if not token['revoked']] == []
+        (broker.target / 'file').chmod(0o666)
+        time.sleep(0.02)
+    end_of(*children)
+    wait_until(lambda: broker.tokens() == [])
+    assert broker.said('token .* is revoked: .* the permissions of the file')
+
+
+def test_unmount_while_clients_revoke(serve):
+    broker = serve()
+    reader = in_child(lambda: read_for_ever(broker.target / 'file'))
+    wait_until(lambda: broker.said('granted'))
+    with broker.connect() as client:
+        client.sendall(b'{"command":"revoke","all":true}\n')
+        broker.end()
+    end_of(reader)
+    assert broker.process.returncode == 0
