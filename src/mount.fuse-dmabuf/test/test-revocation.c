@@ -154,10 +154,12 @@ static void chmod_ends_the_tokens_of_those_who_lost_their_right(void)
 	grant_for(other, 3, 1000, 10);
 	broker_recheck_file(file);
 	CHECK_EQUAL(kernel.calls, 0);
+	node_chmod(other, 0600);        /* in the source: not known here */
 	node_chmod(file, 0644);         /* reading stays, but what was granted is more */
 	broker_recheck_file(file);
 	CHECK(is_revoked(1) && !is_revoked(2) && !is_revoked(3));
 	node_chmod(file, 0666);
+	node_chmod(other, 0666);
 	broker_end();
 }
 

@@ -1,0 +1,152 @@
+"""Metadata and data of the mount against bindfs, in turn on one directory: operations per second, medians, and ratios.
+
+    tests/bed/enter python3 /src/tests/bench/metadata.py BUILD [--files N] [--rounds N] [--other NAME=COMMAND]
+
+BUILD is the directory that tests/bed/build prints, inside the tree (/cache/build-…). A COMMAND of another passthrough server has
+{source} and {target} in it, and stays in the foreground: for libfuse's example, passthrough_ll -f -o source={source} {target}.
+It compares; it is no test. Absolute figures are those of the machine at that moment.
+"""
+import argparse
+import contextlib
+import mmap
+import os
+import random
+import shlex
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+DATA = 64 << 20
+
+
+def create(root, files):
+    for i in range(files):
+        os.close(os.open(f'{root}/d{i % 100}/{i}', os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    return files
+
+
+def stat(root, files):
+    for i in range(files):
+        os.stat(f'{root}/d{i % 100}/{i}')
+    return files
+
+
+def readdir(root, files):
+    return sum(len(list(os.scandir(f'{root}/d{i}'))) for i in range(100))
+
+
+def open_close(root, files):
+    for i in range(files):
+        os.close(os.open(f'{root}/d{i % 100}/{i}', os.O_RDONLY))
+    return files
+
+
+def unlink(root, files):
+    for i in range(files):
+        os.unlink(f'{root}/d{i % 100}/{i}')
+    return files
+
+
+def read_sequential(root, files):
+    buffer, size = bytearray(1 << 20), 0
+    with open(f'{root}/data', 'rb', buffering=0) as data:
+        while got := data.readinto(buffer):
+            size += got
+    return size >> 20
+
+
+def read_random(root, files):
+    buffer = mmap.mmap(-1, 4096)
+    places = random.Random(1)
+    fd = os.open(f'{root}/data', os.O_RDONLY)
+    for _ in range(files):
+        os.preadv(fd, [buffer], places.randrange(DATA >> 12) << 12)
+    os.close(fd)
+    return files
+
+
+OPERATIONS = [create, stat, readdir, open_close, read_sequential, read_random, unlink]
+DROP_BEFORE = {stat, readdir, open_close}   # what the kernel remembers is not the server's work
+
+
+def drop_caches():
+    Path('/proc/sys/vm/drop_caches').write_text('2', encoding='ascii')
+
+
+@contextlib.contextmanager
+def mounted(command, source, target):
+    """The server runs and shows the source."""
+    words = [word.format(source=source, target=target) for word in shlex.split(command)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 20
+        while not os.path.ismount(target):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f'{command}: does not mount (exit code {server.poll()})')
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            subprocess.run(['umount', target], check=True)
+
+
+def measure(root, files):
+    """{operation: per second} of one round."""
+    rates = {}
+    for operation in OPERATIONS:
+        if operation in DROP_BEFORE:
+            drop_caches()
+        began = time.perf_counter()
+        count = operation(root, files)
+        rates[operation] = count / (time.perf_counter() - began)
+    return rates
+
+
+def prepare(source):
+    for i in range(100):
+        os.mkdir(f'{source}/d{i}')
+    Path(f'{source}/data').write_bytes(os.urandom(DATA))
+
+
+def run(servers, files, rounds):
+    results = {name: [] for name in servers}
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = f'{directory}/source', f'{directory}/target'
+        os.mkdir(source)
+        os.mkdir(target)
+        prepare(source)
+        for _ in range(rounds):
+            for name, command in servers.items():
+                with mounted(command, source, target):
+                    results[name].append(measure(target, files))
+    return {name: {op: statistics.median(r[op] for r in found) for op in OPERATIONS} for name, found in results.items()}
+
+
+def show(results):
+    own, *others = results
+    print(f'{"per second":16}' + ''.join(f'{name:>14}' for name in results) + '   own ÷ best other')
+    for operation in OPERATIONS:
+        best = max((results[name][operation] for name in others), default=float('nan'))
+        unit = ' MiB' if operation is read_sequential else ''
+        print(f'{operation.__name__ + unit:16}' + ''.join(f'{results[name][operation]:14,.0f}' for name in results) +
+              f'{results[own][operation] / best:12.2f}')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('build', help='directory that tests/bed/build prints')
+    parser.add_argument('--files', type=int, default=100_000)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--other', action='append', default=[], metavar='NAME=COMMAND')
+    options = parser.parse_args()
+    servers = {
+        'fuse-dmabuf': f'{options.build}/install/usr/sbin/mount.fuse-dmabuf {{source}} {{target}} -f -o log=warning',
+        'bindfs': 'bindfs -f -o allow_other {source} {target}',
+    }
+    servers |= dict(other.split('=', 1) for other in options.other)
+    show(run(servers, options.files, options.rounds))
+
+
+if __name__ == '__main__':
+    main()
