@@ -97,7 +97,8 @@ static void print_mount(const json_t *mount)
 	printf("%s: %" PRIu64 " tokens of %s; at most %s of %s", string_of(mount, "mountpoint"),
 	       number_of(all, "tokens"), size_text(number_of(all, "bytes"), bytes),
 	       counter_text(limits, "max_tokens", false, max), counter_text(limits, "max_bytes", true, limit));
-	printf("; server %" PRIu64 " of %s\n", number_of(mount, "pid"), string_of(mount, "source"));
+	printf("; server %" PRIu64 " of %s%s\n", number_of(mount, "pid"), string_of(mount, "source"),
+	       json_is_false(json_object_get(mount, "available")) ? "; this kernel has no tokens" : "");
 	if (json_array_size(tokens))
 		printf("%6s %-8s %7s %8s %-10s %-13s %8s %8s %8s %8s %-7s %s\n", "ID", "USER", "PID", "SIZE",
 		       "DIRECTION", "EXPORTER", "AGE", "REQUESTS", "READ", "WRITTEN", "STATE", "PATH");

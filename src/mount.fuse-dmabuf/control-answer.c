@@ -154,8 +154,9 @@ static json_t *books_as_json(const struct kernel_statistics *statistics)
 {
 	struct token_count all = books_all();
 
-	return json_pack("{s:b, s:s, s:i, s:o, s:o, s:b, s:o, s:o, s:o, s:o}",
+	return json_pack("{s:b, s:b, s:s, s:i, s:o, s:o, s:b, s:o, s:o, s:o, s:o}",
 		"ok", 1,
+		"available", kernel_has_tokens(),
 		"version", FUSE_DMABUF_VERSION,
 		"pid", (int)getpid(),
 		"source", name_as_json(served.source),

@@ -18,6 +18,14 @@ void kernel_tokens_begin(int device_fd, unsigned int connection_number)
 	connection = connection_number;
 }
 
+bool kernel_has_tokens(void)
+{
+	bool ended;
+
+	/* There is no such token, but a kernel that knows tokens looks. */
+	return kernel_token_revoke(UINT64_MAX, &ended) != ENOTTY;
+}
+
 int kernel_token_revoke(uint64_t id, bool *ended)
 {
 	struct fuse_dmabuf_revoke revoke = { .by = FUSE_DMABUF_REVOKE_TOKEN, .token = id };

@@ -10,6 +10,9 @@
 /* The device of the connection, and its number in /sys/fs/fuse/connections. */
 void kernel_tokens_begin(int device, unsigned int connection);
 
+/* Whether it has the patches. */
+bool kernel_has_tokens(void);
+
 /*
  * Ends a token. 0: no DMA of it is in flight; *ended is false if the kernel knows no such live token. Or an
  * errno; ENOTTY: this kernel cannot.

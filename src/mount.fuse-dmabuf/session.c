@@ -7,6 +7,7 @@
 
 #include "control.h"
 #include "daemon.h"
+#include "kernel-tokens.h"
 #include "log.h"
 #include "operations.h"
 #include "passthrough.h"
@@ -46,6 +47,8 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
 		 connection->proto_minor);
+	if (!kernel_has_tokens())
+		log_info("this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one");
 }
 
 /*

@@ -28,6 +28,7 @@ def test_status_tells_all_of_a_token(serve, use):
                      'revoked': False, 'read_bytes': 3 * 64 * KIB, 'write_bytes': 0, 'invalidations': 0}
     assert status['all'] == {'tokens': 1, 'bytes': SIZE} and status['users'] == [{'uid': 0, 'tokens': 1, 'bytes': SIZE}]
     assert (status['source'], status['mountpoint'], status['pid']) == (str(broker.source), str(broker.target), broker.process.pid)
+    assert status['available'] and status['counters']
     assert status['limits'] == {'max_tokens': 7, 'max_bytes': 4 << 40, 'user_max_tokens': None, 'user_max_bytes': 1 << 30, 'deny': False}
 
 
