@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'bed'))
 import guest  # noqa: E402
+from filesystems import Filesystems  # noqa: E402
 
 REPORT = re.compile('|'.join(Path(guest.__file__).with_name('kernel-reports').read_text().split('\n')[:-1]))
 KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
@@ -27,16 +28,27 @@ def nvme():
 
 
 @pytest.fixture(scope='session')
-def _ext4_root(nvme):
-    root = guest.make_ext4(nvme.device, '/mnt/nvme')
-    yield root
-    guest.run('umount', root)
+def filesystems(nvme):
+    """What the device holds: filesystems.hold('xfs') mounts that one, and keeps it until another is asked for."""
+    filesystems = Filesystems(nvme.device)
+    yield filesystems
+    filesystems.clear()
+
+
+@pytest.fixture(scope='module')
+def _ext4_root(filesystems):
+    return filesystems.hold('ext4')
 
 
 @pytest.fixture
-def ext4(_ext4_root, request):
+def _ext4_held(filesystems):
+    return filesystems.hold('ext4')
+
+
+@pytest.fixture
+def ext4(_ext4_held, request):
     """An empty directory on an ext4 file system on the NVMe device."""
-    directory = _ext4_root / re.sub(r'\W+', '-', request.node.name)
+    directory = _ext4_held / re.sub(r'\W+', '-', request.node.name)
     directory.mkdir()
     yield directory
     shutil.rmtree(directory)
@@ -127,8 +139,8 @@ def _programs(process_ids):
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(_no_kernel_report, request):
     """Fails a test that leaves a mount or a process."""
-    # The session's own mounts and helpers come first, so that they do not count as left behind.
-    for name in ('_ext4_root', 'vram'):
+    # What tests share comes first, so that it does not count as left behind.
+    for name in ('_ext4_root', '_ext4_held', 'tree', 'small', 'vram'):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     mounts, processes = _mounts(), _process_ids()

@@ -9,7 +9,7 @@ import pytest
 
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, opened, random_bytes, restful_moves,
+    BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, opened, random_bytes,
     set_direct, wait_for,
 )  # fmt: skip
 from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
@@ -83,7 +83,7 @@ def test_moves_under_writes(ring, front, moving):
     chance, content, size = random.Random(5), bytearray(front.content), 16 * KIB
     moving[:] = NEW
     ring.register_dmabuf(0, moving, front.fd)
-    with in_background(restful_moves(moving)):
+    with in_background(moving.move):
         while moving.stats.moves < 10:
             places = chance.sample(range(256), 32)
             numbers = []
@@ -203,7 +203,7 @@ def test_parts_of_blocks_into_a_hole(directory, written):
 
 def test_into_unwritten_extents(directory, written):
     path, content = directory("file", A)
-    with opened(directory.ext4 / "file", os.O_RDWR) as fd:
+    with opened(directory.backing / "file", os.O_RDWR) as fd:
         os.posix_fallocate(fd, 64 * KIB, 64 * KIB)
     expect(written(path, 0, 512, 100 * KIB), A + bytes(36 * KIB) + NEW[:512] + bytes(28 * KIB - 512))
 

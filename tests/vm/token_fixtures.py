@@ -1,14 +1,23 @@
 """Fixtures of the token tests, for `from token_fixtures import *`: rings, buffers, and files that tokens can be made for."""
 
+import os
+import re
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
-import guest
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
-from token_words import BUFFER_SIZE, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk
+from token_words import (
+    BUFFER_SIZE, DIRECT, SLOTS, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk,
+)  # fmt: skip
 from uring import Ring
 
-__all__ = ["ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target", "front", "file", "disk", "directory"]
+__all__ = [
+    "ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target", "front", "file", "disk", "place", "tree", "small", "directory",
+    "token",
+]  # fmt: skip
 
 
 # Rings and buffers
@@ -17,7 +26,7 @@ __all__ = ["ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target
 @pytest.fixture
 def ring(request):
     """A ring that is closed before the files it has tokens for: as long as it lives they stay open."""
-    for name in {"target", "front", "file", "fuse", "directory", "ext4", "mount", "disk"} & set(request.fixturenames):
+    for name in {"target", "front", "file", "fuse", "tree", "small", "ext4", "mount", "disk"} & set(request.fixturenames):
         request.getfixturevalue(name)
     with Ring() as ring:
         yield ring
@@ -135,22 +144,80 @@ def file(request, nvme, ext4):
 
 
 @pytest.fixture
-def disk(nvme, _ext4_root):
-    """The whole device, to write to at will: its usual file system comes back afterwards."""
+def disk(nvme, filesystems):
+    """The whole device, to write to at will."""
     let_go()
-    guest.run("umount", _ext4_root)
-    yield nvme.device
-    guest.make_ext4(nvme.device, _ext4_root)
+    filesystems.clear()
+    return nvme.device
 
 
-@pytest.fixture(params=["ext4", "fuse"])
-def directory(request, ext4):
-    """A function from (name, parts of make_file) to (path, content), for files on ext4, seen directly or through FUSE."""
-    prefix = request.getfixturevalue("fuse").path if request.param == "fuse" else lambda name: str(ext4 / name)
+# Places for files: a filesystem, seen directly or through the server's mount of it
+
+PLACES = ["ext4", "xfs", "ext4-mount", "xfs-mount"]
+
+
+def hold(filesystems, place, prefix=""):
+    """The filesystem of a place: .path for the application, .backing where the files really are."""
+    kind, _, mount = place.partition("-")
+    if prefix + kind != filesystems.kind:
+        let_go()
+    backing = filesystems.hold(prefix + kind)
+    return SimpleNamespace(kind=kind, path=filesystems.mount() if mount else backing, backing=backing, mount=mount)
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request):
+    """Its scope is that of the module only to bring the tests of one filesystem together."""
+    return request.param
+
+
+@pytest.fixture
+def tree(filesystems, place, request):
+    """An empty directory in each place."""
+    found = hold(filesystems, place)
+    name = re.sub(r"\W+", "-", request.node.name)
+    found.path, found.backing = found.path / name, found.backing / name
+    found.backing.mkdir()
+    yield found
+    shutil.rmtree(found.backing)
+
+
+@pytest.fixture
+def small(filesystems, place):
+    """The root of a filesystem of 320 MiB, with quotas and all the features that a token is refused for; it may be broken."""
+    return hold(filesystems, place, "small-")
+
+
+@pytest.fixture
+def directory(tree):
+    """A function from (name, parts of make_file) to (path, content)."""
 
     def make(name, *parts):
-        content = make_file(ext4 / name, *parts)
-        return prefix(name), content
+        content = make_file(tree.backing / name, *parts)
+        return str(tree.path / name), content
 
-    make.ext4 = ext4
+    make.backing = tree.backing
     return make
+
+
+@pytest.fixture
+def token(ring, udmabuf):
+    """token(path) registers `udmabuf` for the file, and returns a function that reads: (buffer offset, length, file offset)."""
+    fds = []
+
+    def register(path, flags=DIRECT):
+        fds.append(os.open(path, flags))
+        slot, fd = (len(fds) - 1) % SLOTS, fds[-1]
+        ring.register_dmabuf(slot, udmabuf, fd)
+
+        def read(to, length, start):
+            return ring.read_fixed(fd, to, length, start, slot)
+
+        read.fd = fd
+        read.write = lambda start, length, to: ring.write_fixed(fd, start, length, to, slot)
+        return read
+
+    yield register
+    for fd in fds:
+        os.close(fd)
+    empty_ring(ring)

@@ -19,6 +19,7 @@ from dmabuf import CANARY
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 BUFFER_SIZE = 4 * MIB
 DIRECT = os.O_RDWR | os.O_DIRECT
+SLOTS = 8  # of a ring, unless it asks for another number
 
 
 @functools.cache
@@ -109,16 +110,6 @@ def in_background(function):
         thread.join()
     if failure:
         raise failure[0]
-
-
-def restful_moves(buffer, **how):
-    """For in_background(): moves with a pause. Without one a slow request may find no map at the moment it wants it, again and again."""
-
-    def move():
-        buffer.move(**how)
-        time.sleep(0.05)
-
-    return move
 
 
 def wait_for(condition, ring=None, timeout=20):

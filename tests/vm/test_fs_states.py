@@ -1,0 +1,213 @@
+"""States of a whole filesystem: full, over quota, frozen, read-only, shut down, to be unmounted."""
+
+import contextlib
+import fcntl
+import os
+import struct
+from errno import EDQUOT, EIO, ENOSPC
+
+import pytest
+
+import guest
+from filesystems import MOUNT, ROOT
+from token_fixtures import *  # noqa: F403
+from token_words import KIB, MIB, empty_ring, expect, expect_untouched, fails, let_go, make_file, opened, random_bytes
+from uring import WRITE_FIXED
+
+READ_ONLY = os.O_RDONLY | os.O_DIRECT
+A = random_bytes(64 * KIB, seed=1)
+NEW = random_bytes(MIB, seed=9)
+USER = 1234
+
+DIRECTLY = pytest.mark.parametrize("place", ["ext4", "xfs"], indirect=True, scope="module")
+
+
+@pytest.fixture
+def make(small):
+    """make(*parts): the path of a new file, for the application."""
+    backing = small.backing / "file"
+
+    def make(*parts):
+        make_file(backing, *parts)
+        return small.path / "file"
+
+    yield make
+    with contextlib.suppress(OSError):  # of a filesystem that was shut down
+        backing.unlink()
+
+
+@pytest.fixture
+def broken(small, filesystems):
+    """A filesystem that nobody can use afterwards."""
+    yield small
+    let_go()
+    filesystems.clear()
+
+
+@contextlib.contextmanager
+def full(small, left):
+    """No space but about so many bytes."""
+    filler = small.backing / "filler"
+    with opened(filler, os.O_RDWR | os.O_CREAT) as fd:
+        state = os.statvfs(small.backing)
+        os.posix_fallocate(fd, 0, state.f_bavail * state.f_frsize - 8 * MIB)
+        size = os.fstat(fd).st_size
+        with contextlib.suppress(OSError):
+            while True:
+                os.posix_fallocate(fd, size, 64 * KIB)
+                size += 64 * KIB
+        os.ftruncate(fd, size - left)
+        os.fsync(fd)
+    try:
+        yield
+    finally:
+        filler.unlink()
+        guest.run("sync", "-f", small.backing)
+
+
+def write_until_it_fails(write):
+    """Megabytes of NEW after A: how many bytes were written, and the errno."""
+    done = 0
+    while done < 64 * MIB:
+        try:
+            done += write(0, MIB, 64 * KIB + done)
+        except OSError as error:
+            return done, error.errno
+    return done, 0
+
+
+def expect_written(path, done):
+    """A, then so much of NEW as was reported. A write that failed may have left more."""
+    with opened(path, os.O_RDONLY) as fd:
+        expect(os.pread(fd, 64 * KIB, 0), A)
+        for start in range(0, done, MIB):
+            size = min(MIB, done - start)
+            expect(os.pread(fd, size, 64 * KIB + start), NEW[:size], f"after {start}")
+
+
+def test_no_space_in_the_middle_of_a_write(small, make, token, udmabuf):
+    """And when there is space again the same token goes on."""
+    udmabuf[:MIB] = NEW
+    path = make(A)
+    write = token(path).write
+    with full(small, left=MIB + MIB // 2):
+        done, number = write_until_it_fails(write)
+        assert number == ENOSPC
+        expect_written(path, done)
+    assert write(0, MIB, 64 * KIB + done) == MIB
+    expect_written(path, done + MIB)
+
+
+@pytest.mark.parametrize("place", ["ext4", "xfs", "xfs-mount"], indirect=True, scope="module")
+def test_quota_that_is_used_up_in_the_middle_of_a_write(small, make, token, udmabuf, request):
+    """The user's on the filesystem. Behind the server it is the server that writes, and an ext4 lets root go beyond any quota."""
+    path = make(A)
+    os.chown(small.backing / "file", USER, USER)
+    set_quota(small, "3m")
+    request.addfinalizer(lambda: set_quota(small, "0"))
+    udmabuf[:MIB] = NEW
+    write = token(path).write
+    os.seteuid(USER)
+    try:
+        done, number = write_until_it_fails(write)
+    finally:
+        os.seteuid(0)
+    assert number == EDQUOT
+    assert done <= 3 * MIB
+    expect_written(path, done)
+    set_quota(small, "0")
+    assert write(0, MIB, 64 * KIB + done) == MIB
+
+
+def set_quota(small, limit):
+    guest.run("xfs_quota", "-x", "-f", "-c", f"limit -u bhard={limit} {USER}", small.backing)
+
+
+@DIRECTLY
+def test_a_frozen_filesystem_is_not_written(make, token, ring, udmabuf):
+    """A write waits for the thaw."""
+    path = make(A)
+    udmabuf[: 64 * KIB] = NEW[: 64 * KIB]
+    read = token(path)
+    assert read.write(0, 4096, 0) == 4096
+    guest.run("fsfreeze", "--freeze", ROOT)
+    try:
+        number = ring.prepare(WRITE_FIXED, read.fd, 0, 64 * KIB, 0)
+        ring.submit()
+        with pytest.raises(TimeoutError):
+            ring.wait(0.5)
+    finally:
+        guest.run("fsfreeze", "--unfreeze", ROOT)
+    assert ring.wait() == (number, 64 * KIB)
+    with opened(path, os.O_RDONLY) as fd:
+        expect(os.pread(fd, 64 * KIB, 0), NEW[: 64 * KIB])
+
+
+@DIRECTLY
+def test_a_frozen_filesystem_is_read(make, token, udmabuf):
+    path = make(A)
+    read = token(path, READ_ONLY)
+    guest.run("fsfreeze", "--freeze", ROOT)
+    try:
+        assert read(0, 64 * KIB, 0) == 64 * KIB
+    finally:
+        guest.run("fsfreeze", "--unfreeze", ROOT)
+    expect(udmabuf[: 64 * KIB], A)
+
+
+@DIRECTLY
+def test_remounted_read_only(make, token, ring, udmabuf):
+    """A token is an open file: one that may write forbids it, one that only reads goes on."""
+    path = make(A)
+    token(path)
+    with pytest.raises(RuntimeError, match="busy"):
+        guest.run("mount", "-o", "remount,ro", ROOT)
+    empty_ring(ring)
+
+
+@DIRECTLY
+def test_read_only_filesystem_is_read(make, ring, udmabuf):
+    path = make(A)
+    with opened(path, READ_ONLY) as fd:
+        let_go()  # of what earlier tests have deleted
+        ring.register_dmabuf(0, udmabuf, fd)
+        guest.run("mount", "-o", "remount,ro", ROOT)
+        try:
+            assert ring.read_fixed(fd, 0, 64 * KIB, 0) == 64 * KIB
+            expect(udmabuf[: 64 * KIB], A)
+        finally:
+            guest.run("mount", "-o", "remount,rw", ROOT)
+        ring.unregister(0)
+
+
+def test_no_unmount_while_a_token_exists(small, make, ring, udmabuf, filesystems):
+    """The registration keeps the file open, also when the application has closed it."""
+    with opened(make(A), READ_ONLY) as fd:
+        ring.register_dmabuf(0, udmabuf, fd)
+    target = MOUNT if small.mount else ROOT
+    with pytest.raises(RuntimeError, match="busy"):
+        guest.run("umount", target)
+    ring.close()
+    let_go()
+    filesystems.clear()
+    assert not os.path.ismount(target)
+
+
+def test_shutdown(broken, make, token, udmabuf):
+    """Requests and registrations fail, and nothing hangs."""
+    path = make(A)
+    read = token(path)
+    assert read(0, 64 * KIB, 0) == 64 * KIB
+    udmabuf.fill()
+    shut_down(ROOT)
+    with fails(EIO):
+        read(0, 64 * KIB, 0)
+    with fails(EIO):
+        read.write(0, 64 * KIB, 0)
+    expect_untouched(udmabuf)
+
+
+def shut_down(path):
+    FS_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
+    with opened(path, os.O_RDONLY) as fd:
+        fcntl.ioctl(fd, FS_IOC_SHUTDOWN, struct.pack("=I", NOLOGFLUSH))
