@@ -125,7 +125,7 @@ def test_large_directory_is_read_completely_while_it_changes(mount):
 
 
 def test_directory_offsets_can_be_returned_to(mount):
-    for i in range(30000):
+    for i in range(2000):   # many times what one READDIR brings, and what ext4 keeps without a hash tree
         os.close(os.open(mount.source / f'{i:03}', os.O_CREAT))
     LIBC.fdopendir.restype = LIBC.readdir64.restype = ctypes.c_void_p
     LIBC.telldir.restype = ctypes.c_long
