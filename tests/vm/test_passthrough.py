@@ -1,0 +1,148 @@
+"""A passthrough file is to io_uring and NOWAIT what its backing file is."""
+import ctypes
+import errno
+import mmap
+import os
+import select
+
+import pytest
+
+from places import mount, served  # noqa: F401  (fixtures)
+from uring import Ring
+
+READ, WRITE = 22, 23   # IORING_OP_*
+SIZE = 4 << 20
+DEPTH = 128   # more than the kernel keeps ready for a CPU
+POLL = 'opcode == 40'   # FUSE_POLL
+PUNTED = 'io_uring:io_uring_queue_async_work'
+
+
+@pytest.fixture(params=['ext4', 'mount'])
+def place(request, mount):
+    """The directory behind the mount, and the mount: both must behave alike."""
+    return mount.source if request.param == 'ext4' else mount.path
+
+
+@pytest.fixture
+def file(mount):
+    (mount.source / 'file').write_bytes(os.urandom(SIZE))
+    drop_cache(mount.source / 'file')
+    return mount.path / 'file'
+
+
+@pytest.fixture
+def opened():
+    """Opens files that are closed in the end."""
+    descriptors = []
+
+    def open_file(path, flags):
+        descriptors.append(os.open(path, flags))
+        return descriptors[-1]
+    yield open_file
+    for fd in descriptors:
+        os.close(fd)
+
+
+def drop_cache(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def address(memory):
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def read_blocks(fd, blocks=DEPTH):
+    """So many reads of 4 KiB at once; what they read."""
+    memory = mmap.mmap(-1, blocks * 4096)
+    with Ring(entries=DEPTH) as ring:
+        for block in range(blocks):
+            ring.prepare(READ, fd, address(memory) + block * 4096, 4096, block * 4096)
+        ring.submit()
+        assert set(ring.wait_all(blocks).values()) == {4096}
+    return memory[:]
+
+
+def read_nowait(fd, memory):
+    """What a read at once gives: a number of bytes, or EAGAIN."""
+    try:
+        return os.preadv(fd, [memory], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        assert error.errno == errno.EAGAIN
+        return 'EAGAIN'
+
+
+@pytest.mark.parametrize('flags', [os.O_RDONLY, os.O_RDONLY | os.O_DIRECT], ids=['buffered', 'direct'])
+def test_reads_do_not_poll_the_server(file, mount, trace, opened, flags):
+    fd = opened(file, flags)
+    with trace('fuse:fuse_request_send', key='opcode', where=POLL) as polls:
+        data = read_blocks(fd)
+    assert polls.hits == 0
+    assert data == (mount.source / 'file').read_bytes()[:len(data)]
+
+
+def test_readiness_does_not_depend_on_the_server(file, trace, opened):
+    with trace('fuse:fuse_request_send', key='opcode', where=POLL) as polls:
+        poll = select.poll()
+        poll.register(opened(file, os.O_RDWR), select.POLLIN | select.POLLOUT)
+        assert poll.poll(0)[0][1] == select.POLLIN | select.POLLOUT
+    assert polls.hits == 0
+
+
+def test_direct_reads_need_no_worker(file, place, trace, opened):
+    fd = opened(place / 'file', os.O_RDONLY | os.O_DIRECT)
+    read_blocks(fd, 1)   # the extents are read by a worker
+    with trace(PUNTED) as punted:
+        read_blocks(fd)
+    assert punted.hits == 0
+
+
+def test_buffered_reads_that_miss_the_cache_are_completed_by_a_worker(file, mount, opened):
+    data = read_blocks(opened(file, os.O_RDONLY))
+    assert data == (mount.source / 'file').read_bytes()[:len(data)]
+
+
+def test_nowait_direct_read(file, place, mount, opened):
+    fd, memory = opened(place / 'file', os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
+    os.preadv(fd, [memory], 0)
+    memory[:] = bytes(4096)
+    assert read_nowait(fd, memory) == 4096
+    assert memory[:] == (mount.source / 'file').read_bytes()[:4096]
+
+
+def test_nowait_read_outside_of_the_cache(file, place, opened):
+    assert read_nowait(opened(place / 'file', os.O_RDONLY), mmap.mmap(-1, 4096)) == 'EAGAIN'
+
+
+def test_nowait_read_from_the_cache(file, place, opened):
+    fd, memory = opened(place / 'file', os.O_RDONLY), mmap.mmap(-1, 4096)
+    os.preadv(fd, [memory], 0)
+    assert read_nowait(fd, memory) == 4096
+
+
+def test_nowait_write_is_done_or_left_alone(file, mount, opened):
+    """Looking for privileges to remove may need the server: then there is nothing that could be done at once."""
+    fd, memory = opened(file, os.O_WRONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
+    before = (mount.source / 'file').read_bytes()[:4096]
+    memory[:] = b'n' * 4096
+    try:
+        assert os.pwritev(fd, [memory], 0, os.RWF_NOWAIT) == 4096
+        before = memory[:]
+    except OSError as error:
+        assert error.errno == errno.EAGAIN
+    assert (mount.source / 'file').read_bytes()[:4096] == before
+
+
+def test_writes_of_a_deep_queue_arrive_and_grow_the_file(mount, opened):
+    data = mmap.mmap(-1, DEPTH * 4096)
+    data[:] = os.urandom(DEPTH * 4096)
+    fd = opened(mount.path / 'new', os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    with Ring(entries=DEPTH) as ring:
+        for block in range(DEPTH):
+            ring.prepare(WRITE, fd, address(data) + block * 4096, 4096, block * 4096)
+        ring.submit()
+        assert set(ring.wait_all(DEPTH).values()) == {4096}
+    assert os.stat(mount.path / 'new').st_size == len(data)
+    assert (mount.source / 'new').read_bytes() == data[:]
