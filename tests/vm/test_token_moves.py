@@ -1,18 +1,31 @@
 """The exporter moves, blocks, fails or takes back its memory: the reader gets right bytes or a clean error, and nobody waits for ever."""
 
+import contextlib
+import mmap
+import os
 import random
+import signal
+import subprocess
 import time
+import traceback
 from errno import EBUSY, EIO, ENODEV, ENOMEM
+from pathlib import Path
 
 import pytest
 
+import guest
+from dmabuf import TestBuffer
+from fuse_server import fork
 from token_fixtures import *  # noqa: F403
 from token_words import KIB, MIB, expect, expect_untouched, fails, in_background, read_and_compare
-from uring import DEFER_TASKRUN, NOP, READ_FIXED, SINGLE_ISSUER, Ring
+from uring import DEFER_TASKRUN, IOPOLL, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
 
 SIZE = 16 * KIB  # of a request
 DEPTH = 32
 chance = random.Random(3)
+# 100000 under tests/run.sh --stress 30: they take minutes
+MOVES = int(os.environ.get("MOVES", 3000))
+SEED = int(os.environ.get("MOVES_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 
 
 def start_read(ring, front, pending, place):
@@ -244,3 +257,145 @@ def test_a_bar_switched_off_under_reads(ring, front, vfio, bar):
         vfio.set_memory_enabled(True)
         assert set(ring.wait_all(DEPTH).values()) <= {SIZE, -ENODEV}
     read_and_compare(ring, front, bar, (0, MIB, 0))
+
+
+# Many moves
+
+
+@pytest.fixture(scope="module")
+def token_moves(tmp_path_factory):
+    """token_moves(moves, ring flags, target): token-moves.c with a buffer of its own; its output."""
+    program = tmp_path_factory.mktemp("moves") / "token-moves"
+    guest.run("gcc", "-O2", "-Wall", "-o", program, Path(__file__).with_name("token-moves.c"), "-luring", "-pthread")
+
+    def run(moves, flags, target):
+        with TestBuffer(64 * 4096) as buffer:
+            fds = (buffer.control, buffer.fileno())
+            result = subprocess.run([program, str(SEED), str(moves), str(flags), *map(str, fds), target.path, str(target.base)],
+                                    pass_fds=fds, text=True, capture_output=True)  # fmt: skip
+            print(result.stdout, result.stderr, buffer.stats)
+            assert result.returncode == 0, f"MOVES_SEED={SEED}: {result.stderr}"
+            assert buffer.stats.moves == moves
+            all_memory_went_back(buffer)
+
+    return run
+
+
+@pytest.mark.timeout(36000)
+@pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)
+def test_many_moves_under_random_reads_and_writes(token_moves, target):
+    """No wrong byte, no error, no EAGAIN, no byte of memory that the exporter had left."""
+    token_moves(MOVES, SINGLE_ISSUER | DEFER_TASKRUN, target)
+
+
+@pytest.mark.parametrize("flags, target", [(SQPOLL, "fuse"), (IOPOLL, "raw"), (IOPOLL, "ext4")], indirect=["target"])
+def test_moves_under_other_rings(token_moves, target, flags):
+    token_moves(300, flags, target)
+
+
+# Moves wait for the controller, and for nobody else
+
+
+@pytest.mark.parametrize("target", ["raw", "ext4"], indirect=True)
+@pytest.mark.parametrize("flags", [IOPOLL, IOPOLL | SINGLE_ISSUER | DEFER_TASKRUN], ids=["plain", "defer-taskrun"])
+def test_a_move_does_not_wait_for_a_task_to_poll(target, moving, flags):
+    """Nobody looks for the end of these commands: the task that would sits in the exporter's call."""
+    with Ring(64, flags) as ring:
+        ring.register_dmabuf(0, moving, target.fd)
+        for _ in range(3):
+            pending = start_reads(ring, target)
+            moving.move()
+            while pending:
+                finish_read(ring, target, moving, pending)
+    assert moving.stats.stop_us < 5_000_000
+    all_memory_went_back(moving)
+
+
+@contextlib.contextmanager
+def child(function):
+    """A process of its own, killed at the end."""
+    pid = fork()
+    if not pid:
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    try:
+        yield pid
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def read_for_ever(front, buffer, flags, between=lambda: None):
+    """For a child: it never ends, but with the first wrong byte."""
+    parents = buffer.map  # which it does not have, and must not unmap
+    buffer.map = mmap.mmap(buffer.fd, buffer.size)
+    with Ring(64, flags) as ring:
+        ring.register_dmabuf(0, buffer, front.fd)
+        while True:
+            pending = start_reads(ring, front)
+            between()
+            while pending:
+                finish_read(ring, front, buffer, pending)
+    return parents
+
+
+@pytest.mark.parametrize("flags, target", [(SINGLE_ISSUER | DEFER_TASKRUN, "fuse"), (IOPOLL, "raw")], indirect=["target"])
+def test_moves_while_the_task_of_the_ring_is_stopped(target, flags):
+    """At any moment of its work."""
+    target.fd
+    with TestBuffer(DEPTH * SIZE) as buffer, child(lambda: read_for_ever(target, buffer, flags)) as pid:
+        for _ in range(20):
+            time.sleep(0.02)
+            os.kill(pid, signal.SIGSTOP)
+            buffer.move()
+            buffer.move()
+            os.kill(pid, signal.SIGCONT)
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it found wrong bytes"
+        assert buffer.stats.stop_us < 5_000_000
+        assert buffer.stats.dirty == 0
+
+
+@pytest.fixture
+def cgroup(tmp_path):
+    """A memory cgroup with a low limit."""
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    guest.run("mount", "-t", "cgroup2", "cgroup", root)
+    (root / "cgroup.subtree_control").write_text("+memory")
+    group = root / "small"
+    group.mkdir()
+    (group / "memory.max").write_text("8M")
+    yield group
+    while (group / "cgroup.procs").read_text():
+        time.sleep(0.02)
+    group.rmdir()
+    guest.run("umount", root)
+
+
+@pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)
+def test_moves_while_the_task_of_the_ring_reclaims_memory(target, cgroup, ext4):
+    """It and its workers have no memory left but what they write back first, to the same device."""
+
+    def read():
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        with open(ext4 / "pages", "wb", buffering=0) as file:
+
+            def write_pages():
+                file.seek(0)
+                for _ in range(8):
+                    file.write(bytes(4 * MIB))
+
+            read_for_ever(target, buffer, 0, write_pages)
+
+    target.fd
+    with TestBuffer(DEPTH * SIZE) as buffer, child(read) as pid:
+        limit_reached = lambda: int(dict(line.split() for line in (cgroup / "memory.events").read_text().splitlines())["max"])  # noqa: E731
+        while buffer.stats.moves < 200 or limit_reached() < 50:
+            buffer.move()
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it found wrong bytes"
+        assert buffer.stats.stop_us < 5_000_000
+        assert buffer.stats.dirty == 0
