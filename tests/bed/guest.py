@@ -25,7 +25,7 @@ class Nvme:
 
     def __init__(self, serial='bed'):
         self.controller = next(path for path in Path('/sys/class/nvme').iterdir() if (path / 'serial').read_text().strip() == serial).resolve()
-        self.namespace = next(self.controller.glob('nvme*n1'))
+        self.namespace = next(self.controller.glob('nvme*n[0-9]*'))
         self.device = f'/dev/{self.namespace.name}'
         self.pci = (self.controller / 'device').resolve().name
 

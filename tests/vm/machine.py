@@ -1,0 +1,74 @@
+"""The machine as its operator sees it: QEMU's monitor, by a port that tests/bed/qemu gives the guest."""
+
+import functools
+import json
+import os
+import select
+import time
+from pathlib import Path
+
+import guest
+from token_words import wait_for
+
+
+class Monitor:
+    def __init__(self):
+        port = next(path for path in Path("/sys/class/virtio-ports").iterdir() if (path / "name").read_text().strip() == "monitor")
+        self._fd = os.open(f"/dev/{port.name}", os.O_RDWR)
+        self._unread, self._number = b"", 0
+        self.execute("qmp_capabilities")
+
+    def execute(self, command, **arguments):
+        self._number += 1
+        request = {"execute": command, "arguments": arguments, "id": self._number}
+        os.write(self._fd, json.dumps(request).encode() + b"\n")
+        answer = self._next(lambda message: message.get("id") == self._number)
+        if "error" in answer:
+            raise RuntimeError(f"{command}: {answer['error']['desc']}")
+        return answer["return"]
+
+    def wait_for_event(self, name):
+        self._next(lambda message: message.get("event") == name)
+
+    def _next(self, wanted, timeout=60):
+        deadline = time.monotonic() + timeout
+        while True:
+            line, end, rest = self._unread.partition(b"\n")
+            if end:
+                self._unread = rest
+                message = json.loads(line)
+                if wanted(message):
+                    return message
+                continue
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self._fd], [], [], left)[0], "the monitor says nothing"
+            self._unread += os.read(self._fd, 65536)
+
+
+@functools.cache
+def monitor():
+    """One connection for all: its greeting comes only once."""
+    return Monitor()
+
+
+def plug(serial="spare", **properties):
+    """Puts a controller into the free slot; the guest.Nvme of it."""
+    monitor().execute("device_add", driver="nvme", id=serial, bus="down3", serial=serial, drive="spare", **properties)
+    wait_for(lambda: controller(serial), timeout=60)
+    return controller(serial)
+
+
+def unplug(serial="spare"):
+    """As somebody does who presses the button of the slot: the driver lets go first."""
+    monitor().execute("device_del", id=serial)
+    monitor().wait_for_event("DEVICE_DELETED")
+    wait_for(lambda: not controller(serial))
+
+
+def controller(serial):
+    """None without one that has its namespace."""
+    try:
+        nvme = guest.Nvme(serial)
+        return nvme if os.path.exists(nvme.device) and nvme.size else None
+    except (StopIteration, OSError):
+        return None
