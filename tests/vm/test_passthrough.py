@@ -7,6 +7,7 @@ import select
 
 import pytest
 
+import guest
 from places import mount, served  # noqa: F401  (fixtures)
 from uring import Ring
 
@@ -31,8 +32,10 @@ def file(mount):
 
 
 @pytest.fixture
-def opened():
-    """Opens files that are closed in the end."""
+def opened(request):
+    """Opens files that are closed in the end, before what they are on is unmounted."""
+    for name in {'mount', 'overlay'} & set(request.fixturenames):
+        request.getfixturevalue(name)
     descriptors = []
 
     def open_file(path, flags):
@@ -41,6 +44,19 @@ def opened():
     yield open_file
     for fd in descriptors:
         os.close(fd)
+
+
+@pytest.fixture
+def overlay(ext4, tmp_path):
+    """An overlay whose layers are on ext4; it shares the kernel's helpers for backing files."""
+    for name in ('lower', 'upper', 'work'):
+        (ext4 / name).mkdir()
+    (ext4 / 'lower' / 'file').write_bytes(os.urandom(SIZE))
+    target = tmp_path / 'overlay'
+    target.mkdir()
+    guest.run('mount', '-t', 'overlay', '-o', f'lowerdir={ext4}/lower,upperdir={ext4}/upper,workdir={ext4}/work', 'overlay', target)
+    yield target
+    guest.run('umount', target)
 
 
 def drop_cache(path):
@@ -60,6 +76,18 @@ def read_blocks(fd, blocks=DEPTH):
     with Ring(entries=DEPTH) as ring:
         for block in range(blocks):
             ring.prepare(READ, fd, address(memory) + block * 4096, 4096, block * 4096)
+        ring.submit()
+        assert set(ring.wait_all(blocks).values()) == {4096}
+    return memory[:]
+
+
+def write_blocks(fd, blocks=DEPTH):
+    """So many writes of 4 KiB at once; what they wrote."""
+    memory = mmap.mmap(-1, blocks * 4096)
+    memory[:] = os.urandom(blocks * 4096)
+    with Ring(entries=DEPTH) as ring:
+        for block in range(blocks):
+            ring.prepare(WRITE, fd, address(memory) + block * 4096, 4096, block * 4096)
         ring.submit()
         assert set(ring.wait_all(blocks).values()) == {4096}
     return memory[:]
@@ -136,13 +164,14 @@ def test_nowait_write_is_done_or_left_alone(file, mount, opened):
 
 
 def test_writes_of_a_deep_queue_arrive_and_grow_the_file(mount, opened):
-    data = mmap.mmap(-1, DEPTH * 4096)
-    data[:] = os.urandom(DEPTH * 4096)
-    fd = opened(mount.path / 'new', os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
-    with Ring(entries=DEPTH) as ring:
-        for block in range(DEPTH):
-            ring.prepare(WRITE, fd, address(data) + block * 4096, 4096, block * 4096)
-        ring.submit()
-        assert set(ring.wait_all(DEPTH).values()) == {4096}
+    data = write_blocks(opened(mount.path / 'new', os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
     assert os.stat(mount.path / 'new').st_size == len(data)
-    assert (mount.source / 'new').read_bytes() == data[:]
+    assert (mount.source / 'new').read_bytes() == data
+
+
+def test_overlayfs_reads_and_writes_in_a_deep_queue(overlay, ext4, opened):
+    lower = (ext4 / 'lower' / 'file').read_bytes()
+    assert read_blocks(opened(overlay / 'file', os.O_RDONLY | os.O_DIRECT)) == lower[:DEPTH * 4096]
+    data = write_blocks(opened(overlay / 'file', os.O_WRONLY | os.O_DIRECT))
+    assert (ext4 / 'upper' / 'file').read_bytes() == data + lower[len(data):]
+    assert (ext4 / 'lower' / 'file').read_bytes() == lower
