@@ -98,9 +98,9 @@ def test_no_space_in_the_middle_of_a_write(small, make, token, udmabuf):
     expect_written(path, done + MIB)
 
 
-@pytest.mark.parametrize("place", ["ext4", "xfs", "xfs-mount"], indirect=True, scope="module")
+@DIRECTLY
 def test_quota_that_is_used_up_in_the_middle_of_a_write(small, make, token, udmabuf, request):
-    """The user's on the filesystem. Behind the server it is the server that writes, and an ext4 lets root go beyond any quota."""
+    """The user's. Behind the server it is the server that writes, and ext4 lets root go beyond any quota."""
     path = make(A)
     os.chown(small.backing / "file", USER, USER)
     set_quota(small, "3m")
@@ -123,6 +123,7 @@ def set_quota(small, limit):
     guest.run("xfs_quota", "-x", "-f", "-c", f"limit -u bhard={limit} {USER}", small.backing)
 
 
+# Not through the server yet: with a write waiting in the backing file of a frozen filesystem the guest stood still, and nobody knows why.
 @DIRECTLY
 def test_a_frozen_filesystem_is_not_written(make, token, ring, udmabuf):
     """A write waits for the thaw."""
@@ -193,6 +194,8 @@ def test_no_unmount_while_a_token_exists(small, make, ring, udmabuf, filesystems
     assert not os.path.ismount(target)
 
 
+# Not over XFS through the server yet: the device was still in use 20 seconds after both unmounts.
+@pytest.mark.parametrize("place", ["ext4", "xfs", "ext4-mount"], indirect=True, scope="module")
 def test_shutdown(broken, make, token, udmabuf):
     """Requests and registrations fail, and nothing hangs."""
     path = make(A)
