@@ -1,5 +1,6 @@
 """The machine as its operator sees it: QEMU's monitor, by a port that tests/bed/qemu gives the guest."""
 
+import contextlib
 import functools
 import json
 import os
@@ -14,9 +15,10 @@ from token_words import wait_for
 class Monitor:
     def __init__(self):
         port = next(path for path in Path("/sys/class/virtio-ports").iterdir() if (path / "name").read_text().strip() == "monitor")
-        self._fd = os.open(f"/dev/{port.name}", os.O_RDWR)
+        self._fd = os.open(f"/dev/{port.name}", os.O_RDWR | os.O_NONBLOCK)
         self._unread, self._number = b"", 0
-        self.execute("qmp_capabilities")
+        with contextlib.suppress(RuntimeError):  # an earlier process may have done it
+            self.execute("qmp_capabilities")
 
     def execute(self, command, **arguments):
         self._number += 1
@@ -42,7 +44,8 @@ class Monitor:
                 continue
             left = deadline - time.monotonic()
             assert left > 0 and select.select([self._fd], [], [], left)[0], "the monitor says nothing"
-            self._unread += os.read(self._fd, 65536)
+            with contextlib.suppress(BlockingIOError):
+                self._unread += os.read(self._fd, 65536)
 
 
 @functools.cache

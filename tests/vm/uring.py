@@ -108,7 +108,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ffi = ctypes.CDLL("liburing-ffi.so.2")
 _ffi.io_uring_get_sqe.restype = POINTER(Sqe)
 # struct io_uring has 216 bytes in liburing 2.9; only the library looks into it, all but ring_fd.
-RING_BYTES, RING_FD_OFFSET = 1024, 196
+RING_BYTES, RING_FD_OFFSET, ENTER_RING_FD_OFFSET = 1024, 196, 204
 PARAMS_BYTES, PARAMS_FLAGS_OFFSET = 120, 8  # struct io_uring_params
 
 
@@ -142,6 +142,8 @@ class Ring:
         ring = cls.__new__(cls)
         ring._ring, ring._params = (c_char * RING_BYTES)(), (c_char * PARAMS_BYTES).from_buffer_copy(params)
         check(_ffi.io_uring_queue_mmap(c_int(fd), ring._params, ring._ring))
+        for offset in (RING_FD_OFFSET, ENTER_RING_FD_OFFSET):
+            c_int.from_buffer(ring._ring, offset).value = fd
         ring.fd, ring.is_open, ring._next = fd, True, 1 << 32
         return ring
 

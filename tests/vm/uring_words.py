@@ -50,7 +50,9 @@ class Transfer:
 
     def finish(self, ring, numbers):
         """All of them succeed."""
-        assert ring.wait_all(DEPTH) == dict.fromkeys(numbers, SIZE)
+        results = ring.wait_all(DEPTH)
+        assert results.keys() == numbers.keys(), "not each request ended once"
+        assert set(results.values()) == {SIZE}, {numbers[number]: result for number, result in results.items() if result != SIZE}
         self.check(range(DEPTH))
 
     def finish_some(self, ring, numbers, *allowed):

@@ -1,0 +1,125 @@
+"""What reaches the controller: as few commands as it takes, for any layout of the memory, to any place of the device."""
+
+from pathlib import Path
+
+import pytest
+
+import machine
+from dmabuf import TestBuffer, Udmabuf
+from token_fixtures import *  # noqa: F403
+from token_words import GIB, KIB, MIB, Target, attachments, expect, make_file, opened, random_bytes, wait_for
+from uring import Ring, dmabuf_descriptor
+from uring_words import on_disk
+
+SGL_THRESHOLD = Path("/sys/module/nvme/parameters/sgl_threshold")
+OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
+
+
+@pytest.fixture(scope="module")
+def big():
+    """A controller that takes 2 MiB at once, the most that QEMU can, and has 24 GiB."""
+    yield machine.plug(mdts=9)
+    machine.unplug()
+
+
+@pytest.fixture
+def on_big(big):
+    """on_big(base): 8 MiB of known content there."""
+    targets = []
+
+    def make(base=0):
+        with Udmabuf(8 * MIB) as buffer, Ring() as ring, opened(big.device) as fd:
+            buffer[:] = OLD
+            ring.register_dmabuf(0, buffer, fd)
+            assert ring.write_fixed(fd, 0, 8 * MIB, base) == 8 * MIB
+        targets.append(Target(big.device, OLD, base))
+        return targets[-1]
+
+    yield make
+    for target in targets:
+        target.close()
+
+
+@pytest.fixture(params=[0, 1, 32 * KIB], ids=["prp", "sgl", "as-it-suits"])
+def sgl_threshold(request):
+    before = SGL_THRESHOLD.read_text()
+    SGL_THRESHOLD.write_text(str(request.param))
+    yield
+    SGL_THRESHOLD.write_text(before)
+
+
+@pytest.fixture(params=["contiguous", "4 MiB", "64 KiB", "4 KiB"])
+def layout(request, vfio):
+    """A buffer of 8 MiB in pieces of so much."""
+    orders = {"4 MiB": 10, "64 KiB": 4, "4 KiB": 0}
+    with vfio.export(8 * MIB) if request.param == "contiguous" else TestBuffer(8 * MIB, orders[request.param]) as buffer:
+        yield buffer
+
+
+def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, sgl_threshold, trace):
+    target = on_big()
+    layout.fill()
+    with Ring() as ring:
+        ring.register_dmabuf(0, layout, target.fd)
+        with trace("nvme:nvme_setup_cmd", key="opcode", where="qid > 0") as commands:
+            assert ring.read_fixed(target.fd, 0, 8 * MIB, 0) == 8 * MIB
+            expect(layout[:], OLD)
+            layout[:] = NEW
+            assert ring.write_fixed(target.fd, 0, 8 * MIB, 0) == 8 * MIB
+        assert big.max_transfer == 2 * MIB
+        assert commands.hits == 2 * 4, commands.by_key
+        expect(on_disk(target, 8 * MIB), NEW)
+
+
+def test_parts_of_every_size_and_place(on_big, layout, sgl_threshold):
+    target = on_big()
+    with Ring() as ring:
+        ring.register_dmabuf(0, layout, target.fd)
+        for place, length, start in (0, 512, 0), (512, 4096, 512), (4096 - 512, 1024, 0), (64 * KIB - 512, MIB, 4096), (4 * MIB - 512, 1024, MIB), \
+                                    (3 * MIB + 512, 2 * MIB, 512), (512, 8 * MIB - 512, 512):  # fmt: skip
+            layout.fill()
+            assert ring.read_fixed(target.fd, place, length, start) == length
+            expect(layout[place : place + length], OLD[start : start + length], f"{length} bytes to {place}")
+            expect(layout[:place] + layout[place + length :], bytes([0xEE]) * (8 * MIB - length), "what is beside")
+
+
+def test_places_of_the_device_beyond_32_bits(on_big, moving):
+    for base in (4 * GIB - 4096, 20 * GIB):
+        target = on_big(base)
+        with Ring() as ring:
+            ring.register_dmabuf(0, moving, target.fd)
+            assert ring.read_fixed(target.fd, 0, moving.size, base) == moving.size
+            expect(moving[:], OLD[: moving.size])
+
+
+def test_a_buffer_of_64_gib(file):
+    """64 MiB of memory are behind it, again and again."""
+    size = 64 * GIB
+    with TestBuffer(size, chunk_order=10, backed=64 * MIB) as buffer, Ring() as ring:
+        ring.register_dmabuf(0, buffer, file.fd)
+        for place in (0, 4 * GIB - 512 * KIB, 33 * GIB + 512, size - MIB):
+            buffer[place : place + MIB] = bytes(MIB)
+            assert ring.read_fixed(file.fd, place, MIB, 0) == MIB
+            expect(buffer[place : place + MIB], file.content[:MIB], f"read to {place}")
+            buffer[place : place + MIB] = NEW[:MIB]
+            assert ring.write_fixed(file.fd, place, MIB, MIB) == MIB
+            expect(on_disk(file, MIB, MIB), NEW[:MIB])
+        assert buffer.stats.maps == 1
+        assert buffer.stats.segments == size // (4 * MIB)
+
+
+def test_thousands_of_tokens_of_one_controller(ext4, udmabuf):
+    """256 for each of 8 files; any of them works, and all of them end."""
+    files = [Target(ext4 / f"{i}", make_file(ext4 / f"{i}", random_bytes(64 * KIB, seed=i))) for i in range(8)]
+    with Ring(slots=2048) as ring:
+        for i, file in enumerate(files):
+            assert ring.update(256 * i, [dmabuf_descriptor(udmabuf, file.fd)] * 256) == 256
+        assert attachments() == 2048
+        for slot in range(0, 2048, 77):
+            file = files[slot // 256]
+            assert ring.read_fixed(file.fd, 0, 64 * KIB, 0, slot) == 64 * KIB
+            expect(udmabuf[: 64 * KIB], file.content, f"slot {slot}")
+        ring.unregister_all()
+        wait_for(lambda: not attachments(), ring)
+    for file in files:
+        file.close()
