@@ -58,7 +58,7 @@ class Transfer:
     def finish_some(self, ring, numbers, *allowed):
         """Each succeeds or fails with one of these results; returns how many succeeded."""
         results = ring.wait_all(DEPTH)
-        assert set(results.values()) <= {SIZE, *allowed}
+        assert set(results.values()) <= {SIZE, *allowed}, set(results.values())
         done = [numbers[number] for number, result in results.items() if result == SIZE]
         self.check(done)
         return len(done)
