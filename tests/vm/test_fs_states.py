@@ -98,9 +98,8 @@ def test_no_space_in_the_middle_of_a_write(small, make, token, udmabuf):
     expect_written(path, done + MIB)
 
 
-@DIRECTLY
 def test_quota_that_is_used_up_in_the_middle_of_a_write(small, make, token, udmabuf, request):
-    """The user's. Behind the server it is the server that writes, and ext4 lets root go beyond any quota."""
+    """The user's, whose file it is, also behind the server."""
     path = make(A)
     os.chown(small.backing / "file", USER, USER)
     set_quota(small, "3m")
@@ -123,8 +122,6 @@ def set_quota(small, limit):
     guest.run("xfs_quota", "-x", "-f", "-c", f"limit -u bhard={limit} {USER}", small.backing)
 
 
-# Not through the server yet: with a write waiting in the backing file of a frozen filesystem the guest stood still, and nobody knows why.
-@DIRECTLY
 def test_a_frozen_filesystem_is_not_written(make, token, ring, udmabuf):
     """A write waits for the thaw."""
     path = make(A)
@@ -144,7 +141,6 @@ def test_a_frozen_filesystem_is_not_written(make, token, ring, udmabuf):
         expect(os.pread(fd, 64 * KIB, 0), NEW[: 64 * KIB])
 
 
-@DIRECTLY
 def test_a_frozen_filesystem_is_read(make, token, udmabuf):
     path = make(A)
     read = token(path, READ_ONLY)
@@ -194,8 +190,6 @@ def test_no_unmount_while_a_token_exists(small, make, ring, udmabuf, filesystems
     assert not os.path.ismount(target)
 
 
-# Not over XFS through the server yet: the device was still in use 20 seconds after both unmounts.
-@pytest.mark.parametrize("place", ["ext4", "xfs", "ext4-mount"], indirect=True, scope="module")
 def test_shutdown(broken, make, token, udmabuf):
     """Requests and registrations fail, and nothing hangs."""
     path = make(A)
