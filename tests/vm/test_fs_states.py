@@ -11,7 +11,7 @@ import pytest
 import guest
 from filesystems import MOUNT, ROOT
 from token_fixtures import *  # noqa: F403
-from token_words import KIB, MIB, empty_ring, expect, expect_untouched, fails, let_go, make_file, opened, random_bytes
+from token_words import KIB, MIB, empty_ring, expect, expect_untouched, fails, let_go, make_file, opened, random_bytes, wait_for
 from uring import WRITE_FIXED
 
 READ_ONLY = os.O_RDONLY | os.O_DIRECT
@@ -162,13 +162,19 @@ def test_remounted_read_only(make, token, ring, udmabuf):
     empty_ring(ring)
 
 
+def is_remounted_read_only():
+    with contextlib.suppress(RuntimeError):
+        guest.run("mount", "-o", "remount,ro", ROOT)
+        return True
+    return False
+
+
 @DIRECTLY
 def test_read_only_filesystem_is_read(make, ring, udmabuf):
     path = make(A)
     with opened(path, READ_ONLY) as fd:
-        let_go()  # of what earlier tests have deleted
         ring.register_dmabuf(0, udmabuf, fd)
-        guest.run("mount", "-o", "remount,ro", ROOT)
+        wait_for(is_remounted_read_only)  # what earlier tests have deleted may still be open for a moment
         try:
             assert ring.read_fixed(fd, 0, 64 * KIB, 0) == 64 * KIB
             expect(udmabuf[: 64 * KIB], A)
