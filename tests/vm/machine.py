@@ -54,18 +54,12 @@ def monitor():
     return Monitor()
 
 
-def plug(serial="spare", **properties):
-    """Puts a controller into the free slot; the guest.Nvme of it."""
-    monitor().execute("device_add", driver="nvme", id=serial, bus="down3", serial=serial, drive="spare", **properties)
-    wait_for(lambda: controller(serial), timeout=60)
-    return controller(serial)
-
-
-def unplug(serial="spare"):
-    """As somebody does who presses the button of the slot: the driver lets go first."""
-    monitor().execute("device_del", id=serial)
+def unplug_and_plug():
+    """Takes the spare controller out of its slot, as somebody does who presses the button, and puts it back."""
+    monitor().execute("device_del", id="spare")
     monitor().wait_for_event("DEVICE_DELETED")
-    wait_for(lambda: not controller(serial))
+    monitor().execute("device_add", driver="nvme", id="spare", bus="down3", serial="spare", drive="spare", mdts=9)
+    wait_for(lambda: controller("spare"), timeout=60)
 
 
 def controller(serial):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import machine
+import guest
 from dmabuf import TestBuffer, Udmabuf
 from token_fixtures import *  # noqa: F403
 from token_words import GIB, KIB, MIB, Target, attachments, expect, make_file, opened, random_bytes, wait_for
@@ -18,8 +18,7 @@ OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
 @pytest.fixture(scope="module")
 def big():
     """A controller that takes 2 MiB at once, the most that QEMU can, and has 24 GiB."""
-    yield machine.plug(mdts=9)
-    machine.unplug()
+    return guest.Nvme("spare")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Controllers are reset, lose commands, vanish and come back: requests succeed late or fail cleanly, nothing hangs, nothing stays."""
 
 import contextlib
+import os
 import threading
 import time
 from errno import EBADF, EIO, ENODEV, ENXIO, EOPNOTSUPP
@@ -105,11 +106,10 @@ def test_a_command_that_times_out(nvme, target, moving, opcode):
 @pytest.fixture
 def spare():
     """A controller to be taken away, with known content."""
-    nvme = machine.plug()
+    nvme = guest.Nvme("spare")
     fill(nvme)
     yield nvme
     bring_back_by_sysfs()
-    machine.unplug()
 
 
 def fill(nvme):
@@ -118,8 +118,7 @@ def fill(nvme):
 
 
 def unplug_and_plug(nvme):
-    machine.unplug()
-    machine.plug()
+    machine.unplug_and_plug()
 
 
 def remove_by_sysfs(nvme):
@@ -157,7 +156,11 @@ def test_a_controller_that_vanishes_and_comes_back(spare, moving):
     assert moving.stats.dirty == 0
 
 
-@pytest.mark.parametrize("remove", [unplug_and_plug, remove_by_sysfs])
+# pciehp of Linux 7.3.4 takes pci_rescan_remove_lock and its own reset_lock in both orders, which lockdep reports when a slot is filled.
+without_lockdep = pytest.mark.skipif(os.path.exists("/proc/lockdep"), reason="lockdep finds fault with pciehp: run it on the plain kernel")
+
+
+@pytest.mark.parametrize("remove", [pytest.param(unplug_and_plug, marks=without_lockdep), remove_by_sysfs])
 def test_a_controller_that_vanishes_under_load(spare, moving, remove):
     """Each request succeeds or fails, and the exporter can move all the while."""
     target = Target(spare.device, CONTENT)
