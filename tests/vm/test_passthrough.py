@@ -142,8 +142,11 @@ def test_nowait_direct_read(file, place, mount, opened):
     assert memory[:] == (mount.source / 'file').read_bytes()[:4096]
 
 
-def test_nowait_read_outside_of_the_cache(file, place, opened):
-    assert read_nowait(opened(place / 'file', os.O_RDONLY), mmap.mmap(-1, 4096)) == 'EAGAIN'
+def test_nowait_read_outside_of_the_cache(file, place, mount, opened):
+    """It starts to read ahead, so there may be data by the time it looks again."""
+    memory = mmap.mmap(-1, 4096)
+    if read_nowait(opened(place / 'file', os.O_RDONLY), memory) != 'EAGAIN':
+        assert memory[:] == (mount.source / 'file').read_bytes()[:4096]
 
 
 def test_nowait_read_from_the_cache(file, place, opened):
