@@ -24,7 +24,7 @@ SIZE = 16 * KIB  # of a request
 DEPTH = 32
 chance = random.Random(3)
 # 100000 under tests/run.sh --stress 30: they take minutes
-MOVES = int(os.environ.get("MOVES", 3000))
+MOVES = int(os.environ.get("MOVES", 500))
 SEED = int(os.environ.get("MOVES_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 
 

@@ -86,10 +86,13 @@ static uint8_t *part_of(unsigned int i)
 
 static void start(unsigned int i, uint64_t *state)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	struct io_uring_sqe *sqe;
 	uint8_t *block = memory + i * BLOCK;
 	uint64_t r = next(state) >> 32;
 
+	/* with SQPOLL the kernel takes requests when it likes */
+	while (!(sqe = io_uring_get_sqe(&ring)))
+		io_uring_sqring_wait(&ring);
 	requests[i] = (struct request){ .write = r & 1, .block = (r >> 1) % BLOCKS };
 	if (requests[i].write) {
 		for (unsigned int j = 0; j < BLOCK; j += 8)
