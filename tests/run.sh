@@ -4,22 +4,27 @@
 #   tests/run.sh -k fuse                      only tests with "fuse" in their name
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
+#   tests/run.sh --stress 3 [--seed N]        the tests of tokens for so many minutes, mixed at random, nothing else
 set -euo pipefail
 # shellcheck source=bed/lib.sh
 . "$(dirname "$0")/bed/lib.sh"
 
 # Paths are those of the tree and the guest, where the checkout is /src.
-vm=1 arguments=() paths=() previous=''
+vm=1 stress='' seed='' arguments=() paths=() previous=''
 for argument; do
   file=$(realpath -m -- "${argument%%::*}")
   case $previous,$argument in
     *,--no-vm) vm='' ;;
+    *,--stress | *,--seed) ;;
+    --stress,*) stress=$argument ;;
+    --seed,*) seed=$argument ;;
     -[a-zA-Z],* | *,-*) arguments+=("$argument") ;;   # an option, or the value of a short one, such as -k
     *) case $file in "$checkout"/tests*) ;; *) die "$argument: no such test" ;; esac
        paths+=("/src${file#"$checkout"}${argument#"${argument%%::*}"}") ;;
   esac
   previous=$argument
 done
+case $previous in --stress | --seed) die "$previous wants a number" ;; esac
 
 # paths_of PART: which of the wanted paths are in it; all of it when none was named.
 paths_of() {
@@ -37,6 +42,11 @@ passed() {
 }
 
 build=$("$bed/build")
+if [ -n "$stress" ]; then
+  kernel=$("$bed/kernel" debug)
+  say "stress in the virtual machine"
+  exec "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$((stress * 60 + 1800))" python3 tests/vm/stress.py "$stress" ${seed:+"$seed"}
+fi
 mapfile -t unit < <(paths_of unit)
 if [ ${#unit[@]} -gt 0 ]; then
   say "unit tests"
