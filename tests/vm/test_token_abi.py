@@ -17,7 +17,7 @@ def client(tmp_path_factory):
 
 
 @pytest.fixture(params=["raw", "ext4", "fuse", "mount"])
-def path(request, _ext4_root):
+def path(request, _ext4_held):
     """What it reads from and writes to: the first 4 MiB."""
     yield request.getfixturevalue("disk") if request.param == "raw" else data_file(request)
     let_go()
