@@ -85,12 +85,6 @@ def test_ring_without_a_table_of_buffers(file, udmabuf):
         assert ring.register_dmabuf(0, udmabuf, file.fd) == 1
 
 
-def test_ring_that_polls_the_device(file, udmabuf):
-    """Its commands would end when its task looks, and nobody who waits for that can make it look."""
-    with Ring(flags=IOPOLL) as ring, fails(EOPNOTSUPP):
-        ring.register_dmabuf(0, udmabuf, file.fd)
-
-
 def test_descriptors_that_cannot_be_read(ring, file, udmabuf):
     with fails(EFAULT):
         ring.update(0, [dmabuf_descriptor(udmabuf, file.fd)], data=8)
