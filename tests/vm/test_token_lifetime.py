@@ -26,15 +26,6 @@ def start_reads(ring, front, slot=0):
     return numbers
 
 
-def buffer_is_free(buffer, ring=None):
-    """Closes the buffer, and waits until it is really gone: nobody else has it any more."""
-    buffer.map.close()
-    buffer.close_fd()
-    wait_for(lambda: buffer.stats.released, ring)
-    stats = buffer.stats
-    assert (stats.maps, stats.attaches, stats.dirty) == (stats.unmaps, stats.detaches, 0)
-
-
 @MODES
 def test_ring_closed_with_reads_in_flight(front, moving, flags):
     ring = Ring(DEPTH, flags)
