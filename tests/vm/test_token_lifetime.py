@@ -11,6 +11,7 @@ from fuse_server import fork
 from token_fixtures import *  # noqa: F403
 from token_words import BUFFER_SIZE, KIB, MIB, attachments, expect, read_and_compare, wait_for
 from uring import DEFER_TASKRUN, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
+from uring_words import buffer_is_free
 
 SIZE, DEPTH = 64 * KIB, 64
 DEFERRED = SINGLE_ISSUER | DEFER_TASKRUN
