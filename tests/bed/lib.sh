@@ -40,6 +40,22 @@ lock() {
   flock --nonblock 9 || { say "waiting for another run that holds $1"; flock 9; }
 }
 
+# lock_one_of FILE...: as lock, with the first of them that is free. Sets $locked to its place among them.
+lock_one_of() {
+  local file waited=''
+  while true; do
+    locked=0
+    for file; do
+      locked=$((locked + 1))
+      exec 9>"$file"
+      ! flock --nonblock 9 || return 0
+    done
+    [ -n "$waited" ] || say "waiting for another run that holds $1"
+    waited=1
+    sleep 1
+  done
+}
+
 # scratch NAME: makes a directory for this run alone and sets $scratch to it. The caller removes it; that of a run that was killed goes here.
 scratch() {
   local old
