@@ -50,6 +50,16 @@ def counted_load(file, destination, path):
     }
 
 
+def check(results, size):
+    """The demo must not praise a path that was not taken."""
+    for result in results['direct']:
+        if result['token_bytes'] < size or result['bytes_copied'] or result['server_reads']:
+            sys.exit(f'demo: a load that should be direct was not: {result}')
+    for result in results['bounce']:
+        if result['token_bytes'] or result['bytes_copied'] < size:
+            sys.exit(f'demo: a load that should copy did not: {result}')
+
+
 def table(results):
     """One column for each path: medians of the times, counts of the last round."""
     def median(path, value):
@@ -87,6 +97,7 @@ def main(checkpoint):
     for path in ('bounce', 'direct'):
         verified = load(file, destination, path, '--verify')
         print(f'{path}: {verified["tensors"]} tensors verified')
+    check(results, file.stat().st_size)
     table(results)
     guest.run('umount', mount)
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from errno import EDQUOT, EIO, ENOSPC
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import guest
 from filesystems import MOUNT, ROOT
 from token_fixtures import *  # noqa: F403
-from token_words import KIB, MIB, empty_ring, expect, expect_untouched, fails, let_go, make_file, opened, random_bytes, wait_for
+from token_words import KIB, MIB, empty_ring, expect, expect_untouched, fails, let_go, make_file, opened, random_bytes
 from uring import WRITE_FIXED
 
 READ_ONLY = os.O_RDONLY | os.O_DIRECT
@@ -162,11 +163,16 @@ def test_remounted_read_only(make, token, ring, udmabuf):
     empty_ring(ring)
 
 
-def is_remounted_read_only():
-    with contextlib.suppress(RuntimeError):
-        guest.run("mount", "-o", "remount,ro", ROOT)
-        return True
-    return False
+def remount_read_only(seconds=10):
+    """What earlier tests have deleted may still be open for a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return guest.run("mount", "-o", "remount,ro", ROOT)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 @DIRECTLY
@@ -174,7 +180,7 @@ def test_read_only_filesystem_is_read(make, ring, udmabuf):
     path = make(A)
     with opened(path, READ_ONLY) as fd:
         ring.register_dmabuf(0, udmabuf, fd)
-        wait_for(is_remounted_read_only)  # what earlier tests have deleted may still be open for a moment
+        remount_read_only()
         try:
             assert ring.read_fixed(fd, 0, 64 * KIB, 0) == 64 * KIB
             expect(udmabuf[: 64 * KIB], A)
