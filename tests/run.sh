@@ -4,7 +4,7 @@
 #   tests/run.sh -k fuse                      only tests with "fuse" in their name
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
-#   tests/run.sh --stress 3 [--seed N]        the tests of tokens for so many minutes, mixed at random, nothing else
+#   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else
 set -euo pipefail
 # shellcheck source=bed/lib.sh
 . "$(dirname "$0")/bed/lib.sh"

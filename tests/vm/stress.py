@@ -1,6 +1,6 @@
 """Everything at random for a while: python3 tests/vm/stress.py MINUTES [SEED], in the virtual machine. tests/run.sh --stress calls it.
 
-It runs the long tests with other counts and seeds, and all others of tokens, rings and NVMe in random order, again and again. The first that fails
+It runs the long tests with other counts and seeds, and others of tokens, rings, NVMe, filesystems and the broker in random order, again and again. The first that fails
 ends it; its seed brings the same order again.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-MIXED = ["test_token_*.py", "test_uring_*.py", "test_nvme_*.py"]
+MIXED = ["test_token_*.py", "test_uring_*.py", "test_nvme_*.py", "test_fs_*.py", "test_passthrough.py", "test_broker_*.py", "test_load_library.py"]
 LONG = ["test_token_fuzz.py", "test_token_moves.py::test_many_moves_under_random_reads_and_writes"]
 
 
