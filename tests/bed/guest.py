@@ -90,8 +90,11 @@ class Histogram:
         self.hits, self.by_key, self.sums = 0, {}, dict.fromkeys(sums, 0)
 
     def update(self):
+        text = self.path.read_text()
+        if dropped := int(re.search(r'Dropped: (\d+)', text)[1]):
+            raise RuntimeError(f'{self.path}: {dropped} hits were not counted, there are more keys than room for them')
         rows = [(int(key) if key.isdigit() else key, {name: int(value) for name, value in re.findall(r'(\w+): +(\d+)', values)})
-                for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', self.path.read_text(), re.MULTILINE)]
+                for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', text, re.MULTILINE)]
         self.hits = sum(values['hitcount'] for _, values in rows)
         self.by_key = {key: values['hitcount'] for key, values in rows}
         self.sums = {field: sum(values[field] for _, values in rows) for field in self.sums}
@@ -109,7 +112,8 @@ def trace(event, key='common_pid', where='', sums=()):
     try:
         directory = instance / 'events' / event.replace(':', '/')
         values = f':vals={",".join(sums)}' if sums else ''
-        trigger = f'hist:keys={key}{values}:size=4096' + (f' if {where}' if where else '')
+        # Room for so many keys: each takes several allocations, which cost seconds where all are tracked.
+        trigger = f'hist:keys={key}{values}:size=256' + (f' if {where}' if where else '')
         (directory / 'trigger').write_text(trigger)
         try:
             histogram = Histogram(directory / 'hist', sums)

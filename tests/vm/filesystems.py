@@ -50,12 +50,16 @@ class Filesystems:
             guest.mount_server(ROOT, MOUNT, "cache=none")  # tests change files behind its back
         return MOUNT
 
+    def unmount(self):
+        """Ends that mount. Its server knows files, and those that are deleted behind its back stay until it forgets them."""
+        if is_mounted(MOUNT):
+            guest.run("umount", MOUNT)
+
     def clear(self):
         """Leaves the device to somebody else."""
         if not self.kind:
             return
-        if is_mounted(MOUNT):
-            guest.run("umount", MOUNT)
+        self.unmount()
         guest.run("umount", ROOT)
         self.kind = None
         self._wait_until_free()

@@ -162,6 +162,8 @@ def hold(filesystems, place, prefix=""):
     if prefix + kind != filesystems.kind:
         let_go()
     backing = filesystems.hold(prefix + kind)
+    if not mount:
+        filesystems.unmount()
     return SimpleNamespace(kind=kind, path=filesystems.mount() if mount else backing, backing=backing, mount=mount)
 
 
