@@ -12,15 +12,10 @@
 #include "operations.h"
 #include "passthrough.h"
 #include "privileges.h"
+#include "readers.h"
 #include "session.h"
 #include "source.h"
 #include "token-requests.h"
-
-/*
- * Requests wait for the disk (fsync, copies, big directories), so more threads than processors. A thread is
- * started only when all others are busy.
- */
-#define MAX_THREADS 64u
 
 static struct fuse_session *session;
 
@@ -42,7 +37,7 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
 	/* Token requests count as background ones, of which 12 at a time is the default. */
-	connection->max_background = MAX_THREADS;
+	connection->max_background = READERS_MAX;
 	if (!daemon_ready())
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
@@ -136,15 +131,21 @@ static bool new_session(const struct options *options, int source_fd)
 
 static int serve(void)
 {
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	struct fuse_loop_config *config;
 	int result;
 
-	if (!config)
+	if (!readers_begin(fuse_session_fd(session)))
 		return EXIT_SYSTEM;
-	fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+	config = fuse_loop_cfg_create();
+	if (!config) {
+		readers_end();
+		return EXIT_SYSTEM;
+	}
+	fuse_loop_cfg_set_max_threads(config, READERS_MAX);
 	fuse_loop_cfg_set_clone_fd(config, 1);
 	result = fuse_session_loop_mt(session, config);
 	fuse_loop_cfg_destroy(config);
+	readers_end();
 	if (result < 0)
 		log_error("the connection to the kernel failed: %s", strerror(-result));
 	else if (result > 0)

@@ -12,6 +12,7 @@
 #include "broker.h"
 #include "file.h"
 #include "log.h"
+#include "readers.h"
 #include "token-protocol.h"
 #include "token-requests.h"
 
@@ -138,7 +139,9 @@ static ssize_t read_request(int device, void *buffer, size_t size, void *data)
 
 	(void)data;
 	do {
+		readers_take_turn();
 		got = read(device, buffer, size);
+		readers_got(buffer, got);
 	} while (got > 0 && answer_undisturbed(device, buffer, (size_t)got));
 	return got;
 }
