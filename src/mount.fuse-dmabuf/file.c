@@ -16,11 +16,13 @@ static void end_file(struct file *file)
 	open_files_remove(file);
 	passthrough_end(file->inode);
 	close(file->fd);
+	inode_end_use(file->inode);
 	free(file);
 }
 
 /*
- * Makes the "fh" of an open descriptor, which it takes over. The kernel opens a backing file of its own
+ * Makes the "fh" of an open descriptor, which it takes over, as the use of the node, which lasts as long: a file
+ * that is open can lose its last name. The kernel opens a backing file of its own
  * with the flags of the program; this descriptor is for everything but the data.
  */
 static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
@@ -29,6 +31,7 @@ static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 
 	if (!file) {
 		close(fd);
+		inode_end_use(inode);
 		errno = ENOMEM;
 		return false;
 	}
@@ -47,10 +50,16 @@ static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 
 void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 {
-	struct inode *inode = inode_from_nodeid(nodeid);
-	int fd = reopen(inode->fd, info->flags);
+	struct inode *inode = use_node(req, nodeid);
+	int fd;
 
-	if (fd < 0 || !begin_file(inode, fd, info))
+	if (!inode)
+		return;
+	fd = reopen(inode->fd, info->flags);
+	if (fd < 0) {
+		fuse_reply_err(req, errno);
+		inode_end_use(inode);
+	} else if (!begin_file(inode, fd, info))
 		fuse_reply_err(req, errno);
 	else if (fuse_reply_open(req, info) == -ENOENT)
 		/* Interrupted: no release will come. */
@@ -71,7 +80,11 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 		return;
 	}
 	inode = inode_from_nodeid(entry.ino);
-	if (!begin_file(inode, fd, info)) {
+	if (!inode_use(inode)) {
+		fuse_reply_err(req, errno);
+		close(fd);
+		inode_forget(inode, 1);
+	} else if (!begin_file(inode, fd, info)) {
 		fuse_reply_err(req, errno);
 		inode_forget(inode, 1);
 	} else if (fuse_reply_create(req, &entry, info) == -ENOENT) {
@@ -88,33 +101,39 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *info)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int flags = (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
 		fd = openat(directory->fd, name, flags, mode);
-		caller_end();
+		caller_end(req);
 	}
 	if (fd < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
 	else
 		reply_created(req, fd, info);
+	inode_end_use(directory);
 }
 
 void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *info)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int fd = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
 		fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
-		caller_end();
+		caller_end(req);
 	}
 	if (fd < 0)
 		fuse_reply_err(req, errno);
 	else
 		reply_created(req, fd, info);
+	inode_end_use(directory);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)

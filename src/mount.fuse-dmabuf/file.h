@@ -24,7 +24,7 @@ static inline struct file *file_from_info(const struct fuse_file_info *info)
 void open_files_add(struct file *file);
 void open_files_remove(struct file *file);
 
-/* The node, to be let go with inode_forget(), and the flags of the open. NULL: not open, or not of that node. */
+/* The node, kept, and the flags of the open. NULL: not open, or not of that node. */
 struct inode *open_files_find(uint64_t fh, uint64_t nodeid, int *flags);
 
 #endif

@@ -8,8 +8,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "descriptors.h"
+#include "handle.h"
 #include "inode.h"
 #include "log.h"
+#include "passthrough.h"
 
 /* Doubled whenever there are as many nodes as buckets. */
 #define FIRST_BUCKETS 1024u
@@ -20,6 +23,7 @@ static struct {
 	struct inode **buckets;
 	size_t bucket_count;    /* a power of two */
 	size_t count;
+	int own_fds;            /* /proc/self/fd: from there it is a shorter way */
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static size_t bucket_of(dev_t dev, ino_t ino, size_t bucket_count)
@@ -34,7 +38,7 @@ static struct inode **slot_of(dev_t dev, ino_t ino)
 {
 	struct inode **slot = &table.buckets[bucket_of(dev, ino, table.bucket_count)];
 
-	while (*slot && ((*slot)->ino != ino || (*slot)->dev != dev))
+	while (*slot && ((*slot)->ino != ino || (*slot)->dev != dev || (*slot)->stale))
 		slot = &(*slot)->next;
 	return slot;
 }
@@ -63,7 +67,11 @@ static void grow(void)
 
 static void free_inode(struct inode *inode)
 {
-	close(inode->fd);
+	passthrough_forget(inode);
+	descriptors_remove(inode);
+	if (inode->fd >= 0)
+		close(inode->fd);
+	free(inode->handle);
 	pthread_mutex_destroy(&inode->lock);
 	free(inode);
 }
@@ -75,8 +83,14 @@ bool inodes_begin(int root_fd)
 		log_error("out of memory");
 		return false;
 	}
+	table.own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (table.own_fds < 0) {
+		log_error("/proc/self/fd: %s", strerror(errno));
+		return false;
+	}
 	table.bucket_count = FIRST_BUCKETS;
 	table.root.fd = root_fd;
+	handles_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
 }
@@ -94,6 +108,8 @@ void inodes_end(void)
 	free(table.buckets);
 	table.buckets = NULL;
 	table.bucket_count = table.count = 0;
+	handles_end();
+	close(table.own_fds);
 	close(table.root.fd);
 	pthread_mutex_destroy(&table.root.lock);
 }
@@ -123,14 +139,14 @@ static struct inode *new_inode(int fd, const struct stat *attr)
 	return inode;
 }
 
-/* Sets *known if the table has the file already and so does not need the descriptor. */
-static struct inode *find_or_add(int fd, const struct stat *attr, bool *known)
+/* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
+static struct inode *find_or_add(int fd, const struct stat *attr, bool *added)
 {
 	struct inode *inode;
 
 	pthread_mutex_lock(&table.lock);
 	inode = *slot_of(attr->st_dev, attr->st_ino);
-	*known = inode;
+	*added = !inode;
 	if (!inode) {
 		inode = new_inode(fd, attr);
 		/* After new_inode(): it may have moved the slots. */
@@ -143,46 +159,98 @@ static struct inode *find_or_add(int fd, const struct stat *attr, bool *known)
 	return inode;
 }
 
-struct inode *inode_lookup(int fd, struct stat *attr)
+/*
+ * Whether the node is the descriptor's file. It is, if it has a descriptor itself: both files exist now, and
+ * have the same numbers. Sets *fd, which is left over, to be closed; -1: none.
+ */
+static bool join(struct inode *inode, int *fd)
+{
+	bool fits = true, needed = false;
+	int previous;
+
+	pthread_mutex_lock(&inode->lock);
+	previous = inode->fd;
+	if (previous < 0)
+		fits = needed = handle_fits(inode->handle, *fd);
+	else if (inode->fd_by_handle && !inode->users)
+		needed = true;
+	if (needed) {
+		inode->fd = *fd;
+		inode->fd_by_handle = false;
+		*fd = previous;
+	}
+	pthread_mutex_unlock(&inode->lock);
+	if (needed && previous < 0)
+		descriptors_add(inode);
+	return fits;
+}
+
+/* What is left of a node whose file is gone: the kernel still knows it, and is told ESTALE. */
+static void set_stale(struct inode *inode)
+{
+	pthread_mutex_lock(&table.lock);
+	inode->stale = true;
+	pthread_mutex_unlock(&table.lock);
+	inode_forget(inode, 1);
+}
+
+/* Takes over the descriptor if there is a node. */
+static struct inode *node_of(int fd, const struct stat *attr)
 {
 	struct inode *inode;
-	bool known;
+	bool added;
+
+	while ((inode = find_or_add(fd, attr, &added))) {
+		if (added) {
+			descriptors_add(inode);
+			return inode;
+		}
+		if (join(inode, &fd)) {
+			if (fd >= 0)
+				close(fd);
+			return inode;
+		}
+		set_stale(inode);
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+struct inode *inode_lookup(int fd, struct stat *attr)
+{
+	struct inode *inode = NULL;
 	int saved;
 
-	if (fstat(fd, attr)) {
+	if (!fstat(fd, attr))
+		inode = node_of(fd, attr);
+	if (!inode) {
 		saved = errno;
 		close(fd);
 		errno = saved;
-		return NULL;
 	}
-	inode = find_or_add(fd, attr, &known);
-	if (known || !inode)
-		close(fd);
-	if (!inode)
-		errno = ENOMEM;
 	return inode;
 }
 
-struct inode *inode_find(int fd)
+/* It is not in the table any more. */
+static void end_inode(struct inode *inode)
 {
-	struct inode *inode;
-	struct stat attr;
+	bool used;
 
-	if (fstat(fd, &attr))
-		return NULL;
-	pthread_mutex_lock(&table.lock);
-	inode = *slot_of(attr.st_dev, attr.st_ino);
-	if (inode)
-		inode->lookups++;
-	pthread_mutex_unlock(&table.lock);
-	return inode;
+	pthread_mutex_lock(&inode->lock);
+	inode->forgotten = true;
+	used = inode->users;
+	pthread_mutex_unlock(&inode->lock);
+	if (!used)
+		free_inode(inode);
 }
 
-void inode_hold(struct inode *inode)
+static struct inode **slot_of_inode(const struct inode *inode)
 {
-	pthread_mutex_lock(&table.lock);
-	inode->lookups++;
-	pthread_mutex_unlock(&table.lock);
+	struct inode **slot = &table.buckets[bucket_of(inode->dev, inode->ino, table.bucket_count)];
+
+	while (*slot != inode)
+		slot = &(*slot)->next;
+	return slot;
 }
 
 void inode_forget(struct inode *inode, uint64_t lookups)
@@ -195,12 +263,12 @@ void inode_forget(struct inode *inode, uint64_t lookups)
 	inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
 	last = !inode->lookups;
 	if (last) {
-		*slot_of(inode->dev, inode->ino) = inode->next;
+		*slot_of_inode(inode) = inode->next;
 		table.count--;
 	}
 	pthread_mutex_unlock(&table.lock);
 	if (last)
-		free_inode(inode);
+		end_inode(inode);
 }
 
 /* Said once: every further request would repeat it. */
@@ -228,18 +296,117 @@ static int check_file_limit(int fd)
 	return fd;
 }
 
+/* Whether opening failed for want of a descriptor, and can be tried again. */
+static bool made_room(void)
+{
+	int saved = errno;
+	bool made = (saved == EMFILE || saved == ENFILE) && descriptors_spare();
+
+	errno = saved;
+	return made;
+}
+
 int inode_open_child(const struct inode *parent, const char *name)
 {
-	return check_file_limit(openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	int fd;
+
+	do {
+		fd = openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	} while (fd < 0 && made_room());
+	return check_file_limit(fd);
 }
 
 int reopen(int fd, int flags)
 {
-	char path[INODE_PATH_MAX];
+	char name[16];
+	int new_fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	/* The path is a link to the file itself; O_NOFOLLOW would refuse it. */
-	return check_file_limit(open(path, (flags & ~O_NOFOLLOW) | O_CLOEXEC));
+	snprintf(name, sizeof(name), "%d", fd);
+	do {
+		/* The name is a link to the file itself; O_NOFOLLOW would refuse it. */
+		new_fd = openat(table.own_fds, name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
+	} while (new_fd < 0 && made_room());
+	return check_file_limit(new_fd);
+}
+
+static int open_by_handle(struct inode *inode)
+{
+	int fd;
+
+	do {
+		fd = handle_open(inode->handle);
+	} while (fd < 0 && made_room());
+	return check_file_limit(fd);
+}
+
+bool inode_use(struct inode *inode)
+{
+	bool opened = false, usable;
+
+	pthread_mutex_lock(&inode->lock);
+	if (inode->fd < 0) {
+		inode->fd = open_by_handle(inode);
+		opened = inode->fd_by_handle = inode->fd >= 0;
+	}
+	usable = inode->fd >= 0;
+	if (usable) {
+		inode->users++;
+		inode->used_lately = true;
+	}
+	pthread_mutex_unlock(&inode->lock);
+	if (opened)
+		descriptors_add(inode);
+	return usable;
+}
+
+void inode_end_use(struct inode *inode)
+{
+	bool last;
+
+	pthread_mutex_lock(&inode->lock);
+	last = !--inode->users && inode->forgotten;
+	pthread_mutex_unlock(&inode->lock);
+	if (last)
+		free_inode(inode);
+}
+
+void inode_keep(struct inode *inode)
+{
+	pthread_mutex_lock(&table.lock);
+	inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	inode_use(inode);
+}
+
+void inode_let_go(struct inode *inode)
+{
+	inode_end_use(inode);
+	inode_forget(inode, 1);
+}
+
+struct inode *inode_find_used(int fd)
+{
+	struct inode *inode;
+	struct stat attr;
+	bool used;
+
+	if (fstat(fd, &attr))
+		return NULL;
+	pthread_mutex_lock(&table.lock);
+	inode = *slot_of(attr.st_dev, attr.st_ino);
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	if (!inode)
+		return NULL;
+	pthread_mutex_lock(&inode->lock);
+	used = inode->users;
+	inode->users += used;
+	pthread_mutex_unlock(&inode->lock);
+	if (used)
+		return inode;
+	inode_forget(inode, 1);
+	return NULL;
 }
 
 const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
@@ -248,11 +415,19 @@ const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
 	return path;
 }
 
+/* A descriptor that was opened by a handle need not be connected to the tree. It then says what only the root is. */
+static bool is_connected(const struct inode *inode, const char *name)
+{
+	return inode == &table.root || strcmp(name, "/");
+}
+
 const char *inode_name(const struct inode *inode, char name[INODE_NAME_MAX])
 {
 	char path[INODE_PATH_MAX];
 	ssize_t length = readlink(inode_path(inode, path), name, INODE_NAME_MAX - 1);
 
 	name[length < 0 ? 0 : length] = '\0';
+	if (!is_connected(inode, name))
+		name[0] = '\0';
 	return name;
 }

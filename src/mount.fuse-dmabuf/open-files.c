@@ -44,7 +44,7 @@ struct inode *open_files_find(uint64_t fh, uint64_t nodeid, int *flags)
 	if (file && inode_nodeid(file->inode) == nodeid) {
 		inode = file->inode;
 		*flags = file->flags;
-		inode_hold(inode);
+		inode_keep(inode);
 	}
 	pthread_mutex_unlock(&open_files.lock);
 	return inode;

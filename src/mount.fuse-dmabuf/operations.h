@@ -10,6 +10,9 @@
 /* Answers with 0 or errno, by the result of a system call. */
 void reply_result(fuse_req_t req, int result);
 
+/* The node, in use until inode_end_use(). NULL: it cannot be; that is answered. */
+struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid);
+
 /* names.c */
 bool make_entry(int fd, struct fuse_entry_param *entry);  /* takes over the O_PATH descriptor; false: errno */
 void reply_entry(fuse_req_t req, int fd);                 /* the same; fd < 0: answers with errno */

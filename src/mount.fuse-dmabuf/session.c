@@ -164,6 +164,7 @@ static int mount_and_serve(const struct options *options, const char *mountpoint
 		code = serve();
 		control_end();
 	}
+	passthrough_disconnect();
 	fuse_session_unmount(session);
 	log_info("unmounted");
 	return code;

@@ -74,7 +74,7 @@ static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_
 	copy_exporter(request.exporter, in->exporter);
 	owner_read_groups(&request.owner, request.pid);
 	error = broker_grant(&request, direction);
-	inode_forget(request.inode, 1);
+	inode_let_go(request.inode);
 	return error;
 }
 

@@ -28,8 +28,10 @@ static void node_lives_as_long_as_it_is_known(void)
 	node_remove("file");
 	inode_forget(inode, 1);
 	CHECK(!fstat(inode->fd, &attr) && !attr.st_nlink);
-	inode_hold(inode);
-	inode_forget(inode, 1);
+	CHECK(inode_use(inode));
+	inode_keep(inode);
+	inode_let_go(inode);
+	inode_end_use(inode);
 	CHECK_EQUAL(inode->lookups, 1);
 	inode_forget(inode, 1);
 }
