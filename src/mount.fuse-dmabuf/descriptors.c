@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -125,11 +126,15 @@ void descriptors_remove(struct inode *inode)
 	pthread_mutex_unlock(&descriptors.lock);
 }
 
-bool descriptors_spare(void)
+bool descriptors_made_room(void)
 {
-	bool closed = false;
+	int saved = errno;
+	bool made = false;
 
-	for (int i = 0; i < SPARE && close_one(0); i++)
-		closed = true;
-	return closed;
+	if (saved == EMFILE || saved == ENFILE) {
+		for (int i = 0; i < SPARE && close_one(0); i++)
+			made = true;
+	}
+	errno = saved;
+	return made;
 }

@@ -20,7 +20,10 @@ void descriptors_add(struct inode *inode);
 /* The node ends. */
 void descriptors_remove(struct inode *inode);
 
-/* Closes some that are not in use: the process has reached its limit. False: there are none. */
-bool descriptors_spare(void);
+/*
+ * Whether what has just failed can be tried again: it failed for want of a descriptor, and some that are not in
+ * use were closed.
+ */
+bool descriptors_made_room(void);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "cache.h"
 #include "caller.h"
+#include "descriptors.h"
 #include "file.h"
 #include "operations.h"
 #include "passthrough.h"
@@ -70,16 +71,15 @@ void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 {
 	struct fuse_entry_param entry;
-	struct inode *inode;
 	/* Of what is open, whatever its name leads to by now. */
 	int path_fd = reopen(fd, O_PATH);
+	struct inode *inode = path_fd < 0 ? NULL : make_entry(path_fd, &entry);
 
-	if (path_fd < 0 || !make_entry(path_fd, &entry)) {
+	if (!inode) {
 		fuse_reply_err(req, errno);
 		close(fd);
 		return;
 	}
-	inode = inode_from_nodeid(entry.ino);
 	if (!inode_use(inode)) {
 		fuse_reply_err(req, errno);
 		close(fd);
@@ -108,10 +108,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	if (!directory)
 		return;
 	if (caller_begin(req)) {
-		fd = openat(directory->fd, name, flags, mode);
+		do {
+			fd = openat(directory->fd, name, flags, mode);
+		} while (fd < 0 && descriptors_made_room());
 		caller_end(req);
 	}
-	if (fd < 0)
+	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
 	else
 		reply_created(req, fd, info);
@@ -126,10 +128,12 @@ void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file
 	if (!directory)
 		return;
 	if (caller_begin(req)) {
-		fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
+		do {
+			fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
+		} while (fd < 0 && descriptors_made_room());
 		caller_end(req);
 	}
-	if (fd < 0)
+	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno);
 	else
 		reply_created(req, fd, info);

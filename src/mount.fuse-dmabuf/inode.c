@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -23,20 +21,57 @@ static struct {
 	struct inode **buckets;
 	size_t bucket_count;    /* a power of two */
 	size_t count;
-	int own_fds;            /* /proc/self/fd: from there it is a shorter way */
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static size_t bucket_of(dev_t dev, ino_t ino, size_t bucket_count)
-{
-	/* Inode numbers are often consecutive: the multiplication spreads them over the high bits. */
-	uint64_t hash = ((uint64_t)ino ^ ((uint64_t)dev << 32)) * 0x9e3779b97f4a7c15u;
+/*
+ * A nodeid is made of the inode number. The high bits tell those apart that are alike then: files of btrfs
+ * subvolumes, huge numbers, and a file whose number another has by now. The bucket does not depend on them.
+ */
+#define NUMBER_BITS 48
+#define NUMBER_MASK ((1ull << NUMBER_BITS) - 1)
 
-	return (size_t)(hash >> 32) & (bucket_count - 1);
+/* Consecutive numbers are spread over the high bits by the multiplication. */
+static uint64_t spread(uint64_t number)
+{
+	return number * 0x9e3779b97f4a7c15u;
+}
+
+static uint64_t number_of(dev_t dev, ino_t ino)
+{
+	return (ino ^ (dev == table.root.dev ? 0 : spread(dev))) & NUMBER_MASK;
+}
+
+static size_t bucket_of(uint64_t nodeid, size_t bucket_count)
+{
+	return (size_t)(spread(nodeid & NUMBER_MASK) >> 32) & (bucket_count - 1);
+}
+
+static struct inode **first_slot(uint64_t nodeid)
+{
+	return &table.buckets[bucket_of(nodeid, table.bucket_count)];
+}
+
+static struct inode *find_nodeid(uint64_t nodeid)
+{
+	struct inode *inode = *first_slot(nodeid);
+
+	while (inode && inode->nodeid != nodeid)
+		inode = inode->next;
+	return inode;
+}
+
+static uint64_t new_nodeid(dev_t dev, ino_t ino)
+{
+	uint64_t nodeid = number_of(dev, ino);
+
+	while (nodeid <= FUSE_ROOT_ID || find_nodeid(nodeid))
+		nodeid += NUMBER_MASK + 1;
+	return nodeid;
 }
 
 static struct inode **slot_of(dev_t dev, ino_t ino)
 {
-	struct inode **slot = &table.buckets[bucket_of(dev, ino, table.bucket_count)];
+	struct inode **slot = first_slot(number_of(dev, ino));
 
 	while (*slot && ((*slot)->ino != ino || (*slot)->dev != dev || (*slot)->stale))
 		slot = &(*slot)->next;
@@ -55,7 +90,7 @@ static void grow(void)
 	for (size_t i = 0; i < table.bucket_count; i++) {
 		for (inode = table.buckets[i]; inode; inode = next) {
 			next = inode->next;
-			slot = &buckets[bucket_of(inode->dev, inode->ino, bucket_count)];
+			slot = &buckets[bucket_of(inode->nodeid, bucket_count)];
 			inode->next = *slot;
 			*slot = inode;
 		}
@@ -78,18 +113,23 @@ static void free_inode(struct inode *inode)
 
 bool inodes_begin(int root_fd)
 {
+	struct stat attr;
+
 	table.buckets = calloc(FIRST_BUCKETS, sizeof(*table.buckets));
 	if (!table.buckets) {
 		log_error("out of memory");
 		return false;
 	}
-	table.own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (table.own_fds < 0) {
-		log_error("/proc/self/fd: %s", strerror(errno));
+	if (fstat(root_fd, &attr)) {
+		log_error("source: %s", strerror(errno));
 		return false;
 	}
+	if (!own_fds_begin())
+		return false;
 	table.bucket_count = FIRST_BUCKETS;
 	table.root.fd = root_fd;
+	table.root.nodeid = FUSE_ROOT_ID;
+	table.root.dev = attr.st_dev;
 	handles_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
@@ -109,22 +149,24 @@ void inodes_end(void)
 	table.buckets = NULL;
 	table.bucket_count = table.count = 0;
 	handles_end();
-	close(table.own_fds);
+	own_fds_end();
 	close(table.root.fd);
 	pthread_mutex_destroy(&table.root.lock);
 }
 
 struct inode *inode_from_nodeid(fuse_ino_t nodeid)
 {
-	return nodeid == FUSE_ROOT_ID ? &table.root : (struct inode *)(uintptr_t)nodeid;
+	struct inode *inode;
+
+	if (nodeid == FUSE_ROOT_ID)
+		return &table.root;
+	pthread_mutex_lock(&table.lock);
+	inode = find_nodeid(nodeid);
+	pthread_mutex_unlock(&table.lock);
+	return inode;
 }
 
-fuse_ino_t inode_nodeid(const struct inode *inode)
-{
-	return inode == &table.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)inode;
-}
-
-static struct inode *new_inode(int fd, const struct stat *attr)
+static struct inode *new_inode(int fd, const struct stat *attr, uint32_t generation)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
@@ -132,6 +174,8 @@ static struct inode *new_inode(int fd, const struct stat *attr)
 		return NULL;
 	inode->dev = attr->st_dev;
 	inode->ino = attr->st_ino;
+	inode->nodeid = new_nodeid(attr->st_dev, attr->st_ino);
+	inode->generation = generation;
 	inode->fd = fd;
 	pthread_mutex_init(&inode->lock, NULL);
 	if (++table.count > table.bucket_count)
@@ -140,7 +184,7 @@ static struct inode *new_inode(int fd, const struct stat *attr)
 }
 
 /* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
-static struct inode *find_or_add(int fd, const struct stat *attr, bool *added)
+static struct inode *find_or_add(int fd, const struct stat *attr, uint32_t generation, bool *added)
 {
 	struct inode *inode;
 
@@ -148,7 +192,7 @@ static struct inode *find_or_add(int fd, const struct stat *attr, bool *added)
 	inode = *slot_of(attr->st_dev, attr->st_ino);
 	*added = !inode;
 	if (!inode) {
-		inode = new_inode(fd, attr);
+		inode = new_inode(fd, attr, generation);
 		/* After new_inode(): it may have moved the slots. */
 		if (inode)
 			*slot_of(attr->st_dev, attr->st_ino) = inode;
@@ -195,12 +239,12 @@ static void set_stale(struct inode *inode)
 }
 
 /* Takes over the descriptor if there is a node. */
-static struct inode *node_of(int fd, const struct stat *attr)
+static struct inode *node_of(int fd, const struct stat *attr, uint32_t generation)
 {
 	struct inode *inode;
 	bool added;
 
-	while ((inode = find_or_add(fd, attr, &added))) {
+	while ((inode = find_or_add(fd, attr, generation, &added))) {
 		if (added) {
 			descriptors_add(inode);
 			return inode;
@@ -216,13 +260,40 @@ static struct inode *node_of(int fd, const struct stat *attr)
 	return NULL;
 }
 
+/* What fstat() says, and of the time of birth, which it does not, a generation. */
+static bool read_attributes(int fd, struct stat *attr, uint32_t *generation)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &x))
+		return false;
+	*generation = x.stx_mask & STATX_BTIME ? (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2 : 0;
+	*attr = (struct stat){
+		.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
+		.st_ino = x.stx_ino,
+		.st_nlink = x.stx_nlink,
+		.st_mode = x.stx_mode,
+		.st_uid = x.stx_uid,
+		.st_gid = x.stx_gid,
+		.st_rdev = makedev(x.stx_rdev_major, x.stx_rdev_minor),
+		.st_size = (off_t)x.stx_size,
+		.st_blksize = x.stx_blksize,
+		.st_blocks = (blkcnt_t)x.stx_blocks,
+		.st_atim = { x.stx_atime.tv_sec, x.stx_atime.tv_nsec },
+		.st_mtim = { x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec },
+		.st_ctim = { x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec },
+	};
+	return true;
+}
+
 struct inode *inode_lookup(int fd, struct stat *attr)
 {
 	struct inode *inode = NULL;
+	uint32_t generation;
 	int saved;
 
-	if (!fstat(fd, attr))
-		inode = node_of(fd, attr);
+	if (read_attributes(fd, attr, &generation))
+		inode = node_of(fd, attr, generation);
 	if (!inode) {
 		saved = errno;
 		close(fd);
@@ -246,7 +317,7 @@ static void end_inode(struct inode *inode)
 
 static struct inode **slot_of_inode(const struct inode *inode)
 {
-	struct inode **slot = &table.buckets[bucket_of(inode->dev, inode->ino, table.bucket_count)];
+	struct inode **slot = first_slot(inode->nodeid);
 
 	while (*slot != inode)
 		slot = &(*slot)->next;
@@ -269,94 +340,6 @@ void inode_forget(struct inode *inode, uint64_t lookups)
 	pthread_mutex_unlock(&table.lock);
 	if (last)
 		end_inode(inode);
-}
-
-/* Said once: every further request would repeat it. */
-static void explain_file_limit(void)
-{
-	static atomic_flag said = ATOMIC_FLAG_INIT;
-	struct rlimit limit = { 0 };
-	int saved = errno;
-
-	if (atomic_flag_test_and_set(&said))
-		return;
-	getrlimit(RLIMIT_NOFILE, &limit);
-	log_error("%llu descriptors are not enough for the files in use: requests fail with ENFILE "
-		  "(raise fs.nr_open and fs.file-max, then mount again)", (unsigned long long)limit.rlim_cur);
-	errno = saved;
-}
-
-static int check_file_limit(int fd)
-{
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-		explain_file_limit();
-		/* EMFILE would accuse the caller. */
-		errno = ENFILE;
-	}
-	return fd;
-}
-
-/* Whether opening failed for want of a descriptor, and can be tried again. */
-static bool made_room(void)
-{
-	int saved = errno;
-	bool made = (saved == EMFILE || saved == ENFILE) && descriptors_spare();
-
-	errno = saved;
-	return made;
-}
-
-int inode_open_child(const struct inode *parent, const char *name)
-{
-	int fd;
-
-	do {
-		fd = openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	} while (fd < 0 && made_room());
-	return check_file_limit(fd);
-}
-
-int reopen(int fd, int flags)
-{
-	char name[16];
-	int new_fd;
-
-	snprintf(name, sizeof(name), "%d", fd);
-	do {
-		/* The name is a link to the file itself; O_NOFOLLOW would refuse it. */
-		new_fd = openat(table.own_fds, name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
-	} while (new_fd < 0 && made_room());
-	return check_file_limit(new_fd);
-}
-
-static int open_by_handle(struct inode *inode)
-{
-	int fd;
-
-	do {
-		fd = handle_open(inode->handle);
-	} while (fd < 0 && made_room());
-	return check_file_limit(fd);
-}
-
-bool inode_use(struct inode *inode)
-{
-	bool opened = false, usable;
-
-	pthread_mutex_lock(&inode->lock);
-	if (inode->fd < 0) {
-		inode->fd = open_by_handle(inode);
-		opened = inode->fd_by_handle = inode->fd >= 0;
-	}
-	usable = inode->fd >= 0;
-	if (usable) {
-		inode->users++;
-		inode->used_lately = true;
-	}
-	pthread_mutex_unlock(&inode->lock);
-	if (opened)
-		descriptors_add(inode);
-	return usable;
 }
 
 void inode_end_use(struct inode *inode)
@@ -407,27 +390,4 @@ struct inode *inode_find_used(int fd)
 		return inode;
 	inode_forget(inode, 1);
 	return NULL;
-}
-
-const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
-{
-	snprintf(path, INODE_PATH_MAX, "/proc/self/fd/%d", inode->fd);
-	return path;
-}
-
-/* A descriptor that was opened by a handle need not be connected to the tree. It then says what only the root is. */
-static bool is_connected(const struct inode *inode, const char *name)
-{
-	return inode == &table.root || strcmp(name, "/");
-}
-
-const char *inode_name(const struct inode *inode, char name[INODE_NAME_MAX])
-{
-	char path[INODE_PATH_MAX];
-	ssize_t length = readlink(inode_path(inode, path), name, INODE_NAME_MAX - 1);
-
-	name[length < 0 ? 0 : length] = '\0';
-	if (!is_connected(inode, name))
-		name[0] = '\0';
-	return name;
 }

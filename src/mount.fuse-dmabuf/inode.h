@@ -18,6 +18,8 @@ struct inode {
 	struct inode *next;     /* in its bucket */
 	dev_t dev;
 	ino_t ino;
+	uint64_t nodeid;        /* the kernel's name for it */
+	uint32_t generation;    /* differs from that of a file that had the inode number earlier, nearly always */
 	uint64_t lookups;       /* how often the kernel was told; the node ends at 0 */
 	bool stale;             /* its file is gone, and the numbers above are another's by now */
 	atomic_bool names_looked_up; /* directory.c */
@@ -48,8 +50,11 @@ struct inode {
 bool inodes_begin(int root_fd);
 void inodes_end(void);
 
+/*
+ * NULL: there is none. A file that was forgotten gets the same nodeid again, so that handles of files on the mount
+ * last.
+ */
 struct inode *inode_from_nodeid(fuse_ino_t nodeid);
-fuse_ino_t inode_nodeid(const struct inode *inode);
 
 /*
  * The node of an O_PATH descriptor, with one more lookup, and its attributes. Takes over the descriptor,
@@ -72,6 +77,13 @@ void inode_let_go(struct inode *inode);
 
 /* The node of a descriptor's file, kept, if the kernel knows it and it is in use. NULL: it is not. */
 struct inode *inode_find_used(int fd);
+
+/* inode-open.c: for reopen(). False: explained in the log. */
+bool own_fds_begin(void);
+void own_fds_end(void);
+
+/* The result of a system call that opens; explains it, if it failed for want of a descriptor. */
+int check_file_limit(int fd);
 
 /* openat() of one name below a node in use, never through a symbolic link. */
 int inode_open_child(const struct inode *parent, const char *name);

@@ -19,33 +19,35 @@ struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid)
 {
 	struct inode *inode = inode_from_nodeid(nodeid);
 
-	if (inode_use(inode))
+	if (inode && inode_use(inode))
 		return inode;
-	fuse_reply_err(req, errno);
+	fuse_reply_err(req, inode ? errno : ESTALE);
 	return NULL;
 }
 
-bool make_entry(int fd, struct fuse_entry_param *entry)
+struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 {
 	struct inode *inode;
 
 	*entry = (struct fuse_entry_param){ .attr_timeout = cache_seconds(), .entry_timeout = cache_seconds() };
 	inode = inode_lookup(fd, &entry->attr);
-	if (!inode)
-		return false;
-	entry->ino = inode_nodeid(inode);
-	return true;
+	if (inode) {
+		entry->ino = inode->nodeid;
+		entry->generation = inode->generation;
+	}
+	return inode;
 }
 
 void reply_entry(fuse_req_t req, int fd)
 {
 	struct fuse_entry_param entry;
+	struct inode *inode = fd < 0 ? NULL : make_entry(fd, &entry);
 
-	if (fd < 0 || !make_entry(fd, &entry))
+	if (!inode)
 		fuse_reply_err(req, errno);
 	else if (fuse_reply_entry(req, &entry) == -ENOENT)
 		/* Interrupted: the kernel has not seen the node. */
-		inode_forget(inode_from_nodeid(entry.ino), 1);
+		inode_forget(inode, 1);
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -59,16 +61,24 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	inode_end_use(directory);
 }
 
+static void forget(fuse_ino_t nodeid, uint64_t lookups)
+{
+	struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (inode)
+		inode_forget(inode, lookups);
+}
+
 void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups)
 {
-	inode_forget(inode_from_nodeid(nodeid), lookups);
+	forget(nodeid, lookups);
 	fuse_reply_none(req);
 }
 
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
-		inode_forget(inode_from_nodeid(forgets[i].ino), forgets[i].nlookup);
+		forget(forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 

@@ -75,7 +75,7 @@ static bool set_limit(rlim_t soft, rlim_t hard)
 	return !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = soft, .rlim_max = hard });
 }
 
-/* Where the hard limit must not be raised, what it allows is taken. inode.c explains when it is reached. */
+/* Where the hard limit must not be raised, what it allows is taken. inode-open.c explains when it is reached. */
 size_t privileges_raise_file_limit(void)
 {
 	struct rlimit limit = { 0 };
