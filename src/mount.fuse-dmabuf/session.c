@@ -34,6 +34,12 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	want(connection, FUSE_CAP_DONT_MASK, "the choice not to apply the umask");
 	want(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
 	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
+	/*
+	 * FUSE_CAP_HANDLE_KILLPRIV_V2 would save the question for security.capability before each write, but it
+	 * leaves set-user-ID bits to the server, which does not see the writes of passthrough. The backing file
+	 * would lose them if the server had no CAP_FSETID, but the kernel would go on with the mode that it
+	 * remembers: who may write to such a program could write and run it with its owner's rights.
+	 */
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
 	/* Token requests count as background ones, of which 12 at a time is the default. */
