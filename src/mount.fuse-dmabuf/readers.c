@@ -12,8 +12,10 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "log.h"
 #include "readers.h"
@@ -21,8 +23,11 @@
 /* What a request that blocks unexpectedly can cost the others, twice this; a thousandth of a processor. */
 #define TICK_NANOSECONDS 1000000
 
-/* So many ticks more must have seen too few turns than enough, or the other way round, before it is believed. */
-#define ENOUGH_TICKS 16
+/* A thread that is not asleep, but has not come back either, may lack a processor: another would, too. */
+#define LONG_TICKS 5u
+
+/* So many ticks more must have seen too few turns (or too many) than not, before it is believed. */
+#define ENOUGH_TICKS 16u
 
 /* Without requests for so many ticks the watch sleeps. */
 #define QUIET_TICKS 64u
@@ -36,7 +41,10 @@ enum state {
 struct reader {
 	_Atomic enum state state;
 	atomic_uint answered;
-	unsigned int seen;      /* by the watch */
+	_Atomic pid_t thread;
+
+	/* The watch's. */
+	unsigned int seen, ticks;
 };
 
 static struct {
@@ -77,8 +85,10 @@ static bool keeps_turn(void)
 
 void readers_take_turn(void)
 {
-	if (!self)
+	if (!self) {
 		self = &readers.all[atomic_fetch_add(&readers.count, 1)];
+		atomic_store(&self->thread, gettid());
+	}
 	if (keeps_turn()) {
 		if (!give_up_surplus())
 			return;
@@ -132,11 +142,31 @@ struct sight {
 	bool active;    /* since the last look */
 };
 
+/* Whether a thread waits for something else than a processor. */
+static bool sleeps(pid_t thread)
+{
+	char path[48], line[128];
+	const char *state = NULL;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", thread);
+	file = fopen(path, "re");
+	if (!file)
+		return true;
+	/* "1234 (fuse_worker) S ..." */
+	if (fgets(line, sizeof(line), file))
+		state = strrchr(line, ')');
+	fclose(file);
+	return !state || state[2] != 'R';
+}
+
 /* A thread that answers the same request as a tick ago loses its turn to another. */
 static void pass_on_turn(struct reader *reader)
 {
 	enum state state = ANSWERING;
 
+	if (++reader->ticks < LONG_TICKS && !sleeps(reader->thread))
+		return;
 	if (atomic_compare_exchange_strong(&reader->state, &state, STANDING_BY))
 		sem_post(&readers.turns);
 }
@@ -153,10 +183,12 @@ static struct sight look(void)
 		reader = &readers.all[i];
 		answered = atomic_load_explicit(&reader->answered, memory_order_relaxed);
 		state = atomic_load(&reader->state);
-		if (answered != reader->seen)
+		if (answered != reader->seen) {
 			sight.active = true;
-		else if (state == ANSWERING)
+			reader->ticks = 0;
+		} else if (state == ANSWERING) {
 			pass_on_turn(reader);
+		}
 		reader->seen = answered;
 		sight.reading += state == READING;
 		sight.answering += state == ANSWERING;
@@ -187,22 +219,28 @@ static void remove_turn(void)
 		atomic_fetch_add(&readers.surplus, 1);
 }
 
-/* Positive: there are too few turns; negative: too many. */
-static int weigh(int evidence, const struct sight *sight)
+/* True when it has been so more often than not, for long enough. */
+static bool is_believed(unsigned int *evidence, bool seen)
 {
-	if (requests_wait())
-		evidence++;
-	else if (sight->reading > 1)
-		evidence--;
-	if (evidence >= ENOUGH_TICKS) {
+	if (seen)
+		++*evidence;
+	else if (*evidence)
+		--*evidence;
+	if (*evidence < ENOUGH_TICKS)
+		return false;
+	*evidence = 0;
+	return true;
+}
+
+/* Too few turns: requests wait although those who have turns get on. Too many: several wait for requests. */
+static void weigh(const struct sight *sight)
+{
+	static unsigned int too_few, too_many;
+
+	if (is_believed(&too_few, sight->active && !sight->reading && requests_wait()))
 		add_turns();
-		return 0;
-	}
-	if (evidence <= -ENOUGH_TICKS) {
+	if (is_believed(&too_many, sight->reading > 1))
 		remove_turn();
-		return 0;
-	}
-	return evidence;
 }
 
 /* Until the next request. One that comes meanwhile is seen here, or sees that the watch is asleep. */
@@ -220,12 +258,11 @@ static void *watch(void *unused)
 	static const struct timespec tick = { .tv_nsec = TICK_NANOSECONDS };
 	unsigned int quiet = 0;
 	struct sight sight;
-	int evidence = 0;
 
 	while (!atomic_load(&readers.ending)) {
 		nanosleep(&tick, NULL);
 		sight = look();
-		evidence = weigh(evidence, &sight);
+		weigh(&sight);
 		quiet = sight.active || sight.answering ? 0 : quiet + 1;
 		if (quiet > QUIET_TICKS)
 			sleep_long();
