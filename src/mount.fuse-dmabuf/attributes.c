@@ -51,7 +51,7 @@ static int set_size(const struct inode *inode, off_t size, const struct fuse_fil
 	int fd, result, saved;
 
 	if (info)
-		return ftruncate(file_from_info(info)->fd, size);
+		return ftruncate(file_fd(file_from_info(info)), size);
 	fd = reopen(inode->fd, O_WRONLY);
 	if (fd < 0)
 		return -1;

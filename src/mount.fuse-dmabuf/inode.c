@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -111,6 +113,25 @@ static void free_inode(struct inode *inode)
 	free(inode);
 }
 
+/* A server of another machine may refuse what root wants to open here. */
+static bool is_local(int fd)
+{
+	struct statfs status;
+
+	if (fstatfs(fd, &status))
+		return false;
+	switch (status.f_type) {
+	case BTRFS_SUPER_MAGIC:
+	case EXT4_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+	case TMPFS_MAGIC:
+	case XFS_SUPER_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool inodes_begin(int root_fd)
 {
 	struct stat attr;
@@ -130,6 +151,7 @@ bool inodes_begin(int root_fd)
 	table.root.fd = root_fd;
 	table.root.nodeid = FUSE_ROOT_ID;
 	table.root.dev = attr.st_dev;
+	table.root.readable = is_local(root_fd);
 	handles_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
@@ -166,7 +188,13 @@ struct inode *inode_from_nodeid(fuse_ino_t nodeid)
 	return inode;
 }
 
-static struct inode *new_inode(int fd, const struct stat *attr, uint32_t generation)
+/* What stat() does not say. */
+struct facts {
+	uint32_t generation;
+	bool readable;
+};
+
+static struct inode *new_inode(int fd, const struct stat *attr, const struct facts *facts)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
@@ -175,7 +203,8 @@ static struct inode *new_inode(int fd, const struct stat *attr, uint32_t generat
 	inode->dev = attr->st_dev;
 	inode->ino = attr->st_ino;
 	inode->nodeid = new_nodeid(attr->st_dev, attr->st_ino);
-	inode->generation = generation;
+	inode->generation = facts->generation;
+	inode->readable = facts->readable && attr->st_dev == table.root.dev;
 	inode->fd = fd;
 	pthread_mutex_init(&inode->lock, NULL);
 	if (++table.count > table.bucket_count)
@@ -184,7 +213,7 @@ static struct inode *new_inode(int fd, const struct stat *attr, uint32_t generat
 }
 
 /* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
-static struct inode *find_or_add(int fd, const struct stat *attr, uint32_t generation, bool *added)
+static struct inode *find_or_add(int fd, const struct stat *attr, const struct facts *facts, bool *added)
 {
 	struct inode *inode;
 
@@ -192,7 +221,7 @@ static struct inode *find_or_add(int fd, const struct stat *attr, uint32_t gener
 	inode = *slot_of(attr->st_dev, attr->st_ino);
 	*added = !inode;
 	if (!inode) {
-		inode = new_inode(fd, attr, generation);
+		inode = new_inode(fd, attr, facts);
 		/* After new_inode(): it may have moved the slots. */
 		if (inode)
 			*slot_of(attr->st_dev, attr->st_ino) = inode;
@@ -239,12 +268,12 @@ static void set_stale(struct inode *inode)
 }
 
 /* Takes over the descriptor if there is a node. */
-static struct inode *node_of(int fd, const struct stat *attr, uint32_t generation)
+static struct inode *node_of(int fd, const struct stat *attr, const struct facts *facts)
 {
 	struct inode *inode;
 	bool added;
 
-	while ((inode = find_or_add(fd, attr, generation, &added))) {
+	while ((inode = find_or_add(fd, attr, facts, &added))) {
 		if (added) {
 			descriptors_add(inode);
 			return inode;
@@ -260,14 +289,18 @@ static struct inode *node_of(int fd, const struct stat *attr, uint32_t generatio
 	return NULL;
 }
 
-/* What fstat() says, and of the time of birth, which it does not, a generation. */
-static bool read_attributes(int fd, struct stat *attr, uint32_t *generation)
+static bool read_attributes(int fd, struct stat *attr, struct facts *facts)
 {
 	struct statx x;
 
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &x))
 		return false;
-	*generation = x.stx_mask & STATX_BTIME ? (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2 : 0;
+	/* The time of birth, if there is one. */
+	if (!(x.stx_mask & STATX_BTIME))
+		x.stx_btime = (struct statx_timestamp){ 0 };
+	facts->generation = (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2;
+	/* Without the key, or when it was tampered with, such files cannot be opened. */
+	facts->readable = table.root.readable && !(x.stx_attributes & (STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY));
 	*attr = (struct stat){
 		.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
 		.st_ino = x.stx_ino,
@@ -289,11 +322,11 @@ static bool read_attributes(int fd, struct stat *attr, uint32_t *generation)
 struct inode *inode_lookup(int fd, struct stat *attr)
 {
 	struct inode *inode = NULL;
-	uint32_t generation;
+	struct facts facts;
 	int saved;
 
-	if (read_attributes(fd, attr, &generation))
-		inode = node_of(fd, attr, generation);
+	if (read_attributes(fd, attr, &facts))
+		inode = node_of(fd, attr, &facts);
 	if (!inode) {
 		saved = errno;
 		close(fd);
