@@ -68,7 +68,7 @@ static struct file *begin_file(struct inode *inode, int fd, struct fuse_file_inf
  */
 static bool needs_no_descriptor(const struct file *file, const struct fuse_file_info *info)
 {
-	return info->backing_id && file->inode->readable &&
+	return info->backing_id && file->inode->facts.readable &&
 	       !(file->flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK | O_NOATIME | O_TRUNC));
 }
 

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -113,25 +110,6 @@ static void free_inode(struct inode *inode)
 	free(inode);
 }
 
-/* A server of another machine may refuse what root wants to open here. */
-static bool is_local(int fd)
-{
-	struct statfs status;
-
-	if (fstatfs(fd, &status))
-		return false;
-	switch (status.f_type) {
-	case BTRFS_SUPER_MAGIC:
-	case EXT4_SUPER_MAGIC:
-	case F2FS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
-	case XFS_SUPER_MAGIC:
-		return true;
-	default:
-		return false;
-	}
-}
-
 bool inodes_begin(int root_fd)
 {
 	struct stat attr;
@@ -151,7 +129,7 @@ bool inodes_begin(int root_fd)
 	table.root.fd = root_fd;
 	table.root.nodeid = FUSE_ROOT_ID;
 	table.root.dev = attr.st_dev;
-	table.root.readable = is_local(root_fd);
+	facts_begin(root_fd, attr.st_dev);
 	handles_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
@@ -188,12 +166,6 @@ struct inode *inode_from_nodeid(fuse_ino_t nodeid)
 	return inode;
 }
 
-/* What stat() does not say. */
-struct facts {
-	uint32_t generation;
-	bool readable;
-};
-
 static struct inode *new_inode(int fd, const struct stat *attr, const struct facts *facts)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
@@ -203,8 +175,7 @@ static struct inode *new_inode(int fd, const struct stat *attr, const struct fac
 	inode->dev = attr->st_dev;
 	inode->ino = attr->st_ino;
 	inode->nodeid = new_nodeid(attr->st_dev, attr->st_ino);
-	inode->generation = facts->generation;
-	inode->readable = facts->readable && attr->st_dev == table.root.dev;
+	inode->facts = *facts;
 	inode->fd = fd;
 	pthread_mutex_init(&inode->lock, NULL);
 	if (++table.count > table.bucket_count)
@@ -289,43 +260,13 @@ static struct inode *node_of(int fd, const struct stat *attr, const struct facts
 	return NULL;
 }
 
-static bool read_attributes(int fd, struct stat *attr, struct facts *facts)
-{
-	struct statx x;
-
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &x))
-		return false;
-	/* The time of birth, if there is one. */
-	if (!(x.stx_mask & STATX_BTIME))
-		x.stx_btime = (struct statx_timestamp){ 0 };
-	facts->generation = (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2;
-	/* Without the key, or when it was tampered with, such files cannot be opened. */
-	facts->readable = table.root.readable && !(x.stx_attributes & (STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY));
-	*attr = (struct stat){
-		.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
-		.st_ino = x.stx_ino,
-		.st_nlink = x.stx_nlink,
-		.st_mode = x.stx_mode,
-		.st_uid = x.stx_uid,
-		.st_gid = x.stx_gid,
-		.st_rdev = makedev(x.stx_rdev_major, x.stx_rdev_minor),
-		.st_size = (off_t)x.stx_size,
-		.st_blksize = x.stx_blksize,
-		.st_blocks = (blkcnt_t)x.stx_blocks,
-		.st_atim = { x.stx_atime.tv_sec, x.stx_atime.tv_nsec },
-		.st_mtim = { x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec },
-		.st_ctim = { x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec },
-	};
-	return true;
-}
-
 struct inode *inode_lookup(int fd, struct stat *attr)
 {
 	struct inode *inode = NULL;
 	struct facts facts;
 	int saved;
 
-	if (read_attributes(fd, attr, &facts))
+	if (facts_read(fd, attr, &facts))
 		inode = node_of(fd, attr, &facts);
 	if (!inode) {
 		saved = errno;

@@ -14,13 +14,14 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "facts.h"
+
 struct inode {
 	struct inode *next;     /* in its bucket */
 	dev_t dev;
 	ino_t ino;
 	uint64_t nodeid;        /* the kernel's name for it */
-	uint32_t generation;    /* differs from that of a file that had the inode number earlier, nearly always */
-	bool readable;          /* its file system has no reason of its own not to open it for reading */
+	struct facts facts;
 	uint64_t lookups;       /* how often the kernel was told; the node ends at 0 */
 	bool stale;             /* its file is gone, and the numbers above are another's by now */
 	atomic_bool names_looked_up; /* directory.c */

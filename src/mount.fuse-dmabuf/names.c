@@ -33,7 +33,7 @@ struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 	inode = inode_lookup(fd, &entry->attr);
 	if (inode) {
 		entry->ino = inode->nodeid;
-		entry->generation = inode->generation;
+		entry->generation = inode->facts.generation;
 	}
 	return inode;
 }
