@@ -4,8 +4,8 @@
 
 BUILD is the directory that tests/bed/build prints, inside the tree (/cache/build-…). A COMMAND of another passthrough server has
 {source} and {target} in it, and stays in the foreground: for libfuse's example, passthrough_ll -f -o source={source} {target}.
---floor adds a server that only answers (floor.c): none can be faster. Ratios are medians of those of each round.
-Where other work disturbs the rates, the microseconds of processor time, of program and server together, still say something.
+--floor adds a server that only answers (floor.c): none can be faster. Where other work disturbs the rates, the microseconds of
+processor time, of program and server together, still say something; or put chrt --fifo 10 before python3.
 It compares; it is no test. Absolute figures are those of the machine at that moment.
 """
 import argparse
@@ -145,8 +145,8 @@ def show(results):
         for name, rounds in results.items():
             rates, times = zip(*[found[operation] for found in rounds if operation in found] or [(float('nan'),) * 2])
             cells += f'{statistics.median(rates):12,.0f} ({statistics.median(times):5.1f})'
-        best = [max(results[name][i][operation][0] for name in rivals) for i in range(len(results[own]))]
-        ratio = statistics.median(found[operation][0] / best[i] for i, found in enumerate(results[own]))
+        median = {name: statistics.median(found[operation][0] for found in rounds) for name, rounds in results.items() if name in [own, *rivals]}
+        ratio = median[own] / max(median[name] for name in rivals)
         unit = ' MiB' if operation is read_sequential else ''
         print(f'{operation.__name__ + unit:20}{cells}{ratio:12.2f}')
 
