@@ -22,8 +22,13 @@ static void reply_attr(fuse_req_t req, const struct inode *inode)
 
 void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 {
+	struct inode *inode = use_node(req, nodeid);
+
 	(void)info;
-	reply_attr(req, inode_from_nodeid(nodeid));
+	if (!inode)
+		return;
+	reply_attr(req, inode);
+	inode_end_use(inode);
 }
 
 static int set_mode(const struct inode *inode, mode_t mode)
@@ -46,7 +51,7 @@ static int set_size(const struct inode *inode, off_t size, const struct fuse_fil
 	int fd, result, saved;
 
 	if (info)
-		return ftruncate(file_from_info(info)->fd, size);
+		return ftruncate(file_fd(file_from_info(info)), size);
 	fd = reopen(inode->fd, O_WRONLY);
 	if (fd < 0)
 		return -1;
@@ -92,29 +97,33 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 }
 
 /* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
-static void recheck_tokens(fuse_ino_t nodeid, int which)
+static void recheck_tokens(struct inode *inode, int which)
 {
 	if (which & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		broker_recheck_file(inode_from_nodeid(nodeid));
+		broker_recheck_file(inode);
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
 		struct fuse_file_info *info)
 {
-	const struct inode *inode = inode_from_nodeid(nodeid);
-	int error = set_attributes(inode, attr, which, info) ? errno : 0;
+	struct inode *inode = use_node(req, nodeid);
+	int error;
 
-	recheck_tokens(nodeid, which);
+	if (!inode)
+		return;
+	error = set_attributes(inode, attr, which, info) ? errno : 0;
+	recheck_tokens(inode, which);
 	if (error)
 		fuse_reply_err(req, error);
 	else
 		reply_attr(req, inode);
+	inode_end_use(inode);
 }
 
-void op_readlink(fuse_req_t req, fuse_ino_t nodeid)
+static void reply_target(fuse_req_t req, const struct inode *inode)
 {
 	char target[PATH_MAX];
-	ssize_t length = readlinkat(inode_from_nodeid(nodeid)->fd, "", target, sizeof(target));
+	ssize_t length = readlinkat(inode->fd, "", target, sizeof(target));
 
 	if (length < 0) {
 		fuse_reply_err(req, errno);
@@ -126,12 +135,26 @@ void op_readlink(fuse_req_t req, fuse_ino_t nodeid)
 	}
 }
 
+void op_readlink(fuse_req_t req, fuse_ino_t nodeid)
+{
+	struct inode *inode = use_node(req, nodeid);
+
+	if (!inode)
+		return;
+	reply_target(req, inode);
+	inode_end_use(inode);
+}
+
 void op_statfs(fuse_req_t req, fuse_ino_t nodeid)
 {
+	struct inode *inode = use_node(req, nodeid);
 	struct statvfs status;
 
-	if (fstatvfs(inode_from_nodeid(nodeid)->fd, &status))
+	if (!inode)
+		return;
+	if (fstatvfs(inode->fd, &status))
 		fuse_reply_err(req, errno);
 	else
 		fuse_reply_statfs(req, &status);
+	inode_end_use(inode);
 }

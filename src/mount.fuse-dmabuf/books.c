@@ -115,7 +115,7 @@ bool books_add(const struct token_request *request, uint32_t direction)
 	}
 	*token = (struct token){ .request = *request, .user = user, .direction = direction };
 	clock_gettime(CLOCK_BOOTTIME, &token->granted);
-	inode_hold(request->inode);
+	inode_keep(request->inode);
 	request->inode->tokens++;
 	*token_slot(request->id) = token;
 	add_newest(token);
@@ -149,7 +149,7 @@ void books_remove(struct token *token)
 	token->user->entries--;
 	user_put(token->user);
 	token->request.inode->tokens--;
-	inode_forget(token->request.inode, 1);
+	inode_let_go(token->request.inode);
 	owner_free(&token->request.owner);
 	free(token);
 	books_announce();

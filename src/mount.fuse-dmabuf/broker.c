@@ -205,3 +205,26 @@ void broker_revoke_file(struct inode *inode)
 	if (inode->tokens)
 		revoke_tokens(&(struct revocation_wish){ .reason = is_of_removed_file, .data = inode });
 }
+
+static const char *is_of_some_removed_file(const struct token *token, void *unused)
+{
+	struct stat attr;
+
+	(void)unused;
+	return !fstat(token->request.inode->fd, &attr) && !attr.st_nlink ? "the file was removed" : NULL;
+}
+
+void broker_revoke_removed(void)
+{
+	revoke_tokens(&(struct revocation_wish){ .reason = is_of_some_removed_file });
+}
+
+bool broker_has_tokens(void)
+{
+	bool has;
+
+	books_lock();
+	has = books_entries();
+	books_unlock();
+	return has;
+}

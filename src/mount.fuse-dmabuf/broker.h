@@ -47,4 +47,9 @@ void broker_recheck_file(struct inode *inode);
 /* A file has been removed: revokes its tokens. */
 void broker_revoke_file(struct inode *inode);
 
+/* The same for whichever files have no name left. */
+void broker_revoke_removed(void);
+
+bool broker_has_tokens(void);
+
 #endif

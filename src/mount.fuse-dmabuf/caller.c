@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "caller.h"
@@ -18,12 +18,29 @@ static bool own_umask(void)
 	return done;
 }
 
-/* The calls report no failure; asking for an impossible id tells the present one. */
+/*
+ * The effective ids, and with them those of the file system: unlike setfsuid() it says whether it failed. Of this
+ * thread alone, where glibc's functions would change all threads.
+ */
 static bool set_ids(uid_t uid, gid_t gid)
 {
-	setfsgid(gid);
-	setfsuid(uid);
-	return setfsgid((gid_t)-1) == (int)gid && setfsuid((uid_t)-1) == (int)uid;
+	return !syscall(SYS_setresgid, -1, gid, -1) && !syscall(SYS_setresuid, -1, uid, -1);
+}
+
+/* Of this thread; it keeps that of the last caller. */
+static void set_umask(mode_t mask)
+{
+	static _Thread_local mode_t present = (mode_t)-1;
+
+	if (mask != present)
+		umask(mask);
+	present = mask;
+}
+
+/* A thread that serves has them. */
+static bool is_root(const struct fuse_ctx *ctx)
+{
+	return !ctx->uid && !ctx->gid;
 }
 
 bool caller_begin(fuse_req_t req)
@@ -32,18 +49,20 @@ bool caller_begin(fuse_req_t req)
 
 	if (!own_umask())
 		return false;
-	umask(ctx->umask);
-	if (set_ids(ctx->uid, ctx->gid))
+	set_umask(ctx->umask);
+	if (is_root(ctx) || set_ids(ctx->uid, ctx->gid))
 		return true;
-	caller_end();
+	caller_end(req);
 	errno = EPERM;
 	return false;
 }
 
-void caller_end(void)
+void caller_end(fuse_req_t req)
 {
 	int saved = errno;
 
+	if (is_root(fuse_req_ctx(req)))
+		return;
 	/* Back to what a thread of root starts with. */
 	if (!set_ids(0, 0))
 		abort();

@@ -11,7 +11,7 @@
  * capabilities: the kernel has checked what the caller may. False: see errno, nothing is to be undone.
  */
 bool caller_begin(fuse_req_t req);
-void caller_end(void);
+void caller_end(fuse_req_t req);
 
 /* Whether the caller is in the group; if that cannot be found out, it is not. */
 bool caller_in_group(fuse_req_t req, gid_t gid);

@@ -16,10 +16,15 @@
 void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
 {
 	struct fuse_bufvec source = FUSE_BUFVEC_INIT(size);
+	int fd = file_fd(file_from_info(info));
 
 	(void)nodeid;
+	if (fd < 0) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	source.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	source.buf[0].fd = file_from_info(info)->fd;
+	source.buf[0].fd = fd;
 	source.buf[0].pos = offset;
 	fuse_reply_data(req, &source, 0);
 }
@@ -43,14 +48,14 @@ static ssize_t write_in_place(const struct file *file, const char *data, size_t 
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
 {
-	const struct file *file = file_from_info(info);
+	struct file *file = file_from_info(info);
 	ssize_t written;
 
 	(void)nodeid;
 	if (info->writepage && file->flags & O_APPEND)
 		written = write_in_place(file, data, size, offset);
 	else
-		written = pwrite(file->fd, data, size, offset);
+		written = pwrite(file_fd(file), data, size, offset);
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else
@@ -59,22 +64,26 @@ void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, 
 
 void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *info)
 {
-	int fd = file_from_info(info)->fd;
+	int fd = file_fd(file_from_info(info));
 
 	(void)nodeid;
-	reply_result(req, datasync ? fdatasync(fd) : fsync(fd));
+	if (fd < 0)
+		fuse_reply_err(req, errno);
+	else
+		reply_result(req, datasync ? fdatasync(fd) : fsync(fd));
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info)
 {
 	(void)nodeid;
-	reply_result(req, fallocate(file_from_info(info)->fd, mode, offset, length));
+	reply_result(req, fallocate(file_fd(file_from_info(info)), mode, offset, length));
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info)
 {
-	off_t found = lseek(file_from_info(info)->fd, offset, whence);
+	int fd = file_fd(file_from_info(info));
+	off_t found = fd < 0 ? -1 : lseek(fd, offset, whence);
 
 	(void)nodeid;
 	if (found < 0)
@@ -88,12 +97,13 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_out, size_t length, int flags)
 {
 	size_t step = length < COPY_STEP_MAX ? length : COPY_STEP_MAX;
-	ssize_t copied = copy_file_range(file_from_info(info_in)->fd, &offset_in,
-					 file_from_info(info_out)->fd, &offset_out, step,
-					 (unsigned int)flags);
+	int in = file_fd(file_from_info(info_in)), out = file_fd(file_from_info(info_out));
+	ssize_t copied = -1;
 
 	(void)nodeid_in;
 	(void)nodeid_out;
+	if (in >= 0 && out >= 0)
+		copied = copy_file_range(in, &offset_in, out, &offset_out, step, (unsigned int)flags);
 	if (copied < 0)
 		fuse_reply_err(req, errno);
 	else

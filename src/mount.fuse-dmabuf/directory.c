@@ -11,6 +11,13 @@
 #include "cache.h"
 #include "operations.h"
 
+/* What an entry says. */
+enum detail {
+	PLAIN,
+	PLUS,
+	PLUS_WITHOUT_NODES,     /* in the form of PLUS */
+};
+
 struct directory {
 	/* The kernel asks one by one, but a request whose caller was killed may still be running. */
 	pthread_mutex_t lock;
@@ -33,23 +40,37 @@ static void free_directory(struct directory *directory)
 	free(directory);
 }
 
-void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
+/* NULL: see errno. */
+static struct directory *open_directory(const struct inode *inode)
 {
 	struct directory *directory = malloc(sizeof(*directory));
 
-	if (!directory) {
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	directory->fd = reopen(inode_from_nodeid(nodeid)->fd, O_RDONLY | O_DIRECTORY);
+	if (!directory)
+		return NULL;
+	directory->fd = reopen(inode->fd, O_RDONLY | O_DIRECTORY);
 	if (directory->fd < 0) {
-		fuse_reply_err(req, errno);
 		free(directory);
-		return;
+		return NULL;
 	}
 	directory->position = 0;
 	directory->next = directory->filled = 0;
 	pthread_mutex_init(&directory->lock, NULL);
+	return directory;
+}
+
+void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
+{
+	struct inode *inode = use_node(req, nodeid);
+	struct directory *directory;
+
+	if (!inode)
+		return;
+	directory = open_directory(inode);
+	inode_end_use(inode);
+	if (!directory) {
+		fuse_reply_err(req, errno);
+		return;
+	}
 	info->fh = (uintptr_t)directory;
 	cache_open_directory(info);
 	if (fuse_reply_open(req, info) == -ENOENT)
@@ -112,19 +133,20 @@ static void complete_entry(const struct inode *parent, const struct dirent64 *di
 
 /* The bytes that the entry takes; more than there is room for: it was not added. */
 static size_t add_entry(fuse_req_t req, const struct inode *parent, char *buffer, size_t room,
-			const struct dirent64 *dirent, bool plus)
+			const struct dirent64 *dirent, enum detail detail)
 {
 	struct fuse_entry_param entry = {
 		.attr = { .st_ino = dirent->d_ino, .st_mode = DTTOIF(dirent->d_type) },
 	};
 	size_t size;
 
-	if (!plus)
+	if (detail == PLAIN)
 		return fuse_add_direntry(req, buffer, room, dirent->d_name, &entry.attr, dirent->d_off);
 	size = fuse_add_direntry_plus(req, NULL, 0, dirent->d_name, NULL, 0);
 	if (size > room)
 		return size;
-	complete_entry(parent, dirent, &entry);
+	if (detail == PLUS)
+		complete_entry(parent, dirent, &entry);
 	if (!entry.ino)
 		entry.attr = (struct stat){ .st_ino = dirent->d_ino, .st_mode = DTTOIF(dirent->d_type) };
 	return fuse_add_direntry_plus(req, buffer, room, dirent->d_name, &entry, dirent->d_off);
@@ -132,7 +154,7 @@ static size_t add_entry(fuse_req_t req, const struct inode *parent, char *buffer
 
 /* Fills the buffer; *used can be positive although an error stopped it. */
 static int fill(fuse_req_t req, const struct inode *parent, struct directory *directory, char *buffer,
-		size_t size, bool plus, size_t *used)
+		size_t size, enum detail detail, size_t *used)
 {
 	struct dirent64 *dirent;
 	size_t added;
@@ -140,7 +162,7 @@ static int fill(fuse_req_t req, const struct inode *parent, struct directory *di
 
 	*used = 0;
 	while ((dirent = peek(directory, &error))) {
-		added = add_entry(req, parent, buffer + *used, size - *used, dirent, plus);
+		added = add_entry(req, parent, buffer + *used, size - *used, dirent, detail);
 		if (added > size - *used)
 			break;
 		*used += added;
@@ -149,10 +171,9 @@ static int fill(fuse_req_t req, const struct inode *parent, struct directory *di
 	return error;
 }
 
-static void read_directory(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
-			   const struct fuse_file_info *info, bool plus)
+static void read_directory(fuse_req_t req, const struct inode *inode, size_t size, off_t offset,
+			   struct directory *directory, enum detail detail)
 {
-	struct directory *directory = directory_from_info(info);
 	char *buffer = malloc(size);
 	size_t used = 0;
 	int error;
@@ -164,7 +185,7 @@ static void read_directory(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t
 	pthread_mutex_lock(&directory->lock);
 	error = seek(directory, offset);
 	if (!error)
-		error = fill(req, inode_from_nodeid(nodeid), directory, buffer, size, plus, &used);
+		error = fill(req, inode, directory, buffer, size, detail, &used);
 	pthread_mutex_unlock(&directory->lock);
 	if (error && !used)
 		fuse_reply_err(req, error);
@@ -175,13 +196,30 @@ static void read_directory(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t
 
 void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
 {
-	read_directory(req, nodeid, size, offset, info, false);
+	/* Needs the node for nothing. */
+	read_directory(req, inode_from_nodeid(nodeid), size, offset, directory_from_info(info), PLAIN);
+}
+
+/*
+ * The kernel asks for the nodes of a directory's beginning in any case, and later if names of it were looked up
+ * since. Most programs that read a directory look at the names only, and the nodes are most of the work, so at
+ * the beginning they are given only if names of it were looked up before.
+ */
+static bool wants_nodes(struct inode *inode, off_t offset)
+{
+	return offset || atomic_load_explicit(&inode->names_looked_up, memory_order_relaxed);
 }
 
 void op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
 		    struct fuse_file_info *info)
 {
-	read_directory(req, nodeid, size, offset, info, true);
+	struct inode *inode = use_node(req, nodeid);
+
+	if (!inode)
+		return;
+	read_directory(req, inode, size, offset, directory_from_info(info),
+		       wants_nodes(inode, offset) ? PLUS : PLUS_WITHOUT_NODES);
+	inode_end_use(inode);
 }
 
 void op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *info)

@@ -7,75 +7,128 @@
 
 #include "cache.h"
 #include "caller.h"
+#include "descriptors.h"
 #include "file.h"
 #include "operations.h"
 #include "passthrough.h"
+
+int file_fd(struct file *file)
+{
+	int fd = file->fd, none = -1;
+
+	if (fd >= 0)
+		return fd;
+	fd = reopen(file->inode->fd, file->flags);
+	if (fd < 0 || atomic_compare_exchange_strong(&file->fd, &none, fd))
+		return fd;
+	/* Another request was faster. */
+	close(fd);
+	return none;
+}
 
 static void end_file(struct file *file)
 {
 	open_files_remove(file);
 	passthrough_end(file->inode);
-	close(file->fd);
+	if (file->fd >= 0)
+		close(file->fd);
+	inode_end_use(file->inode);
 	free(file);
 }
 
 /*
- * Makes the "fh" of an open descriptor, which it takes over. The kernel opens a backing file of its own
- * with the flags of the program; this descriptor is for everything but the data.
+ * Makes the "fh" of an open file. Takes over the use of its node, which lasts as long: what is open can lose its
+ * last name. Takes over the descriptor, if there is one. NULL: see errno.
  */
-static bool begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
+static struct file *begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
 {
 	struct file *file = malloc(sizeof(*file));
 
 	if (!file) {
-		close(fd);
+		if (fd >= 0)
+			close(fd);
+		inode_end_use(inode);
 		errno = ENOMEM;
-		return false;
+		return NULL;
 	}
 	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags };
 	open_files_add(file);
 	info->fh = (uintptr_t)file;
 	info->backing_id = passthrough_begin(inode);
-	/* Buffers of READ and WRITE requests are aligned to nothing. */
-	if (!info->backing_id && info->flags & O_DIRECT)
-		fcntl(fd, F_SETFL, info->flags & ~O_DIRECT);
 	/* A close() has nothing to tell that the source directory's filesystem would say. */
 	info->noflush = 1;
 	cache_open_file(info);
-	return true;
+	return file;
+}
+
+/*
+ * Most files are opened to be read, and their data does not come here: they need no descriptor. Whether one can be
+ * opened for writing (it is not being executed), or in another special way, must be known at once, and why not:
+ * of its own opening the kernel only tells EIO.
+ */
+static bool needs_no_descriptor(const struct file *file, const struct fuse_file_info *info)
+{
+	return info->backing_id && file->inode->facts.readable &&
+	       !(file->flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK | O_NOATIME | O_TRUNC));
+}
+
+/* Buffers of READ and WRITE requests are aligned to nothing. */
+static void allow_any_alignment(const struct file *file, const struct fuse_file_info *info)
+{
+	if (!info->backing_id && file->flags & O_DIRECT)
+		fcntl(file->fd, F_SETFL, file->flags & ~O_DIRECT);
 }
 
 void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 {
-	struct inode *inode = inode_from_nodeid(nodeid);
-	int fd = reopen(inode->fd, info->flags);
+	struct inode *inode = use_node(req, nodeid);
+	struct file *file;
 
-	if (fd < 0 || !begin_file(inode, fd, info))
+	if (!inode)
+		return;
+	file = begin_file(inode, -1, info);
+	if (!file) {
 		fuse_reply_err(req, errno);
-	else if (fuse_reply_open(req, info) == -ENOENT)
+	} else if (!needs_no_descriptor(file, info) && file_fd(file) < 0) {
+		fuse_reply_err(req, errno);
+		end_file(file);
+	} else {
+		allow_any_alignment(file, info);
 		/* Interrupted: no release will come. */
-		end_file(file_from_info(info));
+		if (fuse_reply_open(req, info) == -ENOENT)
+			end_file(file);
+	}
 }
 
 /* Answers create and tmpfile with the new file, whose descriptor it takes over. */
 static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 {
 	struct fuse_entry_param entry;
-	struct inode *inode;
+	struct file *file;
 	/* Of what is open, whatever its name leads to by now. */
 	int path_fd = reopen(fd, O_PATH);
+	struct inode *inode = path_fd < 0 ? NULL : make_entry(path_fd, &entry);
 
-	if (path_fd < 0 || !make_entry(path_fd, &entry)) {
+	if (!inode) {
 		fuse_reply_err(req, errno);
 		close(fd);
 		return;
 	}
-	inode = inode_from_nodeid(entry.ino);
-	if (!begin_file(inode, fd, info)) {
+	if (!inode_use(inode)) {
+		fuse_reply_err(req, errno);
+		close(fd);
+		inode_forget(inode, 1);
+		return;
+	}
+	file = begin_file(inode, fd, info);
+	if (!file) {
 		fuse_reply_err(req, errno);
 		inode_forget(inode, 1);
-	} else if (fuse_reply_create(req, &entry, info) == -ENOENT) {
-		end_file(file_from_info(info));
+		return;
+	}
+	allow_any_alignment(file, info);
+	if (fuse_reply_create(req, &entry, info) == -ENOENT) {
+		end_file(file);
 		inode_forget(inode, 1);
 	}
 }
@@ -88,33 +141,43 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *info)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int flags = (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
-		fd = openat(directory->fd, name, flags, mode);
-		caller_end();
+		do {
+			fd = openat(directory->fd, name, flags, mode);
+		} while (fd < 0 && descriptors_made_room());
+		caller_end(req);
 	}
-	if (fd < 0)
+	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
 	else
 		reply_created(req, fd, info);
+	inode_end_use(directory);
 }
 
 void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *info)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int fd = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
-		fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
-		caller_end();
+		do {
+			fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
+		} while (fd < 0 && descriptors_made_room());
+		caller_end(req);
 	}
-	if (fd < 0)
+	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno);
 	else
 		reply_created(req, fd, info);
+	inode_end_use(directory);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)

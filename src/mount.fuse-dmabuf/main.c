@@ -11,6 +11,7 @@
 #include "broker.h"
 #include "cache.h"
 #include "daemon.h"
+#include "descriptors.h"
 #include "inode.h"
 #include "log.h"
 #include "options.h"
@@ -54,7 +55,7 @@ static int mount_source(const struct options *options)
 		return EXIT_MOUNT;
 	if (!options->foreground && !daemon_begin())
 		return EXIT_SYSTEM;
-	privileges_raise_file_limit();
+	descriptors_begin(privileges_raise_file_limit());
 	if (!inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	broker_begin(policy);

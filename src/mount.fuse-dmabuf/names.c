@@ -15,119 +15,178 @@ void reply_result(fuse_req_t req, int result)
 	fuse_reply_err(req, result < 0 ? errno : 0);
 }
 
-bool make_entry(int fd, struct fuse_entry_param *entry)
+struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid)
+{
+	struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (inode && inode_use(inode))
+		return inode;
+	fuse_reply_err(req, inode ? errno : ESTALE);
+	return NULL;
+}
+
+struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 {
 	struct inode *inode;
 
 	*entry = (struct fuse_entry_param){ .attr_timeout = cache_seconds(), .entry_timeout = cache_seconds() };
 	inode = inode_lookup(fd, &entry->attr);
-	if (!inode)
-		return false;
-	entry->ino = inode_nodeid(inode);
-	return true;
+	if (inode) {
+		entry->ino = inode->nodeid;
+		entry->generation = inode->facts.generation;
+	}
+	return inode;
 }
 
 void reply_entry(fuse_req_t req, int fd)
 {
 	struct fuse_entry_param entry;
+	struct inode *inode = fd < 0 ? NULL : make_entry(fd, &entry);
 
-	if (fd < 0 || !make_entry(fd, &entry))
+	if (!inode)
 		fuse_reply_err(req, errno);
 	else if (fuse_reply_entry(req, &entry) == -ENOENT)
 		/* Interrupted: the kernel has not seen the node. */
-		inode_forget(inode_from_nodeid(entry.ino), 1);
+		inode_forget(inode, 1);
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_entry(req, inode_open_child(inode_from_nodeid(parent), name));
+	struct inode *directory = use_node(req, parent);
+
+	if (!directory)
+		return;
+	atomic_store_explicit(&directory->names_looked_up, true, memory_order_relaxed);
+	reply_entry(req, inode_open_child(directory, name));
+	inode_end_use(directory);
+}
+
+static void forget(fuse_ino_t nodeid, uint64_t lookups)
+{
+	struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (inode)
+		inode_forget(inode, lookups);
 }
 
 void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups)
 {
-	inode_forget(inode_from_nodeid(nodeid), lookups);
+	forget(nodeid, lookups);
 	fuse_reply_none(req);
 }
 
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
-		inode_forget(inode_from_nodeid(forgets[i].ino), forgets[i].nlookup);
+		forget(forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
-/* Answers with what was made under the name, or with errno. */
-static void reply_made(fuse_req_t req, int result, const struct inode *parent, const char *name)
+/* Answers with what was made under the name, or with errno; and ends the use of the directory. */
+static void reply_made(fuse_req_t req, int result, struct inode *directory, const char *name)
 {
-	reply_entry(req, result ? -1 : inode_open_child(parent, name));
+	reply_entry(req, result ? -1 : inode_open_child(directory, name));
+	inode_end_use(directory);
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int result = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
 		result = mknodat(directory->fd, name, mode, rdev);
-		caller_end();
+		caller_end(req);
 	}
 	reply_made(req, result, directory, name);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int result = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
 		result = mkdirat(directory->fd, name, mode);
-		caller_end();
+		caller_end(req);
 	}
 	reply_made(req, result, directory, name);
 }
 
 void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *directory = use_node(req, parent);
 	int result = -1;
 
+	if (!directory)
+		return;
 	if (caller_begin(req)) {
 		result = symlinkat(target, directory->fd, name);
-		caller_end();
+		caller_end(req);
 	}
 	reply_made(req, result, directory, name);
 }
 
 void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
 {
-	const struct inode *inode = inode_from_nodeid(nodeid);
-	const struct inode *directory = inode_from_nodeid(parent);
+	struct inode *inode = use_node(req, nodeid);
+	struct inode *directory = inode ? use_node(req, parent) : NULL;
 
-	reply_made(req, linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH), directory, name);
+	if (directory)
+		reply_made(req, linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH), directory, name);
+	if (inode)
+		inode_end_use(inode);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	const struct inode *directory = inode_from_nodeid(parent);
-	struct inode *target = removal_begin(directory, name);
-	int error = unlinkat(directory->fd, name, 0) ? errno : 0;
+	struct inode *directory = use_node(req, parent);
+	struct removal removal;
+	int error;
 
-	removal_end(target);
+	if (!directory)
+		return;
+	removal = removal_begin(directory, name);
+	error = unlinkat(directory->fd, name, 0) ? errno : 0;
+	removal_end(&removal);
 	fuse_reply_err(req, error);
+	inode_end_use(directory);
 }
 
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_result(req, unlinkat(inode_from_nodeid(parent)->fd, name, AT_REMOVEDIR));
+	struct inode *directory = use_node(req, parent);
+
+	if (!directory)
+		return;
+	reply_result(req, unlinkat(directory->fd, name, AT_REMOVEDIR));
+	inode_end_use(directory);
+}
+
+static int rename_in(const struct inode *directory, const char *name, const struct inode *new_directory,
+		     const char *new_name, unsigned int flags)
+{
+	struct removal replaced = removal_begin(new_directory, new_name);
+	int error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+
+	removal_end(&replaced);
+	return error;
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 	       const char *new_name, unsigned int flags)
 {
-	const struct inode *new_directory = inode_from_nodeid(new_parent);
-	struct inode *replaced = removal_begin(new_directory, new_name);
-	int error = renameat2(inode_from_nodeid(parent)->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+	struct inode *directory = use_node(req, parent);
+	struct inode *new_directory = directory ? use_node(req, new_parent) : NULL;
 
-	removal_end(replaced);
-	fuse_reply_err(req, error);
+	if (new_directory) {
+		fuse_reply_err(req, rename_in(directory, name, new_directory, new_name, flags));
+		inode_end_use(new_directory);
+	}
+	if (directory)
+		inode_end_use(directory);
 }

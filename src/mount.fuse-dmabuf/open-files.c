@@ -41,10 +41,10 @@ struct inode *open_files_find(uint64_t fh, uint64_t nodeid, int *flags)
 
 	pthread_mutex_lock(&open_files.lock);
 	file = *slot_of(fh);
-	if (file && inode_nodeid(file->inode) == nodeid) {
+	if (file && file->inode->nodeid == nodeid) {
 		inode = file->inode;
 		*flags = file->flags;
-		inode_hold(inode);
+		inode_keep(inode);
 	}
 	pthread_mutex_unlock(&open_files.lock);
 	return inode;

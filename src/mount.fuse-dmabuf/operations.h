@@ -10,9 +10,12 @@
 /* Answers with 0 or errno, by the result of a system call. */
 void reply_result(fuse_req_t req, int result);
 
+/* The node, in use until inode_end_use(). NULL: it cannot be; that is answered. */
+struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid);
+
 /* names.c */
-bool make_entry(int fd, struct fuse_entry_param *entry);  /* takes over the O_PATH descriptor; false: errno */
-void reply_entry(fuse_req_t req, int fd);                 /* the same; fd < 0: answers with errno */
+struct inode *make_entry(int fd, struct fuse_entry_param *entry);  /* takes over the O_PATH descriptor; NULL: errno */
+void reply_entry(fuse_req_t req, int fd);                         /* the same; fd < 0: answers with errno */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups);
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);

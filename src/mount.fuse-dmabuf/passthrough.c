@@ -10,8 +10,18 @@
 #include "log.h"
 #include "passthrough.h"
 
+/* Files that were closed keep their ids, which saves two system calls when they are opened again. */
+#define MAX_IDLE 1024u
+
 static int device = -1;
 static bool enabled;
+
+/* Nodes that have an id and no open file; those that were closed first are the oldest. */
+static struct {
+	pthread_mutex_t lock;
+	struct inode *oldest, *newest;
+	unsigned int count;
+} idle = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd)
 {
@@ -22,6 +32,11 @@ void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd)
 	if (!enabled)
 		log_warning("the kernel has no FUSE passthrough: data goes through the server, no tokens "
 			    "(needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH)");
+}
+
+void passthrough_disconnect(void)
+{
+	device = -1;
 }
 
 static int backing_open(int fd)
@@ -63,6 +78,75 @@ static void explain(int error)
 			    error == ELOOP ? " (the source is on a stack of filesystems)" : "");
 }
 
+static void close_id(int id)
+{
+	if (id && device >= 0 && ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, &id))
+		log_warning("cannot close backing id %d: %s", id, strerror(errno));
+}
+
+static void append_idle(struct inode *inode)
+{
+	inode->idle = true;
+	inode->idle_newer = NULL;
+	inode->idle_older = idle.newest;
+	*(idle.newest ? &idle.newest->idle_newer : &idle.oldest) = inode;
+	idle.newest = inode;
+	idle.count++;
+}
+
+static void unlink_idle(struct inode *inode)
+{
+	*(inode->idle_older ? &inode->idle_older->idle_newer : &idle.oldest) = inode->idle_newer;
+	*(inode->idle_newer ? &inode->idle_newer->idle_older : &idle.newest) = inode->idle_older;
+	inode->idle = false;
+	idle.count--;
+}
+
+/* The id of the node that was closed first. 0: there are not too many; or that node is being opened. */
+static int take_oldest(void)
+{
+	struct inode *inode = idle.oldest;
+	int id;
+
+	/* Whoever holds this lock may wait for that of the list. */
+	if (idle.count <= MAX_IDLE || pthread_mutex_trylock(&inode->lock))
+		return 0;
+	unlink_idle(inode);
+	id = inode->backing_id;
+	inode->backing_id = 0;
+	pthread_mutex_unlock(&inode->lock);
+	return id;
+}
+
+static void set_idle(struct inode *inode)
+{
+	int id;
+
+	pthread_mutex_lock(&idle.lock);
+	append_idle(inode);
+	id = take_oldest();
+	pthread_mutex_unlock(&idle.lock);
+	close_id(id);
+}
+
+static void end_idle(struct inode *inode)
+{
+	pthread_mutex_lock(&idle.lock);
+	if (inode->idle)
+		unlink_idle(inode);
+	pthread_mutex_unlock(&idle.lock);
+}
+
+static int id_of(struct inode *inode)
+{
+	int id = register_inode(inode);
+
+	if (id > 0)
+		return id;
+	explain(errno);
+	return 0;
+}
+
 int passthrough_begin(struct inode *inode)
 {
 	int id;
@@ -72,11 +156,9 @@ int passthrough_begin(struct inode *inode)
 	pthread_mutex_lock(&inode->lock);
 	/* Decided by the first open: the kernel refuses a mixture on one inode. */
 	if (!inode->opens++) {
-		inode->backing_id = register_inode(inode);
-		if (inode->backing_id <= 0) {
-			explain(errno);
-			inode->backing_id = 0;
-		}
+		end_idle(inode);
+		if (!inode->backing_id)
+			inode->backing_id = id_of(inode);
 	}
 	id = inode->backing_id;
 	pthread_mutex_unlock(&inode->lock);
@@ -88,10 +170,13 @@ void passthrough_end(struct inode *inode)
 	if (!enabled)
 		return;
 	pthread_mutex_lock(&inode->lock);
-	if (!--inode->opens && inode->backing_id) {
-		if (ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, &inode->backing_id))
-			log_warning("cannot close backing id %d: %s", inode->backing_id, strerror(errno));
-		inode->backing_id = 0;
-	}
+	if (!--inode->opens && inode->backing_id)
+		set_idle(inode);
 	pthread_mutex_unlock(&inode->lock);
+}
+
+void passthrough_forget(struct inode *inode)
+{
+	end_idle(inode);
+	close_id(inode->backing_id);
 }

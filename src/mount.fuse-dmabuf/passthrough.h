@@ -9,10 +9,16 @@
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd);
 
 /*
- * A file was opened: the backing id for the answer, or 0 when its data must go through the server. Each
- * call needs its passthrough_end(), which closes the id with the last file.
+ * A file was opened, whose node is in use: the backing id for the answer, or 0 when its data must go through the
+ * server. Each call needs its passthrough_end().
  */
 int passthrough_begin(struct inode *inode);
 void passthrough_end(struct inode *inode);
+
+/* The connection has ended, and all ids with it. */
+void passthrough_disconnect(void);
+
+/* The node ends. */
+void passthrough_forget(struct inode *inode);
 
 #endif

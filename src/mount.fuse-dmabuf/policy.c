@@ -58,8 +58,11 @@ uint32_t policy_directions(const struct policy *policy, const struct owner *owne
 
 	if (policy->deny)
 		return 0;
-	if (policy->rule_count)
-		asked &= rules_allow(policy, owner, inode_name(inode, name));
+	if (policy->rule_count) {
+		inode_name(inode, name);
+		/* Which rule it would be cannot be told. */
+		asked &= *name ? rules_allow(policy, owner, name) : 0;
+	}
 	return asked ? asked & owner_rights(owner, inode) : 0;
 }
 

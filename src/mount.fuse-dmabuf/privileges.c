@@ -20,7 +20,7 @@
 static const int kept[] = {
 	CAP_CHOWN,           /* setattr */
 	CAP_DAC_OVERRIDE,    /* the kernel has checked the caller (default_permissions) */
-	CAP_DAC_READ_SEARCH, /* the same, and linkat() of a descriptor */
+	CAP_DAC_READ_SEARCH, /* the same, and linkat() of a descriptor, and file handles */
 	CAP_FOWNER,          /* setattr and xattrs of files of others */
 	CAP_FSETID,          /* set-group-ID bits, where the kernel let the caller set them */
 	CAP_SETUID,          /* files are created with the caller's ids */
@@ -70,17 +70,19 @@ static rlim_t system_file_limit(void)
 	return limit;
 }
 
-/* Where the hard limit must not be raised, what it allows is taken. inode.c explains when it is reached. */
-void privileges_raise_file_limit(void)
+static bool set_limit(rlim_t soft, rlim_t hard)
 {
-	struct rlimit limit;
+	return !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = soft, .rlim_max = hard });
+}
+
+/* Where the hard limit must not be raised, what it allows is taken. inode-open.c explains when it is reached. */
+size_t privileges_raise_file_limit(void)
+{
+	struct rlimit limit = { 0 };
 	rlim_t wanted = system_file_limit();
 
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return;
-	if (wanted > limit.rlim_max &&
-	    !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = wanted, .rlim_max = wanted }))
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	if (wanted > limit.rlim_max && set_limit(wanted, wanted))
+		return wanted;
+	return set_limit(limit.rlim_max, limit.rlim_max) ? limit.rlim_max : limit.rlim_cur;
 }

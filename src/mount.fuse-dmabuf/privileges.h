@@ -3,11 +3,12 @@
 #define PRIVILEGES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Gives up what the server does not need, for good. False: explained in the log. */
 bool privileges_drop(void);
 
-/* Every node that the kernel knows holds a descriptor here: as many as the system allows. */
-void privileges_raise_file_limit(void);
+/* Open files, and the nodes that the kernel knows, hold descriptors: as many as the system allows. How many. */
+size_t privileges_raise_file_limit(void);
 
 #endif

@@ -7,10 +7,15 @@
 
 void removal_enable(void);
 
-/* Before the name is removed or replaced: the node, if it may have tokens. NULL: none. */
-struct inode *removal_begin(const struct inode *directory, const char *name);
+struct removal {
+	struct inode *target;   /* NULL: it has no tokens */
+	bool no_tokens;         /* nobody had any */
+};
 
-/* After it, whether that succeeded or not. Takes NULL. */
-void removal_end(struct inode *inode);
+/* Before the name is removed or replaced. */
+struct removal removal_begin(const struct inode *directory, const char *name);
+
+/* After it, whether that succeeded or not. */
+void removal_end(struct removal *removal);
 
 #endif

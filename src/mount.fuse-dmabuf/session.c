@@ -12,15 +12,10 @@
 #include "operations.h"
 #include "passthrough.h"
 #include "privileges.h"
+#include "readers.h"
 #include "session.h"
 #include "source.h"
 #include "token-requests.h"
-
-/*
- * Requests wait for the disk (fsync, copies, big directories), so more threads than processors. A thread is
- * started only when all others are busy.
- */
-#define MAX_THREADS 64u
 
 static struct fuse_session *session;
 
@@ -39,10 +34,16 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	want(connection, FUSE_CAP_DONT_MASK, "the choice not to apply the umask");
 	want(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
 	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
+	/*
+	 * FUSE_CAP_HANDLE_KILLPRIV_V2 would save the question for security.capability before each write, but it
+	 * leaves set-user-ID bits to the server, which does not see the writes of passthrough. The backing file
+	 * would lose them if the server had no CAP_FSETID, but the kernel would go on with the mode that it
+	 * remembers: who may write to such a program could write and run it with its owner's rights.
+	 */
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
 	/* Token requests count as background ones, of which 12 at a time is the default. */
-	connection->max_background = MAX_THREADS;
+	connection->max_background = READERS_MAX;
 	if (!daemon_ready())
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
@@ -136,15 +137,21 @@ static bool new_session(const struct options *options, int source_fd)
 
 static int serve(void)
 {
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	struct fuse_loop_config *config;
 	int result;
 
-	if (!config)
+	if (!readers_begin(fuse_session_fd(session)))
 		return EXIT_SYSTEM;
-	fuse_loop_cfg_set_max_threads(config, MAX_THREADS);
+	config = fuse_loop_cfg_create();
+	if (!config) {
+		readers_end();
+		return EXIT_SYSTEM;
+	}
+	fuse_loop_cfg_set_max_threads(config, READERS_MAX);
 	fuse_loop_cfg_set_clone_fd(config, 1);
 	result = fuse_session_loop_mt(session, config);
 	fuse_loop_cfg_destroy(config);
+	readers_end();
 	if (result < 0)
 		log_error("the connection to the kernel failed: %s", strerror(-result));
 	else if (result > 0)
@@ -163,6 +170,7 @@ static int mount_and_serve(const struct options *options, const char *mountpoint
 		code = serve();
 		control_end();
 	}
+	passthrough_disconnect();
 	fuse_session_unmount(session);
 	log_info("unmounted");
 	return code;

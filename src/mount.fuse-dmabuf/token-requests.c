@@ -12,6 +12,7 @@
 #include "broker.h"
 #include "file.h"
 #include "log.h"
+#include "readers.h"
 #include "token-protocol.h"
 #include "token-requests.h"
 
@@ -73,7 +74,7 @@ static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_
 	copy_exporter(request.exporter, in->exporter);
 	owner_read_groups(&request.owner, request.pid);
 	error = broker_grant(&request, direction);
-	inode_forget(request.inode, 1);
+	inode_let_go(request.inode);
 	return error;
 }
 
@@ -138,7 +139,9 @@ static ssize_t read_request(int device, void *buffer, size_t size, void *data)
 
 	(void)data;
 	do {
+		readers_take_turn();
 		got = read(device, buffer, size);
+		readers_got(buffer, got);
 	} while (got > 0 && answer_undisturbed(device, buffer, (size_t)got));
 	return got;
 }

@@ -32,13 +32,13 @@ static void reply_bytes(fuse_req_t req, const char *bytes, ssize_t length, size_
 		fuse_reply_buf(req, bytes, (size_t)length);
 }
 
-void op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size)
+static void reply_value(fuse_req_t req, const struct inode *inode, const char *name, size_t size)
 {
 	char path[INODE_PATH_MAX];
 	char *value = NULL;
 	ssize_t length;
 
-	inode_path(inode_from_nodeid(nodeid), path);
+	inode_path(inode, path);
 	if (size > XATTR_SIZE_MAX)
 		size = XATTR_SIZE_MAX;
 	if (size && !(value = malloc(size))) {
@@ -51,6 +51,16 @@ void op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t siz
 		errno = ENODATA;
 	reply_bytes(req, value, length, size);
 	free(value);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size)
+{
+	struct inode *inode = use_node(req, nodeid);
+
+	if (!inode)
+		return;
+	reply_value(req, inode, name, size);
+	inode_end_use(inode);
 }
 
 /* The server sees names that only an administrator may see. */
@@ -69,7 +79,7 @@ static ssize_t remove_trusted(char *list, ssize_t length)
 	return to - list;
 }
 
-void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
+static void reply_list(fuse_req_t req, const struct inode *inode, size_t size)
 {
 	char path[INODE_PATH_MAX];
 	char *list = malloc(XATTR_LIST_MAX);
@@ -79,11 +89,21 @@ void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	length = listxattr(inode_path(inode_from_nodeid(nodeid), path), list, XATTR_LIST_MAX);
+	length = listxattr(inode_path(inode, path), list, XATTR_LIST_MAX);
 	if (length > 0 && fuse_req_ctx(req)->uid)
 		length = remove_trusted(list, length);
 	reply_bytes(req, list, length, size);
 	free(list);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
+{
+	struct inode *inode = use_node(req, nodeid);
+
+	if (!inode)
+		return;
+	reply_list(req, inode, size);
+	inode_end_use(inode);
 }
 
 /*
@@ -102,34 +122,43 @@ static int drop_setgid(fuse_req_t req, const char *path)
 }
 
 /* Without losing what the system call said. */
-static void recheck_tokens(fuse_ino_t nodeid)
+static void recheck_tokens(struct inode *inode)
 {
 	int saved = errno;
 
-	broker_recheck_file(inode_from_nodeid(nodeid));
+	broker_recheck_file(inode);
 	errno = saved;
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value, size_t size,
 		 int flags)
 {
+	struct inode *inode = use_node(req, nodeid);
 	char path[INODE_PATH_MAX];
-	int result = setxattr(inode_path(inode_from_nodeid(nodeid), path), name, value, size, flags);
+	int result;
 
+	if (!inode)
+		return;
+	result = setxattr(inode_path(inode, path), name, value, size, flags);
 	if (!result && !strcmp(name, ACL_ACCESS)) {
 		result = drop_setgid(req, path);
-		recheck_tokens(nodeid);
+		recheck_tokens(inode);
 	}
 	reply_result(req, result);
+	inode_end_use(inode);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 {
+	struct inode *inode = use_node(req, nodeid);
 	char path[INODE_PATH_MAX];
+	int result;
 
-	int result = removexattr(inode_path(inode_from_nodeid(nodeid), path), name);
-
+	if (!inode)
+		return;
+	result = removexattr(inode_path(inode, path), name);
 	if (!result && !strcmp(name, ACL_ACCESS))
-		recheck_tokens(nodeid);
+		recheck_tokens(inode);
 	reply_result(req, result);
+	inode_end_use(inode);
 }

@@ -1,9 +1,11 @@
-"""Metadata and data of the mount against bindfs, in turn on one directory: operations per second, medians, and ratios.
+"""Metadata and data of the mount against bindfs, in turn on one directory: operations per second, and processor time of each.
 
-    tests/bed/enter python3 /src/tests/bench/metadata.py BUILD [--files N] [--rounds N] [--other NAME=COMMAND]
+    tests/bed/enter python3 /src/tests/bench/metadata.py BUILD [--files N] [--rounds N] [--floor] [--other NAME=COMMAND]
 
 BUILD is the directory that tests/bed/build prints, inside the tree (/cache/build-…). A COMMAND of another passthrough server has
 {source} and {target} in it, and stays in the foreground: for libfuse's example, passthrough_ll -f -o source={source} {target}.
+--floor adds a server that only answers (floor.c): none can be faster. Where other work disturbs the rates, the microseconds of
+processor time, of program and server together, still say something; or put chrt --fifo 10 before python3.
 It compares; it is no test. Absolute figures are those of the machine at that moment.
 """
 import argparse
@@ -68,7 +70,14 @@ def read_random(root, files):
 
 
 OPERATIONS = [create, stat, readdir, open_close, read_sequential, read_random, unlink]
+DATA_OPERATIONS = {read_sequential, read_random}
+FLOOR = 'floor'
 DROP_BEFORE = {stat, readdir, open_close}   # what the kernel remembers is not the server's work
+
+
+def processor_time(*pids):
+    """Seconds, of all threads that live."""
+    return sum(int(path.read_text(encoding='ascii').split()[0]) for pid in pids for path in Path(f'/proc/{pid}/task').glob('*/schedstat')) / 1e9
 
 
 def drop_caches():
@@ -86,21 +95,22 @@ def mounted(command, source, target):
                 raise SystemExit(f'{command}: does not mount (exit code {server.poll()})')
             time.sleep(0.02)
         try:
-            yield
+            yield server.pid
         finally:
             subprocess.run(['umount', target], check=True)
 
 
-def measure(root, files):
-    """{operation: per second} of one round."""
-    rates = {}
-    for operation in OPERATIONS:
+def measure(root, files, server, operations):
+    """{operation: (per second, microseconds of processor time)} of one round."""
+    found = {}
+    for operation in operations:
         if operation in DROP_BEFORE:
             drop_caches()
-        began = time.perf_counter()
+        used, began = processor_time(server, os.getpid()), time.perf_counter()
         count = operation(root, files)
-        rates[operation] = count / (time.perf_counter() - began)
-    return rates
+        took = time.perf_counter() - began
+        found[operation] = count / took, (processor_time(server, os.getpid()) - used) / count * 1e6
+    return found
 
 
 def prepare(source):
@@ -110,27 +120,41 @@ def prepare(source):
 
 
 def run(servers, files, rounds):
+    """{server: [{operation: figures} of each round]}. Each round begins with another server."""
     results = {name: [] for name in servers}
     with tempfile.TemporaryDirectory() as directory:
         source, target = f'{directory}/source', f'{directory}/target'
         os.mkdir(source)
         os.mkdir(target)
         prepare(source)
-        for _ in range(rounds):
-            for name, command in servers.items():
-                with mounted(command, source, target):
-                    results[name].append(measure(target, files))
-    return {name: {op: statistics.median(r[op] for r in found) for op in OPERATIONS} for name, found in results.items()}
+        names = list(servers)
+        for first in range(rounds):
+            for name in names[first % len(names):] + names[:first % len(names)]:
+                operations = [op for op in OPERATIONS if name != FLOOR or op not in DATA_OPERATIONS]
+                with mounted(servers[name], source, target) as server:
+                    results[name].append(measure(target, files, server, operations))
+    return results
 
 
 def show(results):
     own, *others = results
-    print(f'{"per second":16}' + ''.join(f'{name:>14}' for name in results) + '   own ÷ best other')
+    rivals = [name for name in others if name != FLOOR]
+    print(f'{"per second (µs)":20}' + ''.join(f'{name:>20}' for name in results) + '   own ÷ best other')
     for operation in OPERATIONS:
-        best = max((results[name][operation] for name in others), default=float('nan'))
+        cells = ''
+        for name, rounds in results.items():
+            rates, times = zip(*[found[operation] for found in rounds if operation in found] or [(float('nan'),) * 2])
+            cells += f'{statistics.median(rates):12,.0f} ({statistics.median(times):5.1f})'
+        median = {name: statistics.median(found[operation][0] for found in rounds) for name, rounds in results.items() if name in [own, *rivals]}
+        ratio = median[own] / max(median[name] for name in rivals)
         unit = ' MiB' if operation is read_sequential else ''
-        print(f'{operation.__name__ + unit:16}' + ''.join(f'{results[name][operation]:14,.0f}' for name in results) +
-              f'{results[own][operation] / best:12.2f}')
+        print(f'{operation.__name__ + unit:20}{cells}{ratio:12.2f}')
+
+
+def make_floor(directory):
+    libfuse = subprocess.run(['pkg-config', '--cflags', '--libs', 'fuse3'], check=True, text=True, capture_output=True).stdout.split()
+    subprocess.run(['cc', '-O2', '-o', f'{directory}/floor', Path(__file__).with_name('floor.c'), *libfuse], check=True)
+    return f'{directory}/floor {{target}}'
 
 
 def main():
@@ -138,6 +162,7 @@ def main():
     parser.add_argument('build', help='directory that tests/bed/build prints')
     parser.add_argument('--files', type=int, default=100_000)
     parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--floor', action='store_true')
     parser.add_argument('--other', action='append', default=[], metavar='NAME=COMMAND')
     options = parser.parse_args()
     servers = {
@@ -145,7 +170,10 @@ def main():
         'bindfs': 'bindfs -f -o allow_other {source} {target}',
     }
     servers |= dict(other.split('=', 1) for other in options.other)
-    show(run(servers, options.files, options.rounds))
+    with tempfile.TemporaryDirectory() as directory:
+        if options.floor:
+            servers[FLOOR] = make_floor(directory)
+        show(run(servers, options.files, options.rounds))
 
 
 if __name__ == '__main__':

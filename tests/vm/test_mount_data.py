@@ -71,8 +71,13 @@ def test_server_keeps_no_file_open_for_nobody(file, served):
     for _ in range(20):
         with open(file, 'rb') as one, open(file, 'rb') as other:
             assert one.read(10) == other.read(10)
-    with open(file, 'rb'):
+    with open(file, 'r+b') as writer:
         assert len(open_files()) >= 2   # the node and the open
+        os.fsync(writer.fileno())
+    with open(file, 'rb') as reader:
+        assert len(open_files()) == 1   # whoever only reads needs none
+        os.fsync(reader.fileno())
+        assert len(open_files()) == 2   # except for this
     sh('/', 'echo 2 >/proc/sys/vm/drop_caches')
     assert len(open_files()) <= 1
 

@@ -507,6 +507,13 @@ def test_change_takes_file_capabilities_away(place):
     assert sh(place, 'getcap file') == ''
 
 
+def test_program_that_was_written_to_does_not_run_as_its_owner(place):
+    """Nobody looks at the file between the write and the start: the kernel goes by what it remembers."""
+    sh(place, 'cp /usr/bin/id id; chown 0:1000 id; chmod 4770 id')
+    assert sh(place, './id -u', uid=1000) == '0\n'
+    assert sh(place, 'printf x >>id; ./id -u', uid=1000) == '1000\n'
+
+
 def test_chown_takes_setuid_away(place):
     sh(place, 'touch file; chmod 6755 file; chown 1000 file')
     assert sh(place, 'stat -c %a file') == '755\n'

@@ -219,11 +219,13 @@ def test_server_keeps_only_the_privileges_it_needs(mount):
     assert status['NoNewPrivs'] == '1'
 
 
+LIMITED = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource', 'prlimit', '--nofile=100:100']
+
+
 def test_limit_of_open_files_is_said_and_the_mount_recovers(ext4, target):
     for i in range(120):
         (ext4 / f'{i}').touch()
-    limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource', 'prlimit', '--nofile=100:100']
-    with subprocess.Popen([*limited, HELPER, ext4, target, '-f'], text=True, stderr=subprocess.PIPE) as server:
+    with subprocess.Popen([*LIMITED, HELPER, ext4, target, '-f'], text=True, stderr=subprocess.PIPE) as server:
         try:
             wait_until(lambda: os.path.ismount(target))
             held = []
@@ -237,3 +239,19 @@ def test_limit_of_open_files_is_said_and_the_mount_recovers(ext4, target):
         finally:
             server.terminate()
         assert 'descriptors are not enough for the files in use' in server.stderr.read()
+
+
+def test_server_at_its_limit_ends_in_order(ext4, target):
+    for i in range(120):
+        (ext4 / f'{i}').touch()
+    with subprocess.Popen([*LIMITED, HELPER, ext4, target, '-f'], text=True, stderr=subprocess.PIPE) as server:
+        wait_until(lambda: os.path.ismount(target))
+        held = []
+        with pytest.raises(OSError, match='Too many open files in system'):
+            for i in range(120):
+                held.append(os.open(target / f'{i}', os.O_RDONLY))
+        server.terminate()
+        said = server.stderr.read()
+        for fd in held:
+            os.close(fd)
+    assert server.returncode == 0 and 'unmounted' in said

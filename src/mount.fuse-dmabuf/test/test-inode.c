@@ -28,16 +28,47 @@ static void node_lives_as_long_as_it_is_known(void)
 	node_remove("file");
 	inode_forget(inode, 1);
 	CHECK(!fstat(inode->fd, &attr) && !attr.st_nlink);
-	inode_hold(inode);
-	inode_forget(inode, 1);
+	CHECK(inode_use(inode));
+	inode_keep(inode);
+	inode_let_go(inode);
+	inode_end_use(inode);
 	CHECK_EQUAL(inode->lookups, 1);
 	inode_forget(inode, 1);
+}
+
+static void forgotten_file_gets_its_nodeid_again(void)
+{
+	struct inode *inode = node_lookup("file");
+	uint64_t nodeid = inode->nodeid;
+	uint32_t generation = inode->facts.generation;
+
+	CHECK(inode_from_nodeid(nodeid) == inode);
+	inode_forget(inode, 1);
+	CHECK(!inode_from_nodeid(nodeid));
+	inode = node_lookup("file");
+	CHECK_EQUAL(inode->nodeid, nodeid);
+	CHECK_EQUAL(inode->facts.generation, generation);
+	inode_forget(inode, 1);
+	node_remove("file");
+}
+
+/* The kernel may forget it as soon as it is answered. */
+static void node_in_use_outlasts_being_forgotten(void)
+{
+	struct inode *inode = node_lookup("file");
+	struct stat attr;
+
+	CHECK(inode_use(inode));
+	inode_forget(inode, 1);
+	CHECK(!fstat(inode->fd, &attr) && attr.st_ino == inode->ino);
+	inode_end_use(inode);
+	node_remove("file");
 }
 
 static void root_is_never_forgotten(void)
 {
 	inode_forget(node_root(), 100);
-	CHECK(inode_nodeid(node_root()) == FUSE_ROOT_ID);
+	CHECK(node_root()->nodeid == FUSE_ROOT_ID);
 	CHECK(node_root()->fd >= 0);
 }
 
@@ -67,7 +98,7 @@ static void *look_up_and_forget(void *unused)
 	for (int i = 0; i < 20000; i++) {
 		snprintf(name, sizeof(name), "%d", i % 7);
 		inode = node_lookup(name);
-		CHECK(inode_nodeid(inode) != FUSE_ROOT_ID);
+		CHECK(inode->nodeid != FUSE_ROOT_ID);
 		inode_forget(inode, 1);
 	}
 	return unused;
@@ -118,6 +149,8 @@ int main(void)
 	nodes_begin();
 	RUN(all_names_lead_to_one_node);
 	RUN(node_lives_as_long_as_it_is_known);
+	RUN(forgotten_file_gets_its_nodeid_again);
+	RUN(node_in_use_outlasts_being_forgotten);
 	RUN(root_is_never_forgotten);
 	RUN(nodes_are_found_among_many);
 	RUN(threads_look_up_and_forget);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "descriptors.h"
 #include "inode.h"
 
 static char test_directory[] = "/tmp/fuse-dmabuf-test-XXXXXX";
@@ -15,6 +16,7 @@ static char test_directory[] = "/tmp/fuse-dmabuf-test-XXXXXX";
 static inline void nodes_begin(void)
 {
 	CHECK(mkdtemp(test_directory) && !chmod(test_directory, 0755));
+	descriptors_begin(20000);
 	CHECK(inodes_begin(open(test_directory, O_PATH)));
 }
 

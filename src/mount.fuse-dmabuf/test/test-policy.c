@@ -117,6 +117,20 @@ static void path_is_where_the_file_is(void)
 	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
 }
 
+/* A rule that forbids could be the one that it is about. */
+static void file_whose_path_is_unknown_gets_nothing_where_there_are_rules(void)
+{
+	char name[INODE_NAME_MAX];
+	int known = file->fd;
+
+	/* What the system says of a descriptor that was opened by a handle and is not connected. */
+	file->fd = open("/", O_PATH);
+	CHECK(!*inode_name(file, name));
+	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), 0);
+	close(file->fd);
+	file->fd = known;
+}
+
 static void permissions_count_whatever_the_policy_says(void)
 {
 	static const char all[] = "rules = ( { allow = \"read-write\"; } );";
@@ -190,6 +204,7 @@ int main(void)
 	RUN(first_rule_that_fits_decides);
 	RUN(patterns_of_paths);
 	RUN(path_is_where_the_file_is);
+	RUN(file_whose_path_is_unknown_gets_nothing_where_there_are_rules);
 	RUN(permissions_count_whatever_the_policy_says);
 	RUN(first_quota_that_fits_counts);
 	RUN(mistakes_are_told_with_their_line);

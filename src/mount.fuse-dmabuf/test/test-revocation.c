@@ -6,6 +6,7 @@
 
 #include "broker.h"
 #include "log.h"
+#include "removal.h"
 #include "simulated-kernel.h"
 #include "test-node.h"
 #include "test-policy.h"
@@ -173,6 +174,45 @@ static void removed_file_loses_all_tokens(void)
 	broker_end();
 }
 
+/* Nobody had tokens when the removal began, so it did not look which file it is. */
+static void token_granted_during_a_removal_is_found(void)
+{
+	struct inode *removed = node_lookup("removed");
+	struct removal removal;
+
+	begin();
+	removal_enable();
+	removal = removal_begin(node_root(), "removed");
+	grant_for(removed, 1, 0, 10);
+	grant_for(other, 2, 0, 10);
+	node_remove("removed");
+	removal_end(&removal);
+	CHECK(is_revoked(1) && !is_revoked(2));
+	broker_end();
+	inode_forget(removed, 1);
+}
+
+static void removed_name_of_a_file_with_tokens_ends_them_with_the_last(void)
+{
+	struct inode *removed = node_lookup("removed");
+	struct removal removal;
+
+	begin();
+	removal_enable();
+	CHECK(!linkat(node_root()->fd, "removed", node_root()->fd, "again", 0));
+	grant_for(removed, 1, 0, 10);
+	removal = removal_begin(node_root(), "removed");
+	node_remove("removed");
+	removal_end(&removal);
+	CHECK(!is_revoked(1));
+	removal = removal_begin(node_root(), "again");
+	node_remove("again");
+	removal_end(&removal);
+	CHECK(is_revoked(1));
+	broker_end();
+	inode_forget(removed, 1);
+}
+
 static void lowered_limit_takes_the_newest(void)
 {
 	struct policy *policy = test_policy(false, 25);
@@ -255,6 +295,8 @@ int main(void)
 	RUN(second_revoker_waits_until_dma_has_ended);
 	RUN(chmod_ends_the_tokens_of_those_who_lost_their_right);
 	RUN(removed_file_loses_all_tokens);
+	RUN(token_granted_during_a_removal_is_found);
+	RUN(removed_name_of_a_file_with_tokens_ends_them_with_the_last);
 	RUN(lowered_limit_takes_the_newest);
 	RUN(lowered_limit_of_users_takes_from_each);
 	RUN(policy_that_denies_takes_all);

@@ -38,7 +38,7 @@ static struct create good_create(void)
 	return (struct create){
 		.header = {
 			.len = sizeof(struct create), .opcode = FUSE_DMABUF_TOKEN_CREATE, .unique = 42,
-			.nodeid = inode_nodeid(node), .uid = 1000, .gid = 1000, .pid = 77,
+			.nodeid = node->nodeid, .uid = 1000, .gid = 1000, .pid = 77,
 		},
 		.in = {
 			.fh = (uintptr_t)&file, .token = 5, .size = 4096,
@@ -52,7 +52,7 @@ static struct release good_release(void)
 	return (struct release){
 		.header = {
 			.len = sizeof(struct release), .opcode = FUSE_DMABUF_TOKEN_RELEASE, .unique = 43,
-			.nodeid = inode_nodeid(node),
+			.nodeid = node->nodeid,
 		},
 		.in = { .fh = (uintptr_t)&file, .token = 5, .requests = 1, .read_bytes = 4096 },
 	};

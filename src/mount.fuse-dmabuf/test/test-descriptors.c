@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* More nodes than descriptors. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "handle.h"
+#include "test-node.h"
+
+enum { MAX = 8, COUNT = 100 };
+
+static struct inode *inodes[COUNT];
+
+static void make_many(void)
+{
+	char name[16];
+
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		inodes[i] = node_lookup(name);
+	}
+}
+
+static void forget_many(void)
+{
+	char name[16];
+
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		inode_forget(inodes[i], 1);
+		node_remove(name);
+	}
+	CHECK_EQUAL(descriptors_count(), 0);
+}
+
+static bool is_of(const struct inode *inode, const char *name)
+{
+	struct stat node, named;
+
+	return !fstat(inode->fd, &node) && !fstatat(node_root()->fd, name, &named, 0) && node.st_ino == named.st_ino;
+}
+
+static void nodes_beyond_the_limit_are_opened_again_when_used(void)
+{
+	char name[16];
+
+	make_many();
+	CHECK(descriptors_count() <= MAX + 1);
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		CHECK(inode_use(inodes[i]));
+		CHECK(is_of(inodes[i], name));
+		inode_end_use(inodes[i]);
+		CHECK(descriptors_count() <= MAX + 1);
+	}
+	forget_many();
+}
+
+static void node_in_use_keeps_its_descriptor(void)
+{
+	struct inode *used = node_lookup("used");
+	struct stat attr;
+	int fd;
+
+	CHECK(inode_use(used));
+	fd = used->fd;
+	node_remove("used");
+	make_many();
+	CHECK_EQUAL(used->fd, fd);
+	CHECK(!fstat(fd, &attr) && attr.st_ino == used->ino && !attr.st_nlink);
+	inode_end_use(used);
+	inode_forget(used, 1);
+	forget_many();
+}
+
+static void known_name_leads_to_its_node_without_descriptor(void)
+{
+	make_many();
+	CHECK_EQUAL(inodes[0]->fd, -1);
+	CHECK(node_lookup("0") == inodes[0]);
+	inode_forget(inodes[0], 1);
+	forget_many();
+}
+
+static void node_of_a_removed_file_is_stale(void)
+{
+	make_many();
+	CHECK_EQUAL(inodes[0]->fd, -1);
+	node_remove("0");
+	CHECK(!inode_use(inodes[0]));
+	CHECK_EQUAL(errno, ESTALE);
+	close(openat(node_root()->fd, "0", O_CREAT | O_WRONLY, 0600));
+	forget_many();
+}
+
+static void file_with_the_number_of_another_is_another_node(void)
+{
+	struct inode *next;
+
+	make_many();
+	CHECK_EQUAL(inodes[0]->fd, -1);
+	/* As if it were the handle of a file that had the number before. */
+	for (unsigned int i = 0; i < inodes[0]->handle->handle_bytes; i++)
+		inodes[0]->handle->f_handle[i] ^= 0xff;
+	next = node_lookup("0");
+	CHECK_EQUAL(next->ino, inodes[0]->ino);
+	CHECK(next != inodes[0] && next->nodeid != inodes[0]->nodeid);
+	CHECK(node_lookup("0") == next);
+	CHECK(!inode_use(inodes[0]));
+	CHECK_EQUAL(errno, ESTALE);
+	CHECK(inode_from_nodeid(inodes[0]->nodeid) == inodes[0]);
+	CHECK(inode_from_nodeid(next->nodeid) == next);
+	inode_forget(next, 2);
+	forget_many();
+}
+
+static void full_process_makes_room(void)
+{
+	int count = 0;
+
+	make_many();
+	errno = EMFILE;
+	while (descriptors_made_room())
+		CHECK(++count < COUNT);
+	CHECK(count > 0);
+	CHECK_EQUAL(errno, EMFILE);
+	CHECK_EQUAL(descriptors_count(), 0);
+	errno = ENOENT;
+	CHECK(!descriptors_made_room());
+	forget_many();
+}
+
+static void *use_at_random(void *seed)
+{
+	unsigned int state = (unsigned int)(uintptr_t)seed;
+	struct stat attr;
+	int i;
+
+	for (int round = 0; round < 20000; round++) {
+		i = rand_r(&state) % COUNT;
+		CHECK(inode_use(inodes[i]));
+		CHECK(!fstat(inodes[i]->fd, &attr) && attr.st_ino == inodes[i]->ino);
+		inode_end_use(inodes[i]);
+	}
+	return NULL;
+}
+
+static void threads_use_more_nodes_than_there_are_descriptors(void)
+{
+	pthread_t threads[4];
+
+	make_many();
+	for (uintptr_t i = 0; i < 4; i++)
+		CHECK(!pthread_create(&threads[i], NULL, use_at_random, (void *)(i + 1)));
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	CHECK(descriptors_count() <= MAX + 4);
+	forget_many();
+}
+
+int main(void)
+{
+	struct file_handle *handle;
+
+	nodes_begin();
+	handle = handle_make(node_root()->fd);
+	if (!handle) {
+		nodes_end();
+		return 77;      /* skipped: the directory for tests is on a file system without handles */
+	}
+	free(handle);
+	descriptors_begin(MAX * 2);
+	RUN(nodes_beyond_the_limit_are_opened_again_when_used);
+	RUN(node_in_use_keeps_its_descriptor);
+	RUN(known_name_leads_to_its_node_without_descriptor);
+	RUN(node_of_a_removed_file_is_stale);
+	RUN(file_with_the_number_of_another_is_another_node);
+	RUN(full_process_makes_room);
+	RUN(threads_use_more_nodes_than_there_are_descriptors);
+	nodes_end();
+	return 0;
+}
