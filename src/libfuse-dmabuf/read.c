@@ -210,6 +210,13 @@ static void read_bounce(struct transfer *t)
 		copy_range(t, t->start, t->stop);
 }
 
+/* What an error has left to be read is not for the next transfer. */
+static void forget_requests(struct fdmabuf_channel *channel)
+{
+	for (uint32_t i = 0; i < channel->depth; i++)
+		channel->requests[i].state = REQUEST_FREE;
+}
+
 static void run(struct transfer *t, bool whole_blocks)
 {
 	struct fdmabuf_channel *channel = t->channel;
@@ -247,8 +254,10 @@ int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offs
 	t.stop = file_offset + length;
 	t.shift = buffer_offset - file_offset;
 	run(&t, flags & FDMABUF_WHOLE_BLOCKS);
-	if (t.error)
+	if (t.error) {
+		forget_requests(channel);
 		return t.error;
+	}
 	t.stop = min_u64(t.stop, t.eof);
 	return t.stop > t.start ? t.stop - t.start : 0;
 }

@@ -360,6 +360,23 @@ static void dead_mount_is_an_error(void)
 	fdmabuf_channel_close(channel);
 }
 
+/* The requests that were to be asked for again belong to a read that is over. */
+static void failed_read_leaves_nothing_to_the_next(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 1;
+	simulation.register_error_later = EPERM;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	simulation.register_error_later = 0;
+	memset(memory, UNTOUCHED, sizeof(memory));
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 32 * BLOCK, BLOCK, 0), BLOCK);
+	check_arrived(0, 32 * BLOCK, BLOCK, 0);
+	fdmabuf_channel_close(channel);
+}
+
 static void device_error_ends_the_read(void)
 {
 	struct fdmabuf_channel *channel;
@@ -521,6 +538,7 @@ int main(void)
 	RUN(revoked_for_good_turns_to_bounce);
 	RUN(file_that_shrinks_meanwhile_ends_there);
 	RUN(dead_mount_is_an_error);
+	RUN(failed_read_leaves_nothing_to_the_next);
 	RUN(device_error_ends_the_read);
 	RUN(endless_again_is_an_error);
 	RUN(progress_function_cancels);
