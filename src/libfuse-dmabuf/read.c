@@ -257,9 +257,7 @@ int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offs
 	t.start = file_offset;
 	t.stop = file_offset + length;
 	t.shift = buffer_offset - file_offset;
-	transfer_recover(&t);	/* another channel may have found the file on a new mount */
-	if (!t.error)
-		run(&t, flags & FDMABUF_WHOLE_BLOCKS);
+	run(&t, flags & FDMABUF_WHOLE_BLOCKS);
 	if (t.error) {
 		forget_requests(channel);
 		return t.error;

@@ -28,8 +28,9 @@ void direct_complete(struct transfer *t, struct request *request, int result);
 void bounce_submit(struct transfer *t, struct request *request);
 void bounce_complete(struct transfer *t, struct request *request, int result);
 
-/* Whether a token, or a mount, has ended: then no request is to be submitted, and once none is in flight,
- * transfer_recover() does what is left to do: a new token, a new mount, bounce for the rest, or an error. */
+/* Whether a token or a mount has ended, or another channel has found the file on a new mount: then no request
+ * is to be submitted, and once none is in flight, transfer_recover() does what is left to do: a new token,
+ * a new mount, bounce for the rest, or an error. */
 static inline bool transfer_is_held(const struct transfer *t)
 {
 	return t->stale || t->lost || t->channel->generation != t->channel->file->generation;
