@@ -96,7 +96,7 @@ static int choose_path(struct fdmabuf_channel *channel)
 			channel->path = FDMABUF_DIRECT;
 			return 0;
 		}
-		if (file_is_lost(channel->file, -ret))	/* what is left of it does not become a bounce channel */
+		if (file_has_ended(channel->file))	/* what is left of it does not become a bounce channel */
 			return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and open the file again",
 				    channel->file->path);
 		if (channel->wanted == FDMABUF_DIRECT)

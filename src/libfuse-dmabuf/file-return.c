@@ -2,11 +2,15 @@
 /* A file whose mount has ended and was mounted again. */
 #include "internal.h"
 
+bool file_has_ended(const struct fdmabuf_file *file)
+{
+	return file->is_fuse && connection_has_ended(file->fd);
+}
+
 bool file_is_lost(const struct fdmabuf_file *file, int error)
 {
 	/* A server may give these errors itself, for reasons of its own. */
-	return (error == ENOTCONN || error == ECONNABORTED) && file->is_fuse &&
-	       connection_has_ended(file->fd);
+	return (error == ENOTCONN || error == ECONNABORTED) && file_has_ended(file);
 }
 
 /*

@@ -189,7 +189,7 @@ int file_plain_fd(struct fdmabuf_file *file)
 	fd = open_plain(file);
 	if (fd >= 0)
 		file->plain_fd = fd;
-	else if (file->is_fuse && connection_has_ended(file->fd))	/* whatever the path leads to now */
+	else if (file_has_ended(file))	/* whatever the path leads to now */
 		return fail_ended(file);
 	return fd;
 }

@@ -70,7 +70,8 @@ int file_plain_fd(struct fdmabuf_file *file);
 /* Like fdmabuf_file_size(), and notes what the file looks like now. */
 uint64_t file_look(struct fdmabuf_file *file);
 
-/* Whether @error (positive) comes from the end of the connection to the FUSE server. */
+/* Whether the FUSE server has ended; and whether @error (positive), which a request gave, comes from that. */
+bool file_has_ended(const struct fdmabuf_file *file);
 bool file_is_lost(const struct fdmabuf_file *file, int error);
 
 /*

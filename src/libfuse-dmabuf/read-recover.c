@@ -62,7 +62,7 @@ static void ask_for_new_token(struct transfer *t)
 		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked as well");
 	else
 		ret = channel_register(channel);
-	if (file_is_lost(channel->file, -ret)) {
+	if (ret && file_has_ended(channel->file)) {
 		t->lost = true;
 		return;
 	}
@@ -145,7 +145,7 @@ static void follow_file(struct transfer *t)
 		return;
 	}
 	ret = channel_register(channel);
-	if (file_is_lost(channel->file, -ret))
+	if (ret && file_has_ended(channel->file))
 		t->lost = true;
 	else if (ret)
 		give_token_up(t, "the mount has returned and gives no token");

@@ -422,6 +422,17 @@ static void mount_that_has_returned_is_read_on(void)
 	fdmabuf_channel_close(channel);
 }
 
+static void mount_that_returns_after_a_revocation_is_read_on(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+
+	simulation.revoke_request = 1;
+	simulation.end_request = 5;
+	check_read_on(channel);
+	CHECK_EQUAL(counters_of(channel).tokens, 3);
+	fdmabuf_channel_close(channel);
+}
+
 static struct fdmabuf_channel *waiting;
 static unsigned waited;
 
@@ -885,6 +896,7 @@ int main(void)
 	RUN(revoked_for_good_turns_to_bounce);
 	RUN(file_that_shrinks_meanwhile_ends_there);
 	RUN(mount_that_has_returned_is_read_on);
+	RUN(mount_that_returns_after_a_revocation_is_read_on);
 	RUN(mount_that_takes_its_time_is_waited_for);
 	RUN(mount_that_never_returns_is_an_error);
 	RUN(mount_need_not_be_waited_for);
