@@ -41,6 +41,9 @@ static void explain_failure(struct fdmabuf_channel *channel, int error)
 	case EOPNOTSUPP:
 		channel_set_reason(channel, FDMABUF_REASON_UNSUPPORTED, "%s has no dma-buf tokens for this file", who);
 		break;
+	case ESTALE:
+		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked at once");
+		break;
 	case EACCES:
 	case EPERM:
 	case EDQUOT:

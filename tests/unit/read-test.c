@@ -348,6 +348,19 @@ static void revoked_for_good_is_an_error_where_bounce_is_forbidden(void)
 	fdmabuf_channel_close(channel);
 }
 
+static void new_token_that_is_revoked_at_once_is_an_error(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 3;
+	simulation.register_error_later = ESTALE;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	CHECK(strstr(fdmabuf_error(), "gave no new one: it was revoked at once"));
+	fdmabuf_channel_close(channel);
+}
+
 static void revoked_for_good_turns_to_bounce(void)
 {
 	struct fdmabuf_channel *channel;
@@ -893,6 +906,7 @@ int main(void)
 	RUN(any_range_comes_right_whatever_happens);
 	RUN(revoked_token_is_registered_again_once);
 	RUN(revoked_for_good_is_an_error_where_bounce_is_forbidden);
+	RUN(new_token_that_is_revoked_at_once_is_an_error);
 	RUN(revoked_for_good_turns_to_bounce);
 	RUN(file_that_shrinks_meanwhile_ends_there);
 	RUN(mount_that_has_returned_is_read_on);

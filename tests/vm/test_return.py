@@ -48,7 +48,7 @@ class Reader:
 
     def __init__(self, library, file, buffer, way, mount_wait=60_000):
         self.buffer = buffer
-        self.file = library.file(bytes(file))
+        self.file = library.file(os.fsencode(file))
         self.channel = library.channel(self.file, buffer, way, depth=2, chunk=16384, mount_wait=mount_wait)
         self.channel.on_progress(self._progress)
         self._calls, self._waits, self._when = 0, 0, {}
@@ -114,11 +114,10 @@ def test_read_waits_for_the_mount(own, reader):
 
 def test_server_that_ends_on_request_counts_as_well(own, reader):
     """SIGTERM: the server takes the mount away itself."""
-    def end():
-        os.kill(server_of(own.path), signal.SIGTERM)
+    server = server_of(own.path)
     reading = reader()
-    reading.at(1, end)
-    reading.at_wait(5, own.mount)
+    reading.at(1, lambda: (os.kill(server, signal.SIGTERM), wait_until(lambda: not os.path.exists(f'/proc/{server}'))))
+    reading.at_wait(1, own.mount)
     assert reading.read().reopens == 1
 
 
