@@ -194,6 +194,14 @@ int file_plain_fd(struct fdmabuf_file *file)
 	return fd;
 }
 
+static int fail_read(const struct fdmabuf_file *file, uint64_t offset, int error)
+{
+	if (file_is_lost(file, error))
+		return fail_ended(file);
+	return fail(error, "%s: reading at offset %llu: %s", file->path, (unsigned long long)offset,
+		    strerror(error));
+}
+
 int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length, uint64_t offset)
 {
 	int fd = file_plain_fd(file);
@@ -206,11 +214,8 @@ int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length,
 		got = pread(fd, (char *)data + done, length - done, offset + done);
 		if (got < 0 && errno == EINTR)
 			continue;
-		if (got < 0 && file_is_lost(file, errno))
-			return fail_ended(file);
 		if (got < 0)
-			return fail(errno, "%s: reading at offset %llu: %s", file->path,
-				    (unsigned long long)(offset + done), strerror(errno));
+			return fail_read(file, offset + done, errno);
 		if (got == 0)
 			break;
 		done += got;
