@@ -13,13 +13,27 @@
  *	fdmabuf_channel_read(channel, 0, 0, fdmabuf_file_size(file), 0);
  *
  * Conventions
- *  - Sizes and offsets are bytes.
+ *  - Sizes and offsets are bytes, times are milliseconds.
  *  - Functions that can fail return 0 (or a count) or a negative errno, and leave
  *    one line of text in fdmabuf_error(). Output pointers are set on success only.
  *  - Objects belong to the caller, who closes them in the reverse order: a channel
  *    uses its file and its buffer until it is closed. Closing NULL is allowed.
  *  - An object may be used by one thread at a time; different objects are
  *    independent.
+ *
+ * When a token ends
+ *    The broker can revoke a token (fuse-dmabuf revoke, a new policy, chmod). The read
+ *    that meets this asks once for a new one: the policy decides. If it is refused, or
+ *    revoked as well during that read, the channel bounces from then on
+ *    (FDMABUF_REASON_REVOKED), or with FDMABUF_DIRECT the read fails with -ESTALE.
+ *
+ *    When the server of a FUSE mount ends, the token ends with the connection. The read
+ *    waits until the mount has returned, that is, until the file's path leads to a new
+ *    FUSE mount; opens the file again, makes a new token, and reads what is missing. Only
+ *    if inode number, size and modification time are those of the start of the read: else it
+ *    fails with -ESTALE. So that the mount can return, the old one must be taken away lazily
+ *    (umount -l): the open file keeps it busy. mount_wait says how long to wait.
+ *    A read does this 3 times at most.
  */
 #ifndef FUSE_DMABUF_H
 #define FUSE_DMABUF_H
@@ -49,7 +63,8 @@ FDMABUF_API const char *fdmabuf_error(void);
 FDMABUF_API int fdmabuf_file_open(const char *path, struct fdmabuf_file **file);
 FDMABUF_API void fdmabuf_file_close(struct fdmabuf_file *file);
 
-/* The size now; a file may grow or shrink while it is open. */
+/* The size now; a file may grow or shrink while it is open. Where it can no longer be asked for (the
+ * FUSE server, or the device, is gone): what it was last. */
 FDMABUF_API uint64_t fdmabuf_file_size(const struct fdmabuf_file *file);
 
 /* Whether the file is open with O_DIRECT. Without it there is only bounce. */
@@ -60,7 +75,7 @@ FDMABUF_API bool fdmabuf_file_is_direct(const struct fdmabuf_file *file);
 FDMABUF_API uint32_t fdmabuf_file_block_size(const struct fdmabuf_file *file);
 
 /* Ordinary read(2) through the page cache: any offset, any length. Returns the bytes
- * read, fewer than @length only at the end of the file. */
+ * read, fewer than @length only at the end of the file. Does not wait for a mount: -ENOTCONN. */
 FDMABUF_API int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length,
 				       uint64_t offset);
 
@@ -134,17 +149,21 @@ struct fdmabuf_channel_options {
 	enum fdmabuf_path path;
 	uint32_t depth;		/* requests in flight, 1 to FDMABUF_DEPTH_MAX; 0 = 16 */
 	uint32_t chunk;		/* bytes a request, a multiple of 4096 up to FDMABUF_CHUNK_MAX; 0 = 1 MiB */
-	uint32_t reserved[5];	/* zero */
+	uint32_t mount_wait;	/* ms that a read waits for a mount whose server has ended, up to
+				 * FDMABUF_MOUNT_WAIT_MAX; 0 = 10 s; FDMABUF_MOUNT_WAIT_NONE = not at all */
+	uint32_t reserved[4];	/* zero */
 };
 
 #define FDMABUF_DEPTH_MAX 256u
 #define FDMABUF_CHUNK_MAX (1u << 30)
+#define FDMABUF_MOUNT_WAIT_MAX 3600000u
+#define FDMABUF_MOUNT_WAIT_NONE UINT32_MAX
 
 /*
  * Joins @file and @buffer, and registers the buffer for the file (a token) unless @options say
  * bounce. Bounce needs at most 16 MiB of host memory, whatever depth and chunk are.
  * @options may be NULL. With FDMABUF_DIRECT, a channel that cannot be direct is an error that
- * says why: -EOPNOTSUPP, or what the registration gave.
+ * says why: -EOPNOTSUPP, or what the registration gave. -ENOTCONN: the FUSE server has ended.
  */
 FDMABUF_API int fdmabuf_channel_open(struct fdmabuf_file *file, struct fdmabuf_buffer *buffer,
 				     const struct fdmabuf_channel_options *options,
@@ -153,8 +172,8 @@ FDMABUF_API int fdmabuf_channel_open(struct fdmabuf_file *file, struct fdmabuf_b
 /* Ends the token. */
 FDMABUF_API void fdmabuf_channel_close(struct fdmabuf_channel *channel);
 
-/* FDMABUF_DIRECT or FDMABUF_BOUNCE. A read can turn a direct channel into a bounce one when
- * the broker ends the token (FDMABUF_REASON_REVOKED). */
+/* FDMABUF_DIRECT or FDMABUF_BOUNCE. A read can turn a direct channel into a bounce one, for good, when
+ * the broker ends the token (FDMABUF_REASON_REVOKED) or a mount that has returned gives none. */
 FDMABUF_API enum fdmabuf_path fdmabuf_channel_path(const struct fdmabuf_channel *channel);
 
 /* Why it is not direct, as code and as text ("" when it is direct). The text lives as long
@@ -175,18 +194,23 @@ FDMABUF_API const char *fdmabuf_channel_reason_text(const struct fdmabuf_channel
  * modulo the block size, else the whole range is copied. (With FDMABUF_DIRECT, where a copy is needed
  * the read fails with -EINVAL instead.) Holes of the file become zeros.
  *
- * Errors: -EFAULT (outside the buffer), -ESTALE (the token was revoked, and the path may not
- * change), -ECANCELED (by the progress function), or what the device gave. After an error
- * any part of the range may have been written; no request is in flight any more.
+ * Errors: -EFAULT (outside the buffer), -ESTALE (the token has ended, there is no new one, and the path may
+ * not change; or the mount has returned with another file, or the file has changed), -ENOTCONN (the FUSE
+ * server has ended, and the mount has not returned), -ECANCELED (by the progress function), or what
+ * the device gave. After an error any part of the range may have been written; no request is in flight
+ * any more. The channel can be used again, also after -ENOTCONN once the mount has returned.
  */
 FDMABUF_API int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offset,
 					 uint64_t buffer_offset, uint64_t length, unsigned flags);
 
-/* @progress is called from fdmabuf_channel_read() whenever requests have completed, and after
- * a signal. Non-zero cancels the read. NULL ends it. */
+/* @progress is called from fdmabuf_channel_read() whenever requests have completed, after a signal, and
+ * every 100 ms of waiting for a mount. Non-zero cancels the read. NULL ends it. */
 typedef int fdmabuf_progress(void *argument, uint64_t done, uint64_t total);
 FDMABUF_API void fdmabuf_channel_on_progress(struct fdmabuf_channel *channel,
 					     fdmabuf_progress *progress, void *argument);
+
+/* For the progress function: whether the read is waiting for the mount to return. */
+FDMABUF_API bool fdmabuf_channel_is_waiting(const struct fdmabuf_channel *channel);
 
 /* Sums over all reads of the channel. */
 struct fdmabuf_counters {
@@ -196,6 +220,7 @@ struct fdmabuf_counters {
 	uint64_t requests;	/* read requests submitted to the kernel */
 	uint64_t retries;	/* of these, requests submitted again: EAGAIN, a short read, a new token */
 	uint64_t tokens;	/* registrations made: 1 for a direct channel, 2 after a revocation */
+	uint64_t reopens;	/* times that the file was opened again, on a mount that had returned */
 };
 FDMABUF_API void fdmabuf_channel_counters(const struct fdmabuf_channel *channel,
 					  struct fdmabuf_counters *counters);

@@ -24,7 +24,7 @@ struct load_options {
 	const char *file;
 	const char *into;
 	enum fdmabuf_path path;
-	uint32_t depth, chunk;		/* 0: the library's choice */
+	uint32_t depth, chunk, mount_wait;	/* 0: the library's choice */
 	bool verify, json;
 };
 
@@ -62,6 +62,7 @@ int verify_tensors(struct fdmabuf_file *file, struct fdmabuf_buffer *buffer,
 
 /* A bar on standard error, if that is a terminal. */
 void progress_begin(const char *what);
+void progress_rename(const char *what);
 void progress_show(uint64_t done, uint64_t total);
 void progress_end(void);
 

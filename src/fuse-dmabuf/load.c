@@ -59,6 +59,7 @@ static int open_destination(struct load *load)
 		.path = load->options.path,
 		.depth = load->options.depth,
 		.chunk = load->options.chunk,
+		.mount_wait = load->options.mount_wait,
 	};
 
 	/* Room for the file's last block as well, which is then read directly like the others. */
@@ -112,7 +113,9 @@ static void note_times(struct load_result *result, const struct stopwatch *begin
 
 static int on_progress(void *argument, uint64_t done, uint64_t total)
 {
-	(void)argument;
+	const struct load *load = argument;
+
+	progress_rename(fdmabuf_channel_is_waiting(load->channel) ? "waiting for the mount" : "loading");
 	progress_show(done, total);
 	return caught_signal();
 }
@@ -123,7 +126,7 @@ static int read_file(struct load *load)
 	int64_t got;
 
 	progress_begin("loading");
-	fdmabuf_channel_on_progress(load->channel, on_progress, NULL);
+	fdmabuf_channel_on_progress(load->channel, on_progress, load);
 	look_at_watch(&begin);
 	got = fdmabuf_channel_read(load->channel, 0, 0, load->size, FDMABUF_WHOLE_BLOCKS);
 	look_at_watch(&end);

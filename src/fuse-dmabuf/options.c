@@ -18,6 +18,7 @@ static const char usage[] =
 	"  --path auto|direct|bounce       auto: direct if possible; direct: or fail (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
 	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 1M)\n"
+	"  --wait SECONDS                  so long for a mount whose server has ended, 0 to 3600 (default: 10)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"
 	"  --json                          the summary as JSON\n"
 	"  -h, --help                      this text\n"
@@ -25,13 +26,14 @@ static const char usage[] =
 	"Exit status: 0 all is right, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
 	"128 and the signal's number if interrupted.\n";
 
-enum { OPTION_INTO = 256, OPTION_PATH, OPTION_DEPTH, OPTION_CHUNK, OPTION_VERIFY, OPTION_JSON };
+enum { OPTION_INTO = 256, OPTION_PATH, OPTION_DEPTH, OPTION_CHUNK, OPTION_WAIT, OPTION_VERIFY, OPTION_JSON };
 
 static const struct option long_options[] = {
 	{ "into", required_argument, NULL, OPTION_INTO },
 	{ "path", required_argument, NULL, OPTION_PATH },
 	{ "depth", required_argument, NULL, OPTION_DEPTH },
 	{ "chunk", required_argument, NULL, OPTION_CHUNK },
+	{ "wait", required_argument, NULL, OPTION_WAIT },
 	{ "verify", no_argument, NULL, OPTION_VERIFY },
 	{ "json", no_argument, NULL, OPTION_JSON },
 	{ "help", no_argument, NULL, 'h' },
@@ -103,6 +105,18 @@ static bool parse_chunk(const char *text, uint32_t *chunk)
 	return true;
 }
 
+static bool parse_wait(const char *text, uint32_t *mount_wait)
+{
+	uint64_t seconds;
+
+	if (!parse_number(text, false, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
+		complain("--wait %s: give seconds from 0 to %u", text, FDMABUF_MOUNT_WAIT_MAX / 1000);
+		return false;
+	}
+	*mount_wait = seconds ? seconds * 1000 : FDMABUF_MOUNT_WAIT_NONE;
+	return true;
+}
+
 static bool parse_option(int option, const char *text, struct load_options *options)
 {
 	switch (option) {
@@ -115,6 +129,8 @@ static bool parse_option(int option, const char *text, struct load_options *opti
 		return parse_depth(optarg, &options->depth);
 	case OPTION_CHUNK:
 		return parse_chunk(optarg, &options->chunk);
+	case OPTION_WAIT:
+		return parse_wait(optarg, &options->mount_wait);
 	case OPTION_VERIFY:
 		return options->verify = true;
 	case OPTION_JSON:

@@ -26,6 +26,12 @@ void progress_begin(const char *what)
 	shown = 0;
 }
 
+void progress_rename(const char *what)
+{
+	if (task)
+		task = what;
+}
+
 void progress_show(uint64_t done, uint64_t total)
 {
 	static const char full[] = "########################################";

@@ -13,6 +13,9 @@
 #define CHUNK_DEFAULT (1u << 20)
 #define CHUNK_UNIT 4096u
 
+/* Enough for whatever restarts servers, and not too long for somebody who waits for the error. */
+#define MOUNT_WAIT_DEFAULT 10000u
+
 /* Bounce memory beyond this buys no speed: the copy is slower than the device. The chunk is
  * limited as well, so that there are enough of them to overlap reading and copying. */
 #define HOST_MEMORY_MAX (16u << 20)
@@ -38,6 +41,9 @@ static void explain_failure(struct fdmabuf_channel *channel, int error)
 	case EOPNOTSUPP:
 		channel_set_reason(channel, FDMABUF_REASON_UNSUPPORTED, "%s has no dma-buf tokens for this file", who);
 		break;
+	case ESTALE:
+		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked at once");
+		break;
 	case EACCES:
 	case EPERM:
 	case EDQUOT:
@@ -54,19 +60,21 @@ static void explain_failure(struct fdmabuf_channel *channel, int error)
 	}
 }
 
-int channel_register(struct fdmabuf_channel *channel)
+static int register_token(struct fdmabuf_channel *channel)
 {
 	int ret = ring_register_token(channel->ring, channel->buffer->dmabuf_fd, channel->file->fd);
 
-	if (ret)
+	if (ret) {
 		explain_failure(channel, -ret);
-	else
-		channel->counters.tokens++;
-	return ret;
+		return ret;
+	}
+	channel_set_reason(channel, FDMABUF_REASON_NONE, "%s", "");
+	channel->generation = channel->file->generation;
+	channel->counters.tokens++;
+	return 0;
 }
 
-/* Returns 0 for direct; else the reason is set, and the errno is what FDMABUF_DIRECT fails with. */
-static int try_direct(struct fdmabuf_channel *channel)
+int channel_register(struct fdmabuf_channel *channel)
 {
 	if (channel->buffer->dmabuf_fd < 0)
 		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "the buffer is ordinary memory, not a dma-buf");
@@ -75,7 +83,7 @@ static int try_direct(struct fdmabuf_channel *channel)
 	else if (channel->ring && !ring_has_tokens(channel->ring))
 		channel_set_reason(channel, FDMABUF_REASON_KERNEL, "kernel has no dma-buf tokens");
 	else if (channel->ring)
-		return channel_register(channel);
+		return register_token(channel);
 	return -EOPNOTSUPP;
 }
 
@@ -86,11 +94,14 @@ static int choose_path(struct fdmabuf_channel *channel)
 	if (channel->wanted == FDMABUF_BOUNCE) {
 		channel_set_reason(channel, FDMABUF_REASON_ASKED, "bounce was asked for");
 	} else {
-		ret = try_direct(channel);
+		ret = channel_register(channel);
 		if (!ret) {
 			channel->path = FDMABUF_DIRECT;
 			return 0;
 		}
+		if (file_has_ended(channel->file))	/* what is left of it does not become a bounce channel */
+			return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and open the file again",
+				    channel->file->path);
 		if (channel->wanted == FDMABUF_DIRECT)
 			return fail(-ret, "%s: direct path impossible: %s", channel->file->path,
 				    channel->reason_text);
@@ -143,6 +154,13 @@ static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_cha
 		return fail(EINVAL, "chunk %u is not a multiple of the file's block size of %u",
 			    channel->chunk, channel->file->block_size);
 
+	if (options->mount_wait > FDMABUF_MOUNT_WAIT_MAX && options->mount_wait != FDMABUF_MOUNT_WAIT_NONE)
+		return fail(EINVAL, "a wait of %u ms for the mount is more than %u", options->mount_wait,
+			    FDMABUF_MOUNT_WAIT_MAX);
+	channel->mount_wait = options->mount_wait ? options->mount_wait : MOUNT_WAIT_DEFAULT;
+	if (options->mount_wait == FDMABUF_MOUNT_WAIT_NONE)
+		channel->mount_wait = 0;
+
 	channel->host_chunk = min_u64(channel->chunk, HOST_CHUNK_MAX);
 	channel->host_depth = min_u64(channel->depth, HOST_MEMORY_MAX / channel->host_chunk);
 	return 0;
@@ -159,6 +177,7 @@ int fdmabuf_channel_open(struct fdmabuf_file *file, struct fdmabuf_buffer *buffe
 		return fail(ENOMEM, "out of memory");
 	channel->file = file;
 	channel->buffer = buffer;
+	channel->generation = file->generation;
 	ret = set_options(channel, options);
 	if (ret)
 		goto failed;
@@ -229,6 +248,11 @@ void fdmabuf_channel_on_progress(struct fdmabuf_channel *channel, fdmabuf_progre
 {
 	channel->progress = progress;
 	channel->progress_argument = argument;
+}
+
+bool fdmabuf_channel_is_waiting(const struct fdmabuf_channel *channel)
+{
+	return channel->is_waiting;
 }
 
 void fdmabuf_channel_counters(const struct fdmabuf_channel *channel,

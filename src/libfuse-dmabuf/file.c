@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 
 #include "internal.h"
 
@@ -24,7 +22,7 @@ static int open_error(const char *path)
 		return fail(errno, "%s: permission denied: make it readable for this user (uid %u), or run as a user who may read it",
 			    path, (unsigned)geteuid());
 	case ENOTCONN:
-		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: unmount it and mount it again",
+		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: take it away with \"umount -l\" and mount it again",
 			    path);
 	default:
 		return fail(errno, "%s: cannot be opened: %s", path, strerror(errno));
@@ -61,6 +59,21 @@ static uint32_t find_block_size(int fd)
 	return BLOCK_SIZE_UNKNOWN;
 }
 
+/* On failure, such as on a mount whose server has ended, what was seen last stays. */
+static bool look(struct fdmabuf_file *file, struct stat *status)
+{
+	uint64_t size;
+
+	if (fstat(file->fd, status))
+		return false;
+	file->mtime = status->st_mtim;
+	if (!S_ISBLK(status->st_mode))
+		file->size = status->st_size;
+	else if (!ioctl(file->fd, BLKGETSIZE64, &size))
+		file->size = size;
+	return true;
+}
+
 static int open_both_ways(struct fdmabuf_file *file)
 {
 	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
@@ -81,7 +94,7 @@ static int open_both_ways(struct fdmabuf_file *file)
 int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 {
 	struct fdmabuf_file *file;
-	struct statfs filesystem;
+	struct stat status = { 0 };
 	int ret = check_kind(path);
 
 	if (ret)
@@ -92,13 +105,17 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 	file->fd = file->plain_fd = -1;
 	file->path = strdup(path);
 	ret = file->path ? open_both_ways(file) : fail(ENOMEM, "%s: out of memory", path);
+	if (!ret && !look(file, &status))
+		ret = open_error(path);
 	if (ret) {
 		fdmabuf_file_close(file);
 		return ret;
 	}
-	/* A FUSE server need not answer statfs; no other filesystem lacks it. */
-	file->is_fuse = fstatfs(file->fd, &filesystem) ? errno == ENOSYS :
-							 filesystem.f_type == FUSE_SUPER_MAGIC;
+	file->device = status.st_dev;
+	file->inode = status.st_ino;
+	file->is_fuse = is_on_fuse(file->fd);
+	if (file->is_fuse)	/* fails for a file without a name */
+		file->home = realpath(path, NULL);
 	*result = file;
 	return 0;
 }
@@ -110,19 +127,23 @@ void fdmabuf_file_close(struct fdmabuf_file *file)
 	close_fd(&file->fd);
 	close_fd(&file->plain_fd);
 	free(file->path);
+	free(file->home);
 	free(file);
+}
+
+uint64_t file_look(struct fdmabuf_file *file)
+{
+	struct stat status;
+
+	look(file, &status);
+	return file->size;
 }
 
 uint64_t fdmabuf_file_size(const struct fdmabuf_file *file)
 {
-	struct stat status;
-	uint64_t size;
+	struct fdmabuf_file now = *file;
 
-	if (fstat(file->fd, &status))
-		return 0;
-	if (S_ISBLK(status.st_mode))
-		return ioctl(file->fd, BLKGETSIZE64, &size) ? 0 : size;
-	return status.st_size;
+	return file_look(&now);
 }
 
 bool fdmabuf_file_is_direct(const struct fdmabuf_file *file)
@@ -135,26 +156,50 @@ uint32_t fdmabuf_file_block_size(const struct fdmabuf_file *file)
 	return file->block_size;
 }
 
+static int open_plain(const struct fdmabuf_file *file)
+{
+	/* What the caller said may lead by a directory of the mount that has ended. */
+	int fd = open(file->generation ? file->home : file->path, O_RDONLY | O_CLOEXEC);
+	struct stat status;
+
+	if (fd < 0)
+		return open_error(file->path);
+	/* The path may have been given to another file meanwhile. */
+	if (!fstat(fd, &status) && status.st_dev == file->device && status.st_ino == file->inode)
+		return fd;
+	close(fd);
+	return fail(ESTALE, "%s: was replaced by another file while in use: start again", file->path);
+}
+
+static int fail_ended(const struct fdmabuf_file *file)
+{
+	return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and start again",
+		    file->path);
+}
+
 int file_plain_fd(struct fdmabuf_file *file)
 {
-	struct stat opened, reopened;
+	int fd;
 
 	if (!file->is_direct)
 		return file->fd;
 	if (file->plain_fd >= 0)
 		return file->plain_fd;
 
-	file->plain_fd = open(file->path, O_RDONLY | O_CLOEXEC);
-	if (file->plain_fd < 0)
-		return open_error(file->path);
-	/* The path may have been given to another file meanwhile. */
-	if (fstat(file->fd, &opened) || fstat(file->plain_fd, &reopened) ||
-	    opened.st_dev != reopened.st_dev || opened.st_ino != reopened.st_ino) {
-		close(file->plain_fd);
-		file->plain_fd = -1;
-		return fail(ESTALE, "%s: was replaced by another file while in use: start again", file->path);
-	}
-	return file->plain_fd;
+	fd = open_plain(file);
+	if (fd >= 0)
+		file->plain_fd = fd;
+	else if (file_has_ended(file))	/* whatever the path leads to now */
+		return fail_ended(file);
+	return fd;
+}
+
+static int fail_read(const struct fdmabuf_file *file, uint64_t offset, int error)
+{
+	if (file_is_lost(file, error))
+		return fail_ended(file);
+	return fail(error, "%s: reading at offset %llu: %s", file->path, (unsigned long long)offset,
+		    strerror(error));
 }
 
 int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length, uint64_t offset)
@@ -170,8 +215,7 @@ int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, size_t length,
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
-			return fail(errno, "%s: reading at offset %llu: %s", file->path,
-				    (unsigned long long)(offset + done), strerror(errno));
+			return fail_read(file, offset + done, errno);
 		if (got == 0)
 			break;
 		done += got;

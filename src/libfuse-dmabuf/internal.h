@@ -4,6 +4,8 @@
 #define FDMABUF_INTERNAL_H
 
 #include <errno.h>
+#include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fuse-dmabuf.h"
@@ -33,7 +35,14 @@ static inline void close_fd(const int *fd)
 		close(*fd);
 }
 
-/* ------------------------------------------------------------------ file.c */
+/* ------------------------------------------------------------ filesystem.c */
+
+bool is_on_fuse(int fd);
+
+/* Whether the server of a descriptor on a FUSE mount is gone. Asks it, so not for where speed counts. */
+bool connection_has_ended(int fd);
+
+/* ------------------------------------------------------- file.c, file-return.c */
 
 /* Neither NVMe nor the block layer knows smaller blocks. */
 #define BLOCK_SIZE_MIN 512u
@@ -45,10 +54,31 @@ struct fdmabuf_file {
 	bool is_direct;
 	bool is_fuse;
 	uint32_t block_size;
+
+	/* FUSE: absolute path without symbolic links, where to look after the mount has ended. NULL: none. */
+	char *home;
+	unsigned generation;	/* counts how often it was found there again */
+	dev_t device;
+	ino_t inode;
+	uint64_t size;		/* as last seen, like mtime */
+	struct timespec mtime;
 };
 
 /* The descriptor without O_DIRECT, or a negative errno. */
 int file_plain_fd(struct fdmabuf_file *file);
+
+/* Like fdmabuf_file_size(), and notes what the file looks like now. */
+uint64_t file_look(struct fdmabuf_file *file);
+
+/* Whether the FUSE server has ended; and whether @error (positive), which a request gave, comes from that. */
+bool file_has_ended(const struct fdmabuf_file *file);
+bool file_is_lost(const struct fdmabuf_file *file, int error);
+
+/*
+ * Looks whether a file that is lost is there again, on a new mount, and then takes that one's descriptors.
+ * -EAGAIN: not yet; any other error: never, because it is another file or has changed.
+ */
+int file_return(struct fdmabuf_file *file);
 
 /* ---------------------------------------------------------------- buffer*.c */
 
@@ -112,7 +142,7 @@ int ring_wait(struct ring *ring);
 /* Takes one completion; false if there is none. */
 bool ring_next(struct ring *ring, void **tag, int *result);
 
-/* --------------------------------------------------------- channel.c, read.c */
+/* --------------------------------------------------------- channel.c, read*.c */
 
 struct request {
 	uint64_t position, end;		/* what is still to be read, offsets in the file */
@@ -129,6 +159,10 @@ struct fdmabuf_channel {
 	enum fdmabuf_reason reason;
 	char reason_text[256];
 
+	unsigned generation;		/* of the file, when the token was made */
+	uint32_t mount_wait;		/* ms; 0: none */
+	bool is_waiting;
+
 	struct ring *ring;		/* NULL: io_uring is not available, copy with pread(2) */
 	uint32_t depth, chunk;
 	struct request *requests;	/* depth of them */
@@ -142,7 +176,8 @@ struct fdmabuf_channel {
 	struct fdmabuf_counters counters;
 };
 
-/* Registers the token; a failure becomes the channel's reason. Returns 0 or the negative errno. */
+/* Registers the token if nothing speaks against it; what does becomes the channel's reason. Returns 0
+ * or the errno that FDMABUF_DIRECT fails with. */
 int channel_register(struct fdmabuf_channel *channel);
 
 void channel_set_reason(struct fdmabuf_channel *channel, enum fdmabuf_reason reason,

@@ -43,7 +43,7 @@ static void go_on_without_o_direct(struct transfer *t)
 	int fd = file_plain_fd(t->channel->file);
 
 	if (fd < 0)
-		t->error = fd;
+		transfer_stop(t, fd);
 	else
 		t->channel->bounce_is_plain = true;
 }
@@ -68,10 +68,13 @@ void copy_range(struct transfer *t, uint64_t position, uint64_t end)
 		size_t length = min_u64(end - position, sizeof(piece));
 		int64_t got = fdmabuf_file_pread(channel->file, piece, length, position);
 
+		if (got < 0) {
+			transfer_stop(t, got);
+			transfer_recover(t);
+			continue;
+		}
 		if (got > 0)
 			t->error = fdmabuf_buffer_write(channel->buffer, position + t->shift, piece, got);
-		else if (got < 0)
-			t->error = got;
 		if (t->error)
 			return;
 		channel->counters.bytes_copied += got;

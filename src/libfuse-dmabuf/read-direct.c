@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reads by DMA into the buffer, on the channel's token. */
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 
 #include "transfer.h"
 
@@ -69,7 +67,7 @@ static void skip_hole(struct transfer *t, struct request *request)
 	}
 	ret = zeros < 0 ? zeros : fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
 	if (ret) {
-		t->error = ret;
+		transfer_stop(t, ret);
 		return;
 	}
 	t->channel->counters.bytes_zeroed += zeros;
@@ -110,49 +108,4 @@ void direct_complete(struct transfer *t, struct request *request, int result)
 		t->stale = true;
 	else
 		transfer_fail(t, request->position, -result);
-}
-
-/* The rest of this read, and the reads to come, without the token. */
-static void turn_to_bounce(struct transfer *t)
-{
-	struct fdmabuf_channel *channel = t->channel;
-	char why[sizeof(channel->reason_text)];
-
-	snprintf(why, sizeof(why), "%s", channel->reason_text);
-	channel_set_reason(channel, FDMABUF_REASON_REVOKED, "token revoked, no new one: %.200s", why);
-	channel->path = FDMABUF_BOUNCE;
-	t->direct = false;
-	t->error = buffer_map(channel->buffer);
-	if (!t->error)
-		t->error = channel_need_host(channel);
-	/* The requests that were in flight are larger and more than those of bounce. */
-	for (uint32_t i = 0; i < channel->depth; i++) {
-		struct request *request = &channel->requests[i];
-
-		if (request->state == REQUEST_READY && !t->error)
-			copy_range(t, request->position, request->end);
-		request->state = REQUEST_FREE;
-	}
-}
-
-void direct_renew_token(struct transfer *t)
-{
-	struct fdmabuf_channel *channel = t->channel;
-	int ret;
-
-	t->stale = false;
-	if (t->renewed) {
-		ret = -ESTALE;
-		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked as well");
-	} else {
-		ret = channel_register(channel);
-	}
-	t->renewed = true;
-	if (ret == -ENOTCONN)
-		transfer_fail(t, t->start, ENOTCONN);
-	else if (ret && channel->wanted == FDMABUF_DIRECT)
-		t->error = fail(ESTALE, "%s: the broker ended the token and gave no new one: %s",
-				channel->file->path, channel->reason_text);
-	else if (ret)
-		turn_to_bounce(t);
 }

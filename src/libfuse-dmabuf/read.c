@@ -44,13 +44,17 @@ void transfer_fail(struct transfer *t, uint64_t position, int error)
 	case ENODEV:
 		cure = ": the NVMe device, or the device that owns the buffer, is gone or switched off";
 		break;
-	case ENOTCONN:
-	case ECONNABORTED:
-		cure = ": the FUSE server of this mount has ended; mount it again";
-		break;
 	}
-	t->error = fail(error, "%s: reading at offset %llu: %s%s", t->channel->file->path,
-			(unsigned long long)position, strerror(error), cure);
+	transfer_stop(t, fail(error, "%s: reading at offset %llu: %s%s", t->channel->file->path,
+			      (unsigned long long)position, strerror(error), cure));
+}
+
+void transfer_stop(struct transfer *t, int ret)
+{
+	if (file_is_lost(t->channel->file, -ret))
+		t->lost = true;
+	else
+		t->error = ret;
 }
 
 void transfer_report(struct transfer *t)
@@ -152,11 +156,11 @@ static void read_with_ring(struct transfer *t)
 			return;
 	}
 	for (;;) {
-		if (t->stale && !t->flying && !t->error)
-			direct_renew_token(t);
-		if (!t->stale && !t->error)
+		if (!t->flying)
+			transfer_recover(t);
+		if (!t->error && !transfer_is_held(t))
 			submit_all(t);
-		if (!t->flying && (t->error || !t->stale))
+		if (!t->flying && (t->error || !transfer_is_held(t)))
 			break;
 		if (t->flying)
 			wait_for_some(t);
@@ -210,6 +214,13 @@ static void read_bounce(struct transfer *t)
 		copy_range(t, t->start, t->stop);
 }
 
+/* What an error has left to be read is not for the next transfer. */
+static void forget_requests(struct fdmabuf_channel *channel)
+{
+	for (uint32_t i = 0; i < channel->depth; i++)
+		channel->requests[i].state = REQUEST_FREE;
+}
+
 static void run(struct transfer *t, bool whole_blocks)
 {
 	struct fdmabuf_channel *channel = t->channel;
@@ -230,7 +241,7 @@ static void run(struct transfer *t, bool whole_blocks)
 int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offset,
 			     uint64_t buffer_offset, uint64_t length, unsigned flags)
 {
-	uint64_t size = fdmabuf_file_size(channel->file), room = fdmabuf_buffer_size(channel->buffer);
+	uint64_t size = file_look(channel->file), room = fdmabuf_buffer_size(channel->buffer);
 	struct transfer t = { .channel = channel, .eof = UINT64_MAX };
 
 	if (flags & ~FDMABUF_WHOLE_BLOCKS)
@@ -247,8 +258,10 @@ int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offs
 	t.stop = file_offset + length;
 	t.shift = buffer_offset - file_offset;
 	run(&t, flags & FDMABUF_WHOLE_BLOCKS);
-	if (t.error)
+	if (t.error) {
+		forget_requests(channel);
 		return t.error;
+	}
 	t.stop = min_u64(t.stop, t.eof);
 	return t.stop > t.start ? t.stop - t.start : 0;
 }

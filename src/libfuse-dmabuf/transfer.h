@@ -13,8 +13,10 @@ struct transfer {
 	uint64_t eof;			/* lowest offset at which the file turned out to end */
 	uint64_t done;			/* bytes, for progress */
 	bool direct;			/* how this transfer goes, whatever the channel's path is */
-	bool stale;			/* a request met a revoked token */
-	bool renewed;			/* the token has been registered again */
+	bool stale;			/* a request met a token that has ended */
+	bool lost;			/* the FUSE server has ended */
+	bool renewed;			/* the broker has been asked for a new token */
+	unsigned returns;		/* how often the mount has been waited for */
 	unsigned flying;
 	int error;			/* 0 or the negative errno that ends the transfer */
 };
@@ -26,8 +28,15 @@ void direct_complete(struct transfer *t, struct request *request, int result);
 void bounce_submit(struct transfer *t, struct request *request);
 void bounce_complete(struct transfer *t, struct request *request, int result);
 
-/* Once no request is in flight after ESTALE: a new token, or bounce for the rest. */
-void direct_renew_token(struct transfer *t);
+/* Whether a token or a mount has ended, or another channel has found the file on a new mount: then no request
+ * is to be submitted, and once none is in flight, transfer_recover() does what is left to do: a new token,
+ * a new mount, bounce for the rest, or an error. */
+static inline bool transfer_is_held(const struct transfer *t)
+{
+	return t->stale || t->lost || t->channel->generation != t->channel->file->generation;
+}
+
+void transfer_recover(struct transfer *t);
 
 /* Copies a range with pread(2): for partial blocks, and for what cannot be done better. */
 void copy_range(struct transfer *t, uint64_t position, uint64_t end);
@@ -39,8 +48,10 @@ void transfer_at_eof(struct transfer *t, struct request *request);
 /* Notes that a request made none; after too many times in a row, the transfer fails with @error. */
 void transfer_again(struct transfer *t, struct request *request, int error);
 
-/* Ends the transfer because of what a request gave (a positive errno). */
+/* Ends the transfer because of what a request gave (a positive errno), or of a failure that has set the text (a
+ * negative one). If that is because the FUSE server has ended, the transfer is only held. */
 void transfer_fail(struct transfer *t, uint64_t position, int error);
+void transfer_stop(struct transfer *t, int ret);
 
 /* Calls the progress function, which may cancel the transfer. */
 void transfer_report(struct transfer *t);

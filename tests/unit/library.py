@@ -16,11 +16,11 @@ WHOLE_BLOCKS = 1
 
 
 class Options(ctypes.Structure):
-    _fields_ = [('path', c_int), ('depth', c_uint32), ('chunk', c_uint32), ('reserved', c_uint32 * 5)]
+    _fields_ = [('path', c_int), ('depth', c_uint32), ('chunk', c_uint32), ('mount_wait', c_uint32), ('reserved', c_uint32 * 4)]
 
 
 class Counters(ctypes.Structure):
-    _fields_ = [(name, c_uint64) for name in ('bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens')]
+    _fields_ = [(name, c_uint64) for name in ('bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens', 'reopens')]
 
 
 PROGRESS = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
@@ -49,6 +49,7 @@ SIGNATURES = {
     'channel_reason_text': (c_char_p, c_void_p),
     'channel_read': (c_int64, c_void_p, c_uint64, c_uint64, c_uint64, c_uint),
     'channel_on_progress': (None, c_void_p, PROGRESS, c_void_p),
+    'channel_is_waiting': (c_bool, c_void_p),
     'channel_counters': (None, c_void_p, POINTER(Counters)),
 }
 
@@ -77,8 +78,8 @@ class Library:
     def import_dmabuf(self, fd):
         return Buffer(self, lambda handle: self.buffer_import(fd, handle))
 
-    def channel(self, file, buffer, path=Path.AUTO, depth=0, chunk=0):
-        return Channel(self, file, buffer, Options(path, depth, chunk))
+    def channel(self, file, buffer, path=Path.AUTO, depth=0, chunk=0, mount_wait=0):
+        return Channel(self, file, buffer, Options(path, depth, chunk, mount_wait))
 
 
 class Handle:
@@ -145,6 +146,8 @@ class Channel(Handle):
     path = property(lambda self: Path(self.library.channel_path(self.handle)))
     reason = property(lambda self: Reason(self.library.channel_reason(self.handle)))
     reason_text = property(lambda self: self.library.channel_reason_text(self.handle).decode())
+
+    is_waiting = property(lambda self: self.library.channel_is_waiting(self.handle))
 
     def read(self, file_offset, buffer_offset, length, flags=0):
         return self.library.check(self.library.channel_read(self.handle, file_offset, buffer_offset, length, flags))

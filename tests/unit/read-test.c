@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "check.h"
 #include "internal.h"
@@ -15,7 +17,9 @@
 
 static struct fdmabuf_file file;
 static struct fdmabuf_buffer buffer;
-static unsigned char memory[ROOM], expected[ROOM];
+static char name[] = "/tmp/read-test-XXXXXX", away[] = "/tmp/read-test-XXXXXX.away";
+_Alignas(BLOCK) static unsigned char memory[ROOM];
+static unsigned char expected[ROOM];
 
 static int map_nothing(struct fdmabuf_buffer *unused)
 {
@@ -42,25 +46,37 @@ static void write_content(uint64_t from, uint64_t to)
 	}
 }
 
+static void forget_file(void)
+{
+	if (file.fd <= 0)
+		return;
+	close_fd(&file.fd);
+	close_fd(&file.plain_fd);
+	free(file.path);
+	free(file.home);
+	unlink(name);
+	unlink(away);
+}
+
 /* A file of @size bytes, with holes where @map has a '.' (one letter a block). */
 static void given_file(const char *map, uint64_t size)
 {
-	char path[] = "/tmp/read-test-XXXXXX";
+	struct stat status;
 
 	memset(&simulation, 0, sizeof(simulation));
 	memset(&buffer, 0, sizeof(buffer));
 	memset(memory, UNTOUCHED, sizeof(memory));
 	memset(expected, 0, sizeof(expected));
-	if (file.fd > 0)
-		close(file.fd);
-	free(file.path);
+	forget_file();
 	file = (struct fdmabuf_file){ .plain_fd = -1, .is_direct = true, .is_fuse = true, .block_size = BLOCK };
-	file.fd = mkstemp(path);
-	CHECK(file.fd >= 0);
-	/* The library reopens the file by its path. */
-	CHECK(asprintf(&file.path, "/proc/self/fd/%d", file.fd) > 0);
-	unlink(path);
-	CHECK(!ftruncate(file.fd, size));
+	memset(name + strlen(name) - 6, 'X', 6);
+	file.fd = mkstemp(name);
+	CHECK(file.fd >= 0 && !fstat(file.fd, &status));
+	memcpy(away, name, strlen(name));
+	file.device = status.st_dev;
+	file.inode = status.st_ino;
+	file.path = strdup(name);
+	CHECK(file.path && !ftruncate(file.fd, size));
 	for (uint64_t i = 0; map[i]; i++) {
 		uint64_t from = i * BLOCK, to = min_u64(from + BLOCK, size);
 
@@ -255,6 +271,18 @@ static void range_outside_the_buffer_is_refused(void)
 	fdmabuf_channel_close(channel);
 }
 
+/* The device number of the mount that ends; a file that is opened by its path is on another one. */
+#define MOUNT 1
+
+/* The server ends when a test says so; the path leads to the file on the new mount at once. */
+static void given_file_on_mount(const char *map, uint64_t size)
+{
+	given_file(map, size);
+	file.device = MOUNT;
+	file.home = strdup(name);
+	CHECK(file.home);
+}
+
 static void any_range_comes_right_whatever_happens(void)
 {
 	static const char *const maps[] = { "################################", "..##..#.######....#####.#.######" };
@@ -269,7 +297,7 @@ static void any_range_comes_right_whatever_happens(void)
 		struct fdmabuf_channel *channel;
 
 		if (round % 1500 == 0)
-			given_file(maps[round / 1500], size);
+			given_file_on_mount(maps[round / 1500], size);
 		memset(memory, UNTOUCHED, sizeof(memory));
 		simulation.short_reads = next_random(&random) % 2;
 		simulation.again_percent = next_random(&random) % 2 ? 30 : 0;
@@ -278,6 +306,11 @@ static void any_range_comes_right_whatever_happens(void)
 		simulation.revoked = false;
 		simulation.revoke_request = next_random(&random) % 12;
 		simulation.revoke_again = next_random(&random) % 2;
+		simulation.end_request = next_random(&random) % 12;
+		simulation.ended = false;
+		file.device = MOUNT;
+		if (file.plain_fd < 0)	/* by its path the library would find it on the new mount already */
+			file.plain_fd = open(name, O_RDONLY);
 		channel = given_channel(next_random(&random) % 4 ? FDMABUF_AUTO : FDMABUF_BOUNCE);
 		CHECK_EQUAL(fdmabuf_channel_read(channel, from, at, length, flags), arriving);
 		check_arrived(from, at, arriving, flags ? BLOCK : 0);
@@ -315,6 +348,19 @@ static void revoked_for_good_is_an_error_where_bounce_is_forbidden(void)
 	fdmabuf_channel_close(channel);
 }
 
+static void new_token_that_is_revoked_at_once_is_an_error(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 3;
+	simulation.register_error_later = ESTALE;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	CHECK(strstr(fdmabuf_error(), "gave no new one: it was revoked at once"));
+	fdmabuf_channel_close(channel);
+}
+
 static void revoked_for_good_turns_to_bounce(void)
 {
 	struct fdmabuf_channel *channel;
@@ -347,16 +393,357 @@ static void file_that_shrinks_meanwhile_ends_there(void)
 	}
 }
 
-static void dead_mount_is_an_error(void)
+/* A channel that has just begun to read such a file when its server ends. */
+static struct fdmabuf_channel *given_channel_that_waits(enum fdmabuf_path path, uint32_t mount_wait)
+{
+	struct fdmabuf_channel_options options = { .path = path, .depth = 3, .chunk = CHUNK, .mount_wait = mount_wait };
+	struct fdmabuf_channel *channel = NULL;
+
+	given_file_on_mount("################", 16 * BLOCK);
+	CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &options, &channel), 0);
+	simulation.end_request = 3;
+	return channel;
+}
+
+static void check_read_on(struct fdmabuf_channel *channel)
+{
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	check_arrived(0, 0, 16 * BLOCK, 0);
+	CHECK_EQUAL(counters_of(channel).reopens, 1);
+}
+
+/* It fails with @error and says @text, and is not in a state that could harm. */
+static void check_ends(struct fdmabuf_channel *channel, int error, const char *text)
+{
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -error);
+	CHECK(strstr(fdmabuf_error(), text));
+	CHECK_EQUAL(simulation.flying, 0);
+	CHECK_EQUAL(counters_of(channel).reopens, 0);
+	CHECK(!fdmabuf_channel_is_waiting(channel));
+}
+
+static void mount_that_has_returned_is_read_on(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+
+	check_read_on(channel);
+	CHECK_EQUAL(counters_of(channel).tokens, 2);
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 16 * BLOCK);
+	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_DIRECT);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_NONE);
+	CHECK_EQUAL(*fdmabuf_channel_reason_text(channel), 0);
+	fdmabuf_channel_close(channel);
+}
+
+static void mount_that_returns_after_a_revocation_is_read_on(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+
+	simulation.revoke_request = 1;
+	simulation.end_request = 5;
+	check_read_on(channel);
+	CHECK_EQUAL(counters_of(channel).tokens, 3);
+	fdmabuf_channel_close(channel);
+}
+
+static struct fdmabuf_channel *waiting;
+static unsigned waited;
+
+static int mount_at_third_look(void *argument, uint64_t done, uint64_t total)
+{
+	(void)argument;
+	CHECK(done <= total);
+	if (fdmabuf_channel_is_waiting(waiting) && ++waited == 3)
+		CHECK(!rename(away, name));
+	return 0;
+}
+
+static void mount_that_takes_its_time_is_waited_for(void)
+{
+	waiting = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	waited = 0;
+	CHECK(!rename(name, away));
+	fdmabuf_channel_on_progress(waiting, mount_at_third_look, NULL);
+	check_read_on(waiting);
+	CHECK_EQUAL(waited, 3);
+	CHECK(!fdmabuf_channel_is_waiting(waiting));
+	fdmabuf_channel_close(waiting);
+}
+
+static void mount_that_never_returns_is_an_error(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 150);
+	time_t begin = time(NULL);
+
+	CHECK(!rename(name, away));
+	check_ends(channel, ENOTCONN, "not returned within 150 ms");
+	CHECK(strstr(fdmabuf_error(), "no such file"));
+	CHECK(time(NULL) - begin <= 2);
+	/* The next read finds it. */
+	CHECK(!rename(away, name));
+	check_read_on(channel);
+	fdmabuf_channel_close(channel);
+}
+
+static void mount_need_not_be_waited_for(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_NONE);
+
+	check_ends(channel, ENOTCONN, "the FUSE server of this mount has ended: mount it again");
+	fdmabuf_channel_close(channel);
+}
+
+static int stop_waiting(void *channel, uint64_t done, uint64_t total)
+{
+	CHECK(done <= total);
+	return fdmabuf_channel_is_waiting(channel);
+}
+
+static void waiting_can_be_cancelled(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_MAX);
+
+	CHECK(!rename(name, away));
+	fdmabuf_channel_on_progress(channel, stop_waiting, channel);
+	check_ends(channel, ECANCELED, "cancelled");
+	fdmabuf_channel_close(channel);
+}
+
+static void another_file_on_the_returned_mount_is_refused(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	int fd;
+
+	CHECK(!rename(name, away));
+	fd = open(name, O_WRONLY | O_CREAT, 0600);
+	CHECK(fd >= 0 && !ftruncate(fd, 16 * BLOCK));
+	close(fd);
+	check_ends(channel, ESTALE, "another file at this path");
+	fdmabuf_channel_close(channel);
+}
+
+/* Between the start of the read and the return. */
+static int change_size(void *argument, uint64_t done, uint64_t total)
+{
+	(void)argument;
+	CHECK(done <= total);
+	CHECK(!truncate(name, 17 * BLOCK));
+	return 0;
+}
+
+static int change_time(void *argument, uint64_t done, uint64_t total)
+{
+	static const struct timespec times[] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } };
+
+	(void)argument;
+	CHECK(done <= total);
+	CHECK(!utimensat(AT_FDCWD, name, times, 0));
+	return 0;
+}
+
+static void changed_file_on_the_returned_mount_is_refused(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	fdmabuf_channel_on_progress(channel, change_size, NULL);
+	check_ends(channel, ESTALE, "the file has changed (69632 bytes, before: 65536)");
+	fdmabuf_channel_close(channel);
+
+	channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	fdmabuf_channel_on_progress(channel, change_time, NULL);
+	check_ends(channel, ESTALE, "written to meanwhile");
+	fdmabuf_channel_close(channel);
+}
+
+static void another_block_size_on_the_returned_mount_is_refused(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	file.block_size = BLOCK / 2;
+	check_ends(channel, ESTALE, "another block size (4096, before: 2048)");
+	fdmabuf_channel_close(channel);
+}
+
+static void same_file_without_a_new_mount_is_waited_for(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 1);
+	struct stat status;
+
+	simulation.not_fuse = true;	/* what lies below the mountpoint */
+	check_ends(channel, ENOTCONN, "it is not mounted");
+	fdmabuf_channel_close(channel);
+
+	channel = given_channel_that_waits(FDMABUF_AUTO, 1);
+	CHECK(!stat(name, &status));
+	file.device = status.st_dev;
+	check_ends(channel, ENOTCONN, "it is not mounted");
+	fdmabuf_channel_close(channel);
+}
+
+static void file_without_a_path_cannot_return(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	free(file.home);
+	file.home = NULL;
+	check_ends(channel, ENOTCONN, "has no path");
+	fdmabuf_channel_close(channel);
+}
+
+static void returned_mount_without_tokens_turns_to_bounce(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	simulation.register_error_later = EACCES;
+	check_read_on(channel);
+	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REFUSED);
+	CHECK(strstr(fdmabuf_channel_reason_text(channel), "the mount has returned and gives no token: broker refused"));
+	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied, 16 * BLOCK);
+	fdmabuf_channel_close(channel);
+}
+
+static void returned_mount_without_tokens_is_an_error_where_bounce_is_forbidden(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+
+	simulation.register_error_later = EACCES;
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+		CHECK(strstr(fdmabuf_error(), "the mount has returned and gives no token: broker refused"));
+	}
+	simulation.register_error_later = 0;
+	check_read_on(channel);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_NONE);
+	fdmabuf_channel_close(channel);
+}
+
+static int let_next_mount_be_new(void *argument, uint64_t done, uint64_t total)
+{
+	(void)argument;
+	CHECK(done <= total);
+	file.device = MOUNT;
+	return 0;
+}
+
+static void server_that_ends_each_time_is_an_error(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	fdmabuf_channel_on_progress(channel, let_next_mount_be_new, NULL);
+	simulation.end_again = true;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ENOTCONN);
+	CHECK(strstr(fdmabuf_error(), "ended 4 times"));
+	CHECK_EQUAL(counters_of(channel).reopens, 3);
+	fdmabuf_channel_close(channel);
+}
+
+static void bounce_reads_on_as_well(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_BOUNCE, 0);
+
+	check_read_on(channel);
+	CHECK_EQUAL(counters_of(channel).tokens, 0);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_ASKED);
+	fdmabuf_channel_close(channel);
+}
+
+static void reads_without_a_ring_go_on_as_well(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file_on_mount("################", 16 * BLOCK);
+	simulation.no_ring = true;
+	channel = given_channel(FDMABUF_AUTO);
+	simulate_end(file.fd);
+	check_read_on(channel);
+	fdmabuf_channel_close(channel);
+}
+
+static void partial_blocks_go_on_as_well(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	simulate_end(file.fd);
+	simulation.end_request = 0;
+	/* As one does that begins in a directory of the mount that has ended. */
+	free(file.path);
+	file.path = strdup("gone/file");
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 10, 10, 15 * BLOCK, 0), 15 * BLOCK);
+	check_arrived(10, 10, 15 * BLOCK, 0);
+	CHECK_EQUAL(counters_of(channel).reopens, 1);
+	CHECK_EQUAL(counters_of(channel).bytes_direct, 14 * BLOCK);
+	fdmabuf_channel_close(channel);
+}
+
+static void other_channels_follow_the_file(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	struct fdmabuf_channel *direct = given_channel(FDMABUF_DIRECT), *bounce = given_channel(FDMABUF_BOUNCE);
+
+	check_read_on(channel);
+	CHECK_EQUAL(fdmabuf_channel_read(direct, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	CHECK_EQUAL(counters_of(direct).tokens, 2);
+	CHECK_EQUAL(counters_of(direct).reopens, 0);
+	CHECK_EQUAL(fdmabuf_channel_read(bounce, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	CHECK_EQUAL(fdmabuf_channel_path(bounce), FDMABUF_BOUNCE);
+	fdmabuf_channel_close(bounce);
+	fdmabuf_channel_close(direct);
+	fdmabuf_channel_close(channel);
+}
+
+/* The same error from a server that lives. */
+static void not_connected_is_an_error_of_its_own(void)
+{
+	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+
+	simulation.end_request = 0;
+	simulation.fail_request = 2;
+	simulation.fail_error = ENOTCONN;
+	check_ends(channel, ENOTCONN, "reading at offset");
+	fdmabuf_channel_close(channel);
+}
+
+static void channel_on_a_dead_mount_is_refused(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file_on_mount("####", 4 * BLOCK);
+	simulate_end(file.fd);
+	CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, NULL, &channel), -ENOTCONN);
+	CHECK(strstr(fdmabuf_error(), "server of this mount has ended"));
+}
+
+static void direct_again_has_no_reason(void)
 {
 	struct fdmabuf_channel *channel;
 
 	given_file("################", 16 * BLOCK);
-	channel = given_channel(FDMABUF_AUTO);
+	channel = given_channel(FDMABUF_DIRECT);
 	simulation.revoke_request = 3;
-	simulation.register_error_later = ENOTCONN;
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ENOTCONN);
-	CHECK(strstr(fdmabuf_error(), "server"));
+	simulation.register_error_later = EPERM;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REVOKED);
+	simulation.register_error_later = 0;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
+	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_NONE);
+	fdmabuf_channel_close(channel);
+}
+
+/* The requests that were to be asked for again belong to a read that is over. */
+static void failed_read_leaves_nothing_to_the_next(void)
+{
+	struct fdmabuf_channel *channel;
+
+	given_file("################", 16 * BLOCK);
+	channel = given_channel(FDMABUF_DIRECT);
+	simulation.revoke_request = 1;
+	simulation.register_error_later = EPERM;
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
+	simulation.register_error_later = 0;
+	memset(memory, UNTOUCHED, sizeof(memory));
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 32 * BLOCK, BLOCK, 0), BLOCK);
+	check_arrived(0, 32 * BLOCK, BLOCK, 0);
 	fdmabuf_channel_close(channel);
 }
 
@@ -476,7 +863,7 @@ static void bounce_memory_is_bounded(void)
 
 	given_file("#", BLOCK);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		struct fdmabuf_channel_options options = { FDMABUF_BOUNCE, cases[i].depth, cases[i].chunk, { 0 } };
+		struct fdmabuf_channel_options options = { .path = FDMABUF_BOUNCE, .depth = cases[i].depth, .chunk = cases[i].chunk };
 		struct fdmabuf_channel *channel;
 
 		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &options, &channel), 0);
@@ -490,7 +877,8 @@ static void bounce_memory_is_bounded(void)
 static void bad_options_are_refused(void)
 {
 	static const struct fdmabuf_channel_options cases[] = {
-		{ .path = 3 }, { .depth = 257 }, { .chunk = 4095 }, { .chunk = (1u << 30) + 4096 }, { .reserved[4] = 1 },
+		{ .path = 3 }, { .depth = 257 }, { .chunk = 4095 }, { .chunk = (1u << 30) + 4096 }, { .reserved[3] = 1 },
+		{ .mount_wait = FDMABUF_MOUNT_WAIT_MAX + 1 },
 	};
 	struct fdmabuf_channel *channel;
 
@@ -518,9 +906,31 @@ int main(void)
 	RUN(any_range_comes_right_whatever_happens);
 	RUN(revoked_token_is_registered_again_once);
 	RUN(revoked_for_good_is_an_error_where_bounce_is_forbidden);
+	RUN(new_token_that_is_revoked_at_once_is_an_error);
 	RUN(revoked_for_good_turns_to_bounce);
 	RUN(file_that_shrinks_meanwhile_ends_there);
-	RUN(dead_mount_is_an_error);
+	RUN(mount_that_has_returned_is_read_on);
+	RUN(mount_that_returns_after_a_revocation_is_read_on);
+	RUN(mount_that_takes_its_time_is_waited_for);
+	RUN(mount_that_never_returns_is_an_error);
+	RUN(mount_need_not_be_waited_for);
+	RUN(waiting_can_be_cancelled);
+	RUN(another_file_on_the_returned_mount_is_refused);
+	RUN(changed_file_on_the_returned_mount_is_refused);
+	RUN(another_block_size_on_the_returned_mount_is_refused);
+	RUN(same_file_without_a_new_mount_is_waited_for);
+	RUN(file_without_a_path_cannot_return);
+	RUN(returned_mount_without_tokens_turns_to_bounce);
+	RUN(returned_mount_without_tokens_is_an_error_where_bounce_is_forbidden);
+	RUN(server_that_ends_each_time_is_an_error);
+	RUN(bounce_reads_on_as_well);
+	RUN(reads_without_a_ring_go_on_as_well);
+	RUN(partial_blocks_go_on_as_well);
+	RUN(other_channels_follow_the_file);
+	RUN(not_connected_is_an_error_of_its_own);
+	RUN(channel_on_a_dead_mount_is_refused);
+	RUN(direct_again_has_no_reason);
+	RUN(failed_read_leaves_nothing_to_the_next);
 	RUN(device_error_ends_the_read);
 	RUN(endless_again_is_an_error);
 	RUN(progress_function_cancels);
@@ -528,7 +938,6 @@ int main(void)
 	RUN(buffer_that_the_cpu_cannot_reach_has_no_bounce);
 	RUN(bounce_memory_is_bounded);
 	RUN(bad_options_are_refused);
-	close(file.fd);
-	free(file.path);
+	forget_file();
 	return 0;
 }

@@ -20,8 +20,26 @@ struct operation {
 
 struct ring {
 	unsigned depth, queued, ready;
+	int token_fd;			/* the file of the token */
 	struct operation queue[FDMABUF_DEPTH_MAX];
 };
+
+void simulate_end(int fd)
+{
+	simulation.ended = simulation.revoked = true;
+	simulation.ended_fd = fd;
+}
+
+bool is_on_fuse(int fd)
+{
+	(void)fd;
+	return !simulation.not_fuse;
+}
+
+bool connection_has_ended(int fd)
+{
+	return simulation.ended && simulation.ended_fd == fd;
+}
 
 int ring_open(unsigned depth, struct ring **result)
 {
@@ -50,12 +68,16 @@ int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd)
 	int error = later && simulation.register_error_later ? simulation.register_error_later :
 							       simulation.register_error;
 
-	(void)ring;
 	CHECK(dmabuf_fd >= 0 && file_fd >= 0);
 	CHECK_EQUAL(simulation.flying, 0);
+	if (connection_has_ended(file_fd))
+		return -ENOTCONN;
 	if (error)
 		return -error;
+	ring->token_fd = file_fd;
 	simulation.registrations++;
+	if (later && simulation.end_again)
+		simulation.end_request = simulation.requests + 1;
 	simulation.revoked = later && simulation.revoke_again;
 	return 0;
 }
@@ -79,6 +101,8 @@ static void queue(struct ring *ring, struct operation operation)
 		CHECK(!ftruncate(operation.fd, simulation.shrink_size));
 	if (operation.token && (int)simulation.requests == simulation.revoke_request)
 		simulation.revoked = true;
+	if ((int)simulation.requests == simulation.end_request)
+		simulate_end(operation.fd);
 }
 
 void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
@@ -127,7 +151,7 @@ static int limit_to_data(const struct operation *operation, uint32_t *length)
 	return 0;
 }
 
-static int run(const struct operation *operation)
+static int run(const struct ring *ring, const struct operation *operation)
 {
 	uint32_t length = operation->length;
 	off_t size = lseek(operation->fd, 0, SEEK_END);
@@ -135,8 +159,12 @@ static int run(const struct operation *operation)
 	CHECK_EQUAL(operation->offset % BLOCK, 0);
 	CHECK_EQUAL(length % BLOCK, 0);
 	CHECK(length > 0);
+	if (operation->token && ring->token_fd != operation->fd)
+		return -EBADF;
 	if (operation->token && simulation.revoked)
 		return -ESTALE;
+	if (!operation->token && connection_has_ended(operation->fd))
+		return -ENOTCONN;
 	if ((off_t)operation->offset >= size)
 		return 0;
 	if (operation->token && limit_to_data(operation, &length))
@@ -160,7 +188,7 @@ bool ring_next(struct ring *ring, void **tag, int *result)
 	else if (next_random(&simulation.random) % 100 < simulation.again_percent)
 		*result = -EAGAIN;
 	else
-		*result = run(&ring->queue[i]);
+		*result = run(ring, &ring->queue[i]);
 	ring->queue[i] = ring->queue[--ring->queued];
 	simulation.flying--;
 	return true;

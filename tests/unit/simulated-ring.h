@@ -25,12 +25,20 @@ struct simulation {
 	bool revoke_again;		/* and each later token at once */
 	int register_error;		/* what registrations give */
 	int register_error_later;	/* and all but the first */
+	int end_request;		/* with this request the FUSE server ends */
+	bool end_again;			/* and each later one at the first request */
+	bool not_fuse;			/* files that are opened are on another filesystem */
 
 	/* what happened */
 	unsigned registrations, requests, flying, most_flying;
 	bool revoked;
+	bool ended;
+	int ended_fd;			/* the file on the mount whose server has ended */
 };
 
 extern struct simulation simulation;
+
+/* The server of this file's mount ends, now. */
+void simulate_end(int fd);
 
 #endif

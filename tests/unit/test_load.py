@@ -36,7 +36,7 @@ def test_summary_tells_what_was_done(model, load):
     size = model.stat().st_size
     assert (loaded.code, loaded.error) == (0, '')
     assert loaded.summary | {'file': str(model), 'destination': 'memory', 'path': 'bounce', 'tensors': 6, 'bytes': size, 'bytes_copied': size,
-                             'bytes_direct': 0, 'bytes_zeroed': 0, 'tokens': 0, 'verified': True,
+                             'bytes_direct': 0, 'bytes_zeroed': 0, 'tokens': 0, 'reopens': 0, 'verified': True,
                              'reason': 'the buffer is ordinary memory, not a dma-buf'} == loaded.summary
     assert loaded.summary['requests'] >= 5
     assert loaded.summary['seconds'] > 0 and loaded.summary['bytes_per_second'] > 0
@@ -100,6 +100,10 @@ BAD_USAGE = {
     'FILE --into memory --chunk 99999999999999999999G': 'multiple of 4K',
     'FILE --into memory --chunk 17179869184G': 'multiple of 4K',
     'FILE --into memory --chunk 1T': 'multiple of 4K',
+    'FILE --into memory --wait': '--wait needs a value',
+    'FILE --into memory --wait 3601': 'from 0 to 3600',
+    'FILE --into memory --wait 0.5': 'from 0 to 3600',
+    'FILE --into memory --wait -1': 'from 0 to 3600',
     'FILE --into memory --speed': '--speed: unknown option',
 }
 

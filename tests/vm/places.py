@@ -1,6 +1,7 @@
 """What tests of the mount as a filesystem share: a place on it, and users who do things there."""
 import os
 import re
+import signal
 import subprocess
 import time
 import traceback
@@ -32,6 +33,37 @@ def mount(served, request):
     (served.path / name).chmod(0o777)
     yield SimpleNamespace(path=served.path / name, source=served.source / name)
     guest.run('rm', '-rf', served.source / name)
+
+
+class OwnMount:
+    """A mount that a test may end, and begin again: .path, .source."""
+
+    def __init__(self, source, path, options=''):
+        self.source, self.path = source, path
+        self.mount(options)
+
+    def mount(self, options=''):
+        guest.mount_server(self.source, self.path, options)
+
+    def kill(self):
+        """The server, as a crash does; the mount stays."""
+        server = server_of(self.path)
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: not os.path.exists(f'/proc/{server}'))
+
+    def take_away(self):
+        """The mount, as somebody does who wants to mount again while files are open."""
+        guest.run('umount', '-l', self.path)
+
+    def restart(self, options=''):
+        self.kill()
+        self.take_away()
+        self.mount(options)
+
+    def end(self):
+        """Whatever the test has left of it."""
+        while subprocess.run(['umount', '-l', self.path], capture_output=True, check=False).returncode == 0:
+            pass
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """fuse-dmabuf load: from a file on the mount straight into memory of a device."""
 import errno
+import json
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import guest
 from fuse_server import FuseServer, refuse
-from places import mount, served, server_of  # noqa: F401  (fixtures)
+from places import OwnMount, mount, served, wait_until  # noqa: F401  (fixtures)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
 import checkpoints  # noqa: E402
@@ -219,16 +219,21 @@ def test_destination_in_use(model, vram):
     assert loaded.code == 2 and 'in use: end the program that has device' in loaded.error
 
 
-def start_slowly(file, into):
+def start_slowly(file, into, *options):
     """Starts a load of many small requests on a terminal; returns when its progress bar is seen."""
     terminal, end = pty.openpty()
-    process = subprocess.Popen([COMMAND, 'load', file, '--into', into, '--path', 'direct', '--chunk', '4K', '--depth', '2'],
+    process = subprocess.Popen([COMMAND, 'load', file, '--into', into, '--path', 'direct', '--chunk', '4K', '--depth', '2',
+                                *map(str, options)],
                                stdout=subprocess.PIPE, stderr=end)
     os.close(end)
-    seen = b''
-    while b'loading' not in seen:
-        seen += os.read(terminal, 4096)
+    read_until(terminal, b'loading')
     return process, terminal
+
+
+def read_until(terminal, words):
+    seen = b''
+    while words not in seen:
+        seen += os.read(terminal, 4096)
 
 
 def rest_of(terminal):
@@ -243,17 +248,18 @@ def rest_of(terminal):
 
 @pytest.fixture
 def own_mount(ext4, tmp_path):
-    """A mount that the test may end, with a checkpoint that takes a while: its path."""
+    """A mount that the test may end, with a checkpoint that takes a while: .file."""
     size = 24 * MIB
     (ext4 / 'long.safetensors').write_bytes(checkpoints.encode({'a': tensor('U8', [size], 0, size)}, os.urandom(size)))
     os.sync()
-    guest.mount_server(ext4, tmp_path / 'mount')
-    yield tmp_path / 'mount'
-    subprocess.run(['umount', tmp_path / 'mount'], capture_output=True, check=False)   # unless the test has done it
+    own = OwnMount(ext4, tmp_path / 'mount')
+    own.file = own.path / 'long.safetensors'
+    yield own
+    own.end()
 
 
 def test_interrupt_leaves_nothing_behind(own_mount, into):
-    process, terminal = start_slowly(own_mount / 'long.safetensors', into)
+    process, terminal = start_slowly(own_mount.file, into)
     process.send_signal(signal.SIGINT)
     seen = rest_of(terminal)
     assert process.wait() == 130
@@ -261,17 +267,59 @@ def test_interrupt_leaves_nothing_behind(own_mount, into):
     process.stdout.close()
     assert 'fuse-dmabuf: interrupted by Interrupt' in seen
     # The device and the file are free again at once, and so is the mount.
-    assert load(own_mount / 'long.safetensors', into, '--chunk', '4M').code == 0
-    guest.run('umount', own_mount)
+    assert load(own_mount.file, into, '--chunk', '4M').code == 0
+    guest.run('umount', own_mount.path)
 
 
-def test_server_that_dies_is_an_error_in_one_line(own_mount):
-    process, terminal = start_slowly(own_mount / 'long.safetensors', 'udmabuf')
-    os.kill(server_of(own_mount), signal.SIGKILL)
-    began = time.monotonic()
-    seen = rest_of(terminal)
-    assert process.wait() == 1
+def end_of(process, terminal):
+    """Exit code, what it said on the terminal, and the summary."""
+    seen, output = rest_of(terminal), process.stdout.read()
     process.stdout.close()
-    assert time.monotonic() - began < 20
-    assert 'the FUSE server of this mount has ended' in seen
-    assert seen.count('fuse-dmabuf:') == 1
+    return process.wait(), seen, json.loads(output) if output else None
+
+
+@pytest.mark.parametrize('wait, said', [(0, 'has ended: mount it again'), (1, 'has not returned within 1000 ms')])
+def test_server_that_dies_for_good_is_an_error_in_one_line(own_mount, wait, said):
+    process, terminal = start_slowly(own_mount.file, 'udmabuf', '--wait', wait)
+    own_mount.kill()
+    code, seen, summary = end_of(process, terminal)
+    assert (code, summary) == (1, None)
+    assert said in seen and seen.count('fuse-dmabuf:') == 1
+
+
+def test_server_that_dies_and_returns_does_no_harm(own_mount, into):
+    process, terminal = start_slowly(own_mount.file, into, '--wait', 60, '--verify', '--json')
+    own_mount.kill()
+    read_until(terminal, b'waiting for the mount')
+    own_mount.take_away()
+    own_mount.mount()
+    code, seen, summary = end_of(process, terminal)
+    assert code == 0 and 'fuse-dmabuf:' not in seen
+    assert summary | {'path': 'direct', 'reason': '', 'bytes_copied': 0, 'tokens': 2, 'reopens': 1, 'verified': True} == summary
+
+
+def test_returned_mount_is_in_the_line_of_the_summary(own_mount):
+    process, terminal = start_slowly(own_mount.file, 'udmabuf', '--wait', 60)
+    own_mount.restart()
+    rest_of(terminal)
+    with process.stdout:
+        assert ', 2 tokens, went on after its mount had gone and returned' in process.stdout.read().decode()
+    assert process.wait() == 0
+
+
+def revoke(own_mount):
+    """The one token that there is, or soon will be."""
+    wait_until(lambda: guest.run('fuse-dmabuf', 'revoke', own_mount.path, '--all').startswith('1 '))
+
+
+def test_revoked_token_is_made_again_once(own_mount):
+    process, terminal = start_slowly(own_mount.file, 'udmabuf', '--verify', '--json')
+    revoke(own_mount)
+    code, _, summary = end_of(process, terminal)
+    assert code == 0
+    assert summary | {'path': 'direct', 'bytes_copied': 0, 'tokens': 2, 'reopens': 0, 'verified': True} == summary
+    process, terminal = start_slowly(own_mount.file, 'udmabuf')
+    revoke(own_mount)
+    revoke(own_mount)
+    code, seen, _ = end_of(process, terminal)
+    assert code == 1 and re.search('the broker ended the token and gave no new one: it was revoked (as well|at once)', seen)
