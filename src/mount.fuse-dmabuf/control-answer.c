@@ -203,7 +203,8 @@ static const char *is_selected(const struct token *token, void *data)
 		selected = token->request.id == selection->token;
 		break;
 	case BY_PATH:
-		selected = policy_path_fits(selection->path, inode_name(token->request.inode, name));
+		selected = policy_file_name(token->request.inode, name) &&
+			   policy_path_fits(selection->path, name);
 		break;
 	case BY_UID:
 		selected = token->request.owner.uid == selection->uid;
