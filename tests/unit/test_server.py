@@ -1,0 +1,160 @@
+"""The server on the machine's own kernel, which has FUSE passthrough but no tokens: an ordinary file system.
+
+Needs root and /dev/fuse; where no FUSE mount is possible these tests are skipped, and say so. The mounts are in the mount namespace of
+tests/bed/enter, so they end with it.
+"""
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
+NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one'
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.02)
+
+
+class Server:
+    def __init__(self, program, source, target, log, options, descriptors):
+        self.source, self.target, self.log = source, target, log
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        # Without CAP_SYS_RESOURCE the server cannot raise its limit again.
+        limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource'] if descriptors else []
+        with open(log, 'w') as stderr:
+            self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr,
+                                            preexec_fn=limit if descriptors else None)
+        wait_until(lambda: 'is mounted' in log.read_text() or self.process.poll() is not None)
+
+    def said(self):
+        return self.log.read_text()
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+        return client
+
+    def ask(self, **request):
+        with self.connect() as client:
+            client.sendall(json.dumps(request).encode() + b'\n')
+            return json.loads(client.makefile().read())
+
+    def processor_seconds(self):
+        words = Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf('SC_CLK_TCK')
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(20)
+        subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)
+
+
+@pytest.fixture(scope='session')
+def program(build, tmp_path_factory):
+    """The server, if a mount of it is possible."""
+    path = build / 'src/mount.fuse-dmabuf/mount.fuse-dmabuf'
+    if not os.path.exists('/dev/fuse'):
+        pytest.skip('/dev/fuse is missing: the server was not tested on this kernel')
+    directory = tmp_path_factory.mktemp('trial')
+    server = Server(path, directory, directory, directory.with_suffix('.log'), 'log=info', None)
+    if server.process.poll() is not None:
+        pytest.skip(f'no FUSE mount is possible here, the server was not tested on this kernel: {server.said()}')
+    server.end()
+    return path
+
+
+@pytest.fixture
+def serve(program, tmp_path, request):
+    """serve(options) mounts an empty directory: the server."""
+    def start(options='log=info', descriptors=None):
+        for name in ('source', 'target'):
+            (tmp_path / name).mkdir()
+        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, descriptors)
+        request.addfinalizer(server.end)
+        assert server.process.poll() is None, server.said()
+        return server
+    return start
+
+
+@pytest.fixture
+def without_tokens(serve):
+    """A mount on a kernel that has no tokens."""
+    server = serve('log=debug')
+    if server.ask(command='status')['available']:
+        pytest.skip('this kernel has tokens: what happens without them was not tested')
+    return server
+
+
+def test_kernel_without_tokens_is_told_once(without_tokens, command):
+    server = without_tokens
+    for i in range(3):
+        (server.target / f'{i}').write_bytes(b'x')
+        assert server.ask(command='status')['available'] is False
+    assert server.said().count(NO_TOKENS) == 1
+    result = subprocess.run([command, 'status', server.target], text=True, capture_output=True, check=True)
+    assert 'this kernel has no tokens' in result.stdout
+
+
+def test_kernel_without_tokens_has_an_ordinary_file_system(without_tokens):
+    server = without_tokens
+    content = os.urandom(3 << 20)
+    (server.target / 'file').write_bytes(content)
+    (server.target / 'file').rename(server.target / 'renamed')
+    assert (server.target / 'renamed').read_bytes() == content == (server.source / 'renamed').read_bytes()
+    os.link(server.target / 'renamed', server.target / 'linked')
+    os.unlink(server.target / 'renamed')
+    assert os.listdir(server.target) == ['linked'] and (server.target / 'linked').stat().st_nlink == 1
+    # Passthrough: the data has not come by the server.
+    assert 'opcode: OPEN ' in server.said()
+    assert DEBUG_READ not in server.said() and DEBUG_WRITE not in server.said()
+
+
+def test_kernel_without_tokens_has_none_to_revoke(without_tokens):
+    assert without_tokens.ask(command='revoke', all=True) == {'ok': True, 'revoked': 0}
+
+
+# In the state in which descriptors are used up
+
+
+def test_server_without_descriptors_does_not_burn_a_processor(serve):
+    server = serve(descriptors=60)
+    for i in range(80):
+        (server.source / f'{i}').touch()
+    held, failure = [], None
+    while not failure:
+        try:
+            held.append(os.open(server.target / f'{len(held)}', os.O_RDONLY))
+        except OSError as error:
+            failure = error
+    clients = [server.connect() for _ in range(3)]
+    before = server.processor_seconds()
+    time.sleep(2)
+    used = server.processor_seconds() - before
+    for fd in held:
+        os.close(fd)
+    assert used < 0.5
+    # They were not turned away: as soon as there are descriptors again they are served.
+    for client in clients:
+        with client:
+            client.sendall(b'{"command":"status"}\n')
+            assert json.loads(client.makefile().read())['ok']
+
+
+def test_idle_clients_do_not_hold_up_the_end(serve):
+    server = serve()
+    with server.connect():
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(4) == 0
