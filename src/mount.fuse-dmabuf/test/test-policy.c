@@ -110,6 +110,36 @@ static void patterns_of_paths(void)
 	CHECK(policy_path_fits("/*/private", "/u/private/x"));
 	CHECK(!policy_path_fits("/models", "/models2/a"));
 	CHECK(policy_path_fits("/?", "/.") && policy_path_fits("/*", "/.hidden"));
+	CHECK(policy_path_fits("/", "/a") && policy_path_fits("/", "/a/b") && policy_path_fits("/a/", "/a/b"));
+	CHECK(!policy_path_fits("/a/", "/a") && !policy_path_fits("/a/b", "/a"));
+	CHECK(policy_path_fits("/*a*b", "/xaabxb") && !policy_path_fits("/*a*b", "/xaabx"));
+	CHECK(policy_path_fits("/a*", "/a") && policy_path_fits("/**", "/a") && !policy_path_fits("/a?", "/a"));
+	CHECK(!policy_path_fits("/a?b", "/a/b") && !policy_path_fits("/a*b", "/a/b"));
+	CHECK(policy_path_fits("/a[1]\\", "/a[1]\\") && !policy_path_fits("/a[1]", "/a1"));
+}
+
+/* 2000 names, and a pattern of a request's length that a matcher could go back in for ever. */
+static void patterns_that_take_long(void)
+{
+	char pattern[8192] = "", path[4096] = "";
+
+	for (int i = 0; i < 2000; i++) {
+		strcat(pattern, "/*");
+		strcat(path, "/a");
+	}
+	CHECK(policy_path_fits(pattern, path));
+	strcat(pattern, "b");
+	CHECK(!policy_path_fits(pattern, path));
+	strcpy(pattern, "/");
+	memset(path + 1, 'a', 255);
+	path[256] = '\0';
+	for (int i = 0; i < 2000; i++)
+		strcat(pattern, "*a");
+	CHECK(!policy_path_fits(pattern, path));
+	pattern[1 + 2 * 255] = '\0';
+	CHECK(policy_path_fits(pattern, path));
+	strcat(pattern, "*b");
+	CHECK(!policy_path_fits(pattern, path));
 }
 
 static void path_is_where_the_file_is(void)
@@ -288,6 +318,7 @@ int main(void)
 	RUN(limits);
 	RUN(first_rule_that_fits_decides);
 	RUN(patterns_of_paths);
+	RUN(patterns_that_take_long);
 	RUN(path_is_where_the_file_is);
 	RUN(removed_file_is_where_it_was);
 	RUN(removed_file_has_no_token_where_removal_revokes);
