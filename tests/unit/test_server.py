@@ -5,6 +5,7 @@ tests/bed/enter, so they end with it.
 """
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -124,6 +125,28 @@ def test_kernel_without_tokens_has_an_ordinary_file_system(without_tokens):
 
 def test_kernel_without_tokens_has_none_to_revoke(without_tokens):
     assert without_tokens.ask(command='revoke', all=True) == {'ok': True, 'revoked': 0}
+
+
+# At boot
+
+
+def unit_of_manual():
+    manual = (Path(__file__).resolve().parents[2] / 'man/mount.fuse-dmabuf.8').read_text()
+    return re.search(r'/systemd/system/(\S+)\n.*?\n\.Bd -literal\n(.*?)\.Ed', manual, re.DOTALL).groups()
+
+
+def problems_of_unit(directory, name, text):
+    (directory / name).write_text(text)
+    result = subprocess.run(['systemd-analyze', 'verify', '--man=no', directory / name], text=True, capture_output=True, check=False)
+    return result.stdout + result.stderr or result.returncode
+
+
+def test_unit_in_the_manual_is_what_systemd_wants(tmp_path):
+    name, text = unit_of_manual()
+    assert not problems_of_unit(tmp_path, name, text)
+    # It would tell of mistakes.
+    assert 'Unknown key' in problems_of_unit(tmp_path, name, text.replace('Options=', 'Option='))
+    assert problems_of_unit(tmp_path, 'mnt-other.mount', text)
 
 
 # In the state in which descriptors are used up
