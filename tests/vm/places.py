@@ -1,11 +1,13 @@
 """What tests of the mount as a filesystem share: a place on it, and users who do things there."""
 import os
 import re
+import shutil
 import subprocess
 import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -31,13 +33,24 @@ def mount(served, request):
     (served.path / name).mkdir()
     (served.path / name).chmod(0o777)
     yield SimpleNamespace(path=served.path / name, source=served.source / name)
-    guest.run('rm', '-rf', served.source / name)
+    shutil.rmtree(served.source / name)
+
+
+class Places(NamedTuple):
+    """Where a behaviour is the same: conftest.py runs the test's function in each, in the same test, because most take less than a test does."""
+
+    ext4: Path
+    mount: Path
 
 
 @pytest.fixture
 def place(mount):
-    """Only a path: such a test would pass on ext4 too."""
-    return mount.path
+    """An empty directory: first one on plain ext4, then one on the mount. The test cannot tell which."""
+    plain = mount.source.with_name(f'{mount.source.name}-ext4')
+    plain.mkdir()
+    plain.chmod(0o777)
+    yield Places(plain, mount.path)
+    shutil.rmtree(plain)
 
 
 def sh(place, script, uid=0, gid=None, groups=(), umask=0o022):
@@ -87,8 +100,8 @@ def server_of(target):
     raise LookupError(f'no server for {target}')
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=60, pause=0.05):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.05)
+        time.sleep(pause)
