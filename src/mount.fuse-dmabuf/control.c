@@ -85,7 +85,7 @@ static void stop(void)
 		abort();
 }
 
-static int start_threads(void)
+static int start_both(void)
 {
 	int error = pthread_create(&control.signals, NULL, attend_signals, NULL);
 
@@ -96,6 +96,19 @@ static int start_threads(void)
 		stop();
 		pthread_join(control.signals, NULL);
 	}
+	return error;
+}
+
+/* No signal is theirs, nor of the threads that they start: libfuse waits for SIGTERM in the main thread. */
+static int start_threads(void)
+{
+	sigset_t all, previous;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &previous);
+	error = start_both();
+	pthread_sigmask(SIG_SETMASK, &previous, NULL);
 	return error;
 }
 

@@ -6,75 +6,17 @@ tests/bed/enter, so they end with it.
 import json
 import os
 import re
-import resource
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from server import Server
+
 DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
 NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one'
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
-
-
-class Server:
-    def __init__(self, program, source, target, log, options, descriptors):
-        self.source, self.target, self.log = source, target, log
-
-        def limit():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-        # Without CAP_SYS_RESOURCE the server cannot raise its limit again.
-        limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource'] if descriptors else []
-        with open(log, 'w') as stderr:
-            self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr,
-                                            preexec_fn=limit if descriptors else None)
-        wait_until(lambda: 'is mounted' in log.read_text() or self.process.poll() is not None)
-
-    def said(self):
-        return self.log.read_text()
-
-    def connect(self):
-        client = socket.socket(socket.AF_UNIX)
-        client.settimeout(20)
-        client.connect(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
-        return client
-
-    def ask(self, **request):
-        with self.connect() as client:
-            client.sendall(json.dumps(request).encode() + b'\n')
-            return json.loads(client.makefile().read())
-
-    def processor_seconds(self):
-        words = Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf('SC_CLK_TCK')
-
-    def end(self):
-        self.process.terminate()
-        self.process.wait(20)
-        subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)
-
-
-@pytest.fixture(scope='session')
-def program(build, tmp_path_factory):
-    """The server, if a mount of it is possible."""
-    path = build / 'src/mount.fuse-dmabuf/mount.fuse-dmabuf'
-    if not os.path.exists('/dev/fuse'):
-        pytest.skip('/dev/fuse is missing: the server was not tested on this kernel')
-    directory = tmp_path_factory.mktemp('trial')
-    server = Server(path, directory, directory, directory.with_suffix('.log'), 'log=info', None)
-    if server.process.poll() is not None:
-        pytest.skip(f'no FUSE mount is possible here, the server was not tested on this kernel: {server.said()}')
-    server.end()
-    return path
 
 
 @pytest.fixture
@@ -174,6 +116,19 @@ def test_server_without_descriptors_does_not_burn_a_processor(serve):
         with client:
             client.sendall(b'{"command":"status"}\n')
             assert json.loads(client.makefile().read())['ok']
+
+
+# The end
+
+
+def test_signals_that_end_the_server_come_to_the_thread_that_waits_for_them(serve):
+    server = serve()
+    (server.target / 'file').touch()
+    with server.connect():
+        assert server.ask(command='status')['ok']
+        blocked = {thread: int(signals, 16) for thread, signals in server.threads('SigBlk').items()}
+    takers = [thread for thread, signals in blocked.items() if not signals >> (signal.SIGTERM - 1) & 1]
+    assert len(blocked) >= 5 and takers == [server.process.pid]
 
 
 def test_idle_clients_do_not_hold_up_the_end(serve):

@@ -1,5 +1,4 @@
 """Fixtures for the tests that run in the virtual machine (tests/bed/vm). Names are those of the project; the plumbing is in tests/bed/guest.py."""
-import inspect
 import os
 import re
 import shutil
@@ -13,7 +12,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'bed'))
 import guest  # noqa: E402
 from filesystems import Filesystems  # noqa: E402
-from places import Places  # noqa: E402
 
 REPORT = re.compile('|'.join(Path(guest.__file__).with_name('kernel-reports').read_text().split('\n')[:-1]))
 KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
@@ -21,21 +19,6 @@ KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
 
 def pytest_addoption(parser):
     parser.addoption('--storm', type=int, default=1, metavar='N', help='do N times as much in test_broker_storms.py')
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """A test that wants a `place` passes on plain ext4 and on the mount."""
-    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-    if not isinstance(arguments.get('place'), Places):
-        return None
-    for kind, path in arguments['place']._asdict().items():
-        try:
-            pyfuncitem.obj(**arguments | {'place': path})
-        except BaseException as error:
-            error.add_note(f'in the place: {kind}')
-            raise
-    return True
 
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,4 @@
-"""Files, names and attributes: the mount behaves as ext4 does. What wants a `place` is tested on both."""
+"""Files, names and attributes: the mount behaves as ext4 does."""
 import contextlib
 import ctypes
 import errno
@@ -368,12 +368,13 @@ def test_trusted_attributes_are_hidden_from_users(place):
     assert 'trusted' not in sh(place, 'getfattr -m - file', uid=1000)
 
 
-def make_users_file(place):
+@pytest.fixture
+def users_file(place):
     sh(place, 'echo data >file; chmod 640 file', uid=1000)
+    return place / 'file'
 
 
-def test_acl_admits_and_refuses_users(place):
-    make_users_file(place)
+def test_acl_admits_and_refuses_users(place, users_file):
     fails(place, 'cat file', uid=1001)
     sh(place, 'setfacl -m u:1001:r file', uid=1000)
     assert sh(place, 'cat file', uid=1001) == 'data\n'
@@ -382,8 +383,7 @@ def test_acl_admits_and_refuses_users(place):
     fails(place, 'cat file', uid=1001)
 
 
-def test_chmod_changes_the_mask_of_an_acl(place):
-    make_users_file(place)
+def test_chmod_changes_the_mask_of_an_acl(place, users_file):
     sh(place, 'setfacl -m u:1001:rw file; chmod g-w file', uid=1000)
     assert 'mask::r--' in sh(place, 'getfacl -c file')
 
@@ -471,8 +471,7 @@ def test_sticky_directory_protects_names(place):
     sh(place, 'rm t/mine', uid=1000)
 
 
-def test_strangers_may_not_change_attributes(place):
-    make_users_file(place)
+def test_strangers_may_not_change_attributes(place, users_file):
     for command in ('chmod 777 file', 'chown 1001 file', 'touch file', 'truncate -s 0 file', 'setfattr -n user.a -v 1 file', 'setfacl -m u:1001:rw file'):
         fails(place, command, uid=1001)
     fails(place, 'chown 1001 file', uid=1000)
