@@ -143,27 +143,32 @@ class Readers:
         end_of(*self.children)
 
 
-def test_server_killed_again_and_again_under_load(serve, times):
+@pytest.fixture
+def readers():
+    readers = Readers(3)
+    yield readers
+    readers.end()
+
+
+def test_server_killed_again_and_again_under_load(readers, serve, times):
     """
-    Within a second all its tokens have ended. Seconds of an emulated machine are no measure, so what counts is how many requests are still
-    served: no more than in a second before.
+    Its tokens end with it: whoever has waited for the process finds none alive. Seconds, of which there should be no more than one, are no
+    measure on an emulated machine; so it is counted what was read after that: what was on its way to be counted.
     """
-    readers, target = Readers(3), None
+    target = None
     for _ in range(times(12)):
         broker = serve(target=target)
         target, before = broker.target, readers.requests()
         readers.start(target / 'file')
         wait_until(lambda: readers.requests() >= before + 3 * DEPTH, pause=0.005)
-        first, started = readers.requests(), time.monotonic()
-        time.sleep(0.1 + random.random() / 10)
-        last, seconds = readers.requests(), time.monotonic() - started
+        time.sleep(random.random() / 10)
         broker.kill()
+        at_the_end = readers.requests()
         readers.wait_for_failure()
-        assert readers.requests() - last <= max((last - first) / seconds, 3 * DEPTH)
+        assert readers.requests() - at_the_end <= 3 * DEPTH
         assert len(broker.said('granted')) == 3
         assert not attachments()
         broker.end()
-    readers.end()
 
 
 def test_programs_killed_at_random(serve, times):
