@@ -1,4 +1,5 @@
 """The server on the machine's own kernel."""
+import contextlib
 import json
 import os
 import re
@@ -45,8 +46,11 @@ class Server:
 
     def threads(self, field):
         """That line of the status of each thread."""
-        return {int(task.name): re.search(rf'^{field}:\t(.*)', (task / 'status').read_text(), re.MULTILINE)[1]
-                for task in Path(f'/proc/{self.process.pid}/task').iterdir()}
+        found = {}
+        for task in Path(f'/proc/{self.process.pid}/task').iterdir():
+            with contextlib.suppress(OSError):   # it has ended meanwhile
+                found[int(task.name)] = re.search(rf'^{field}:\t(.*)', (task / 'status').read_text(), re.MULTILINE)[1]
+        return found
 
     def processor_seconds(self):
         words = Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
