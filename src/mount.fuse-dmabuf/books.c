@@ -149,10 +149,14 @@ void books_remove(struct token *token)
 	token->user->entries--;
 	user_put(token->user);
 	token->request.inode->tokens--;
+	books_announce();
+}
+
+void token_free(struct token *token)
+{
 	inode_let_go(token->request.inode);
 	owner_free(&token->request.owner);
 	free(token);
-	books_announce();
 }
 
 struct token *books_oldest(void)

@@ -33,6 +33,7 @@ struct token {
 	struct user *user;
 	uint32_t direction;             /* granted */
 	struct timespec granted;        /* CLOCK_BOOTTIME */
+	bool answered;                  /* the kernel knows of the grant */
 	bool revoking;                  /* somebody waits for the kernel to end it */
 	bool revoked;                   /* no DMA any more, but a program still holds it */
 };
@@ -53,8 +54,11 @@ struct token *books_find(uint64_t id);
 /* It counts no more. */
 void books_set_revoked(struct token *token);
 
-/* Takes the token out. Frees it, and lets its node go. */
+/* Takes the token out, for token_free(). */
 void books_remove(struct token *token);
+
+/* Lets its node go. Needs no lock. */
+void token_free(struct token *token);
 
 /* In the order of their grants: books_oldest(), then ->newer. */
 struct token *books_oldest(void);

@@ -64,9 +64,12 @@ void broker_begin(struct policy *first)
 void broker_end(void)
 {
 	uint64_t ended = books_entries();
+	struct token *token;
 
-	while (books_oldest())
-		books_remove(books_oldest());
+	while ((token = books_oldest())) {
+		books_remove(token);
+		token_free(token);
+	}
 	if (ended)
 		log_info("%" PRIu64 " tokens ended with the mount", ended);
 	policy_free(policy);
@@ -96,31 +99,51 @@ int broker_grant(struct token_request *request, uint32_t *direction)
 	return error;
 }
 
-bool broker_release(const struct token_end *end)
-{
-	struct token *token;
-
-	books_lock();
-	token = books_find(end->id);
-	if (token) {
-		token_log_ended(&token->request, end);
-		books_remove(token);
-	}
-	books_unlock();
-	return token;
-}
-
-void broker_withdraw(uint64_t id)
+void broker_answered(uint64_t id)
 {
 	struct token *token;
 
 	books_lock();
 	token = books_find(id);
 	if (token) {
-		token_log_withdrawn(&token->request);
-		books_remove(token);
+		token->answered = true;
+		books_announce();
 	}
 	books_unlock();
+}
+
+/* NULL: there is none with this id. */
+static struct token *take(uint64_t id)
+{
+	struct token *token;
+
+	books_lock();
+	token = books_find(id);
+	if (token)
+		books_remove(token);
+	books_unlock();
+	return token;
+}
+
+bool broker_release(const struct token_end *end)
+{
+	struct token *token = take(end->id);
+
+	if (!token)
+		return false;
+	token_log_ended(&token->request, end);
+	token_free(token);
+	return true;
+}
+
+void broker_withdraw(uint64_t id)
+{
+	struct token *token = take(id);
+
+	if (!token)
+		return;
+	token_log_withdrawn(&token->request);
+	token_free(token);
 }
 
 struct broker_state broker_state(uid_t uid)
@@ -181,7 +204,8 @@ struct revocation broker_set_policy(struct policy *next)
 	books_unlock();
 	policy_free(previous);
 	return revoke_tokens(&(struct revocation_wish){
-		.begin = forget_checks, .reason = would_be_refused, .data = &all });
+		.begin = forget_checks, .reason = would_be_refused, .data = &all,
+		.all = next->deny });
 }
 
 static const char *lost_its_rights(const struct token *token, void *inode)
@@ -189,9 +213,23 @@ static const char *lost_its_rights(const struct token *token, void *inode)
 	return token->request.inode == inode && !has_rights(token) ? no_rights : NULL;
 }
 
+/*
+ * Under the lock: a grant that is being decided has perhaps looked at the file before it was changed, and is in
+ * the books only when it gives the lock away.
+ */
+static bool has_tokens(const struct inode *inode)
+{
+	bool has;
+
+	books_lock();
+	has = inode->tokens;
+	books_unlock();
+	return has;
+}
+
 void broker_recheck_file(struct inode *inode)
 {
-	if (inode->tokens)
+	if (has_tokens(inode))
 		revoke_tokens(&(struct revocation_wish){ .reason = lost_its_rights, .data = inode });
 }
 
@@ -202,8 +240,9 @@ static const char *is_of_removed_file(const struct token *token, void *inode)
 
 void broker_revoke_file(struct inode *inode)
 {
-	if (inode->tokens)
-		revoke_tokens(&(struct revocation_wish){ .reason = is_of_removed_file, .data = inode });
+	if (has_tokens(inode))
+		revoke_tokens(&(struct revocation_wish){
+			.reason = is_of_removed_file, .data = inode, .all_of = inode });
 }
 
 static const char *is_of_some_removed_file(const struct token *token, void *unused)

@@ -23,6 +23,9 @@ void broker_end(void);
 /* 0 and the directions that were granted, or an errno. The groups of the owner go over to the broker. */
 int broker_grant(struct token_request *request, uint32_t *direction);
 
+/* The kernel has taken the answer to a grant. */
+void broker_answered(uint64_t id);
+
 /* The kernel ended a token. False: there is none with this id. */
 bool broker_release(const struct token_end *end);
 

@@ -203,7 +203,8 @@ static const char *is_selected(const struct token *token, void *data)
 		selected = token->request.id == selection->token;
 		break;
 	case BY_PATH:
-		selected = policy_path_fits(selection->path, inode_name(token->request.inode, name));
+		selected = policy_file_name(token->request.inode, name) &&
+			   policy_path_fits(selection->path, name);
 		break;
 	case BY_UID:
 		selected = token->request.owner.uid == selection->uid;
@@ -258,7 +259,8 @@ static char *answer_revoke(const json_t *request, const struct ucred *peer)
 	if (selection.by == BY_TOKEN && !has_token(selection.token))
 		return control_answer_error("there is no such token");
 	snprintf(selection.reason, sizeof(selection.reason), "asked for by uid %u pid %d", peer->uid, peer->pid);
-	result = revoke_tokens(&(struct revocation_wish){ .reason = is_selected, .data = &selection });
+	result = revoke_tokens(&(struct revocation_wish){
+		.reason = is_selected, .data = &selection, .all = selection.by == BY_ALL });
 	log_info("%llu tokens revoked, %s", (unsigned long long)result.revoked, selection.reason);
 	if (!result.failed)
 		return as_line(json_pack("{s:b, s:I}", "ok", 1, "revoked", (json_int_t)result.revoked));

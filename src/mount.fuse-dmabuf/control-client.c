@@ -12,6 +12,7 @@
 
 #include "control-answer.h"
 #include "control-client.h"
+#include "descriptors.h"
 #include "log.h"
 
 /* A request is a line; the longest has a path. */
@@ -177,15 +178,13 @@ static void refuse(int fd, const char *reason)
 	close(fd);
 }
 
-void control_client_accept(int listen_fd, gid_t group)
+/* Takes over the descriptor. */
+static void begin_client(int fd, gid_t group)
 {
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	struct client *client;
 	struct ucred peer;
 	pthread_t thread;
 
-	if (fd < 0)
-		return;
 	if (!may_connect(fd, &peer, group)) {
 		refuse(fd, "only root and the control group may ask");
 		return;
@@ -201,6 +200,19 @@ void control_client_accept(int listen_fd, gid_t group)
 	} else {
 		pthread_detach(thread);
 	}
+}
+
+bool control_client_accept(int listen_fd, gid_t group)
+{
+	int fd;
+
+	do {
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	} while (fd < 0 && descriptors_made_room());
+	if (fd >= 0)
+		begin_client(fd, group);
+	/* Other failures are of clients that have gone again. */
+	return fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM);
 }
 
 void control_client_end(void)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -8,10 +7,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "connection.h"
 #include "control.h"
 #include "control-answer.h"
 #include "control-client.h"
@@ -20,53 +18,50 @@
 #include "log.h"
 #include "policy-load.h"
 
+/* How long to wait when there is no descriptor for a client. It waits, too. */
+#define NO_DESCRIPTOR_MILLISECONDS 100
+
 static struct {
 	const struct options *options;
 	int stop_fd, signal_fd, listen_fd;
 	unsigned int connection;
-	pthread_t thread;
+	/* Two: a reload waits until the tokens that it revokes have no DMA in flight. */
+	pthread_t signals, clients;
 } control = { .stop_fd = -1, .signal_fd = -1, .listen_fd = -1 };
 
-static void read_signals(void)
-{
-	struct signalfd_siginfo info;
-
-	while (read(control.signal_fd, &info, sizeof(info)) == sizeof(info))
-		policy_reload(control.options);
-}
-
-static void *attend(void *data)
+/* For what comes from the descriptor, or for that time. False: the end has come. */
+static bool wait_for(int fd, int milliseconds)
 {
 	struct pollfd fds[] = {
 		{ .fd = control.stop_fd, .events = POLLIN },
-		{ .fd = control.signal_fd, .events = POLLIN },
-		{ .fd = control.listen_fd, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
 	};
 
-	(void)data;
-	while (!fds[0].revents) {
-		if (poll(fds, 3, -1) < 0)
-			continue;
-		if (fds[1].revents)
-			read_signals();
-		if (fds[2].revents)
-			control_client_accept(control.listen_fd, control.options->control_group);
+	while (poll(fds, 2, milliseconds) < 0)
+		continue;
+	return !fds[0].revents;
+}
+
+static void *attend_signals(void *unused)
+{
+	struct signalfd_siginfo info;
+
+	(void)unused;
+	while (wait_for(control.signal_fd, -1)) {
+		while (read(control.signal_fd, &info, sizeof(info)) == sizeof(info))
+			policy_reload(control.options);
 	}
 	return NULL;
 }
 
-/*
- * The number of the mount's device is that of its connection. What the kernel knows is enough: this server
- * does not answer yet.
- */
-static bool find_connection(const char *mountpoint)
+static void *attend_clients(void *unused)
 {
-	struct statx attr;
-
-	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &attr))
-		return false;
-	control.connection = attr.stx_dev_minor;
-	return true;
+	(void)unused;
+	while (wait_for(control.listen_fd, -1)) {
+		if (!control_client_accept(control.listen_fd, control.options->control_group))
+			wait_for(-1, NO_DESCRIPTOR_MILLISECONDS);
+	}
+	return NULL;
 }
 
 static bool take_signals(void)
@@ -82,31 +77,64 @@ static bool take_signals(void)
 	return control.signal_fd >= 0 && control.stop_fd >= 0;
 }
 
+static void stop(void)
+{
+	static const uint64_t one = 1;
+
+	if (write(control.stop_fd, &one, sizeof(one)) != sizeof(one))
+		abort();
+}
+
+static int start_both(void)
+{
+	int error = pthread_create(&control.signals, NULL, attend_signals, NULL);
+
+	if (error)
+		return error;
+	error = pthread_create(&control.clients, NULL, attend_clients, NULL);
+	if (error) {
+		stop();
+		pthread_join(control.signals, NULL);
+	}
+	return error;
+}
+
+/* No signal is theirs, nor of the threads that they start: libfuse waits for SIGTERM in the main thread. */
+static int start_threads(void)
+{
+	sigset_t all, previous;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &previous);
+	error = start_both();
+	pthread_sigmask(SIG_SETMASK, &previous, NULL);
+	return error;
+}
+
 bool control_begin(const struct options *options, const char *mountpoint, int device)
 {
 	int error;
 
 	control.options = options;
-	if (!find_connection(mountpoint) || !take_signals()) {
+	if (!connection_number(device, mountpoint, &control.connection) || !take_signals()) {
 		log_error("cannot prepare for control: %s", strerror(errno));
 		return false;
 	}
 	kernel_tokens_begin(device, control.connection);
 	control_answer_begin(options->source, mountpoint);
 	control.listen_fd = control_socket_open(control.connection, options->control_group);
-	error = pthread_create(&control.thread, NULL, attend, NULL);
+	error = start_threads();
 	if (error)
-		log_error("cannot start the thread for control: %s", strerror(error));
+		log_error("cannot start the threads for control: %s", strerror(error));
 	return !error;
 }
 
 void control_end(void)
 {
-	static const uint64_t one = 1;
-
-	if (write(control.stop_fd, &one, sizeof(one)) != sizeof(one))
-		abort();
-	pthread_join(control.thread, NULL);
+	stop();
+	pthread_join(control.signals, NULL);
+	pthread_join(control.clients, NULL);
 	control_socket_close(control.listen_fd, control.connection);
 	control_client_end();
 	close(control.signal_fd);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The administrator's side: a thread for SIGHUP and the control socket, fuse-dmabuf-control(7). */
+/* The administrator's side: threads for SIGHUP and the control socket, fuse-dmabuf-control(7). */
 #ifndef CONTROL_H
 #define CONTROL_H
 
@@ -8,7 +8,7 @@
 #include "options.h"
 
 /*
- * After the mount, before other threads start: SIGHUP is this thread's from here on. False: logged. Without
+ * After the mount, before other threads start: SIGHUP comes here. False: logged. Without
  * a socket the server does its work as well; that is only logged.
  */
 bool control_begin(const struct options *options, const char *mountpoint, int device);

@@ -20,20 +20,28 @@ void kernel_tokens_begin(int device_fd, unsigned int connection_number)
 
 bool kernel_has_tokens(void)
 {
-	bool ended;
-
 	/* There is no such token, but a kernel that knows tokens looks. */
-	return kernel_token_revoke(UINT64_MAX, &ended) != ENOTTY;
+	return kernel_token_revoke(UINT64_MAX) != ENOTTY;
 }
 
-int kernel_token_revoke(uint64_t id, bool *ended)
+static int revoke(struct fuse_dmabuf_revoke which)
 {
-	struct fuse_dmabuf_revoke revoke = { .by = FUSE_DMABUF_REVOKE_TOKEN, .token = id };
+	return ioctl(device, FUSE_DEV_IOC_DMABUF_REVOKE, &which) ? errno : 0;
+}
 
-	if (ioctl(device, FUSE_DEV_IOC_DMABUF_REVOKE, &revoke))
-		return errno;
-	*ended = revoke.count;
-	return 0;
+int kernel_token_revoke(uint64_t id)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_TOKEN, .token = id });
+}
+
+int kernel_tokens_revoke_node(uint64_t nodeid)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_NODE, .nodeid = nodeid });
+}
+
+int kernel_tokens_revoke_all(void)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_ALL });
 }
 
 /* ---------------------------------------------------------------- statistics */

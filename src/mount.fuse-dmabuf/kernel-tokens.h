@@ -14,10 +14,12 @@ void kernel_tokens_begin(int device, unsigned int connection);
 bool kernel_has_tokens(void);
 
 /*
- * Ends a token. 0: no DMA of it is in flight; *ended is false if the kernel knows no such live token. Or an
+ * Ends a token, those of a node, or all, if the kernel knows of them. 0: no DMA of theirs is in flight. Or an
  * errno; ENOTTY: this kernel cannot.
  */
-int kernel_token_revoke(uint64_t id, bool *ended);
+int kernel_token_revoke(uint64_t id);
+int kernel_tokens_revoke_node(uint64_t nodeid);
+int kernel_tokens_revoke_all(void);
 
 struct kernel_counters {
 	uint64_t token, requests, read_bytes, write_bytes, maps, invalidations;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "system-log.h"
 
 #define PROGRAM "mount.fuse-dmabuf"
 
@@ -42,7 +43,7 @@ int log_level_from_name(const char *name)
 
 void log_to_syslog(void)
 {
-	openlog(PROGRAM, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	system_log_open(PROGRAM);
 	use_syslog = true;
 }
 
@@ -69,7 +70,7 @@ static void write_message(int level, const char *format, va_list args)
 		text[length - 1] = '\0';
 	replace_control_characters(text);
 	if (use_syslog)
-		syslog(level, "%s", text);
+		system_log_write(level, text);
 	else
 		fprintf(stderr, PROGRAM ": %s\n", text);
 	errno = saved;

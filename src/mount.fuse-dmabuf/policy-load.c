@@ -10,7 +10,8 @@
 struct policy *policy_load(const struct options *options)
 {
 	const struct policy defaults = {
-		.deny = options->tokens_denied, .all = options->limit, .user = options->user_limit,
+		.deny = options->tokens_denied, .deny_removed = options->revoke_on_unlink,
+		.all = options->limit, .user = options->user_limit,
 	};
 	struct policy *policy;
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "books.h"
+#include "inode.h"
 #include "owner.h"
 
 /* Users and groups that a rule is about. A part that lists none is about all. */
@@ -31,6 +32,7 @@ struct policy_quota {
 
 struct policy {
 	bool deny;                      /* no tokens at all */
+	bool deny_removed;              /* none on files that have no name (any more) */
 	struct token_count all, user;   /* limits of all together, and of each user */
 	struct policy_rule *rules;
 	size_t rule_count;
@@ -48,6 +50,9 @@ const char *policy_limit(const struct policy *policy, const struct owner *owner,
 
 /* A pattern fits a file, or a directory above it; * and ? stop at slashes. */
 bool policy_path_fits(const char *pattern, const char *path);
+
+/* Where a file is, for patterns; of one that was removed, where it was. False: it cannot be found out. */
+bool policy_file_name(const struct inode *inode, char name[INODE_NAME_MAX]);
 
 void policy_free(struct policy *policy);
 

@@ -1,40 +1,46 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <errno.h>
+/*
+ * The kernel knows of a grant from the moment at which it has taken the answer. What it is asked after that
+ * moment finds the token, or the token has ended: so no token is asked for before its answer was taken, and
+ * what the kernel finds need not be looked at.
+ */
 #include <stdlib.h>
-#include <unistd.h>
 
+#include "inode.h"
 #include "kernel-tokens.h"
 #include "revocation.h"
 #include "token-log.h"
-
-/*
- * A token that was just granted is not live before the kernel has taken the answer. So one that is in the
- * books but not in the kernel is asked for again, every 10 ms; a second is more than any registration takes.
- */
-#define ATTEMPTS 100u
-#define ATTEMPT_MICROSECONDS 10000
 
 struct candidate {
 	uint64_t id;
 	const char *reason;
 };
 
-/* The number of those that are to go, up to the capacity. */
-static size_t collect(const struct revocation_wish *wish, struct candidate *candidates, size_t capacity)
+struct candidates {
+	struct candidate *list;
+	size_t count, capacity;
+};
+
+/* With claim only those that nobody has to be waited for, and they are this revoker's. */
+static void collect(const struct revocation_wish *wish, struct candidates *candidates, bool claim)
 {
 	const char *reason;
-	size_t count = 0;
 
+	candidates->count = 0;
 	books_lock();
 	if (wish->begin)
 		wish->begin(wish->data);
-	for (const struct token *token = books_oldest(); token && count < capacity; token = token->newer) {
-		reason = token->revoked ? NULL : wish->reason(token, wish->data);
-		if (reason)
-			candidates[count++] = (struct candidate){ token->request.id, reason };
+	for (struct token *token = books_oldest(); token && candidates->count < candidates->capacity;
+	     token = token->newer) {
+		if (token->revoked || (claim && (token->revoking || !token->answered)))
+			continue;
+		reason = wish->reason(token, wish->data);
+		if (!reason)
+			continue;
+		token->revoking |= claim;
+		candidates->list[candidates->count++] = (struct candidate){ token->request.id, reason };
 	}
 	books_unlock();
-	return count;
 }
 
 /* False: it has ended, or somebody else has revoked it. */
@@ -44,7 +50,7 @@ static bool claim(uint64_t id)
 	bool claimed;
 
 	books_lock();
-	while ((token = books_find(id)) && token->revoking)
+	while ((token = books_find(id)) && (token->revoking || !token->answered))
 		books_wait();
 	claimed = token && !token->revoked;
 	if (claimed)
@@ -53,63 +59,67 @@ static bool claim(uint64_t id)
 	return claimed;
 }
 
-static bool is_in_books(uint64_t id)
-{
-	bool found;
-
-	books_lock();
-	found = books_find(id);
-	books_unlock();
-	return found;
-}
-
-/* 0: no DMA is in flight. */
-static int end_in_kernel(uint64_t id, unsigned int *attempts)
-{
-	bool ended = false;
-	int error;
-
-	while (!(error = kernel_token_revoke(id, &ended)) && !ended && is_in_books(id)) {
-		if (!*attempts)
-			return ESRCH;
-		--*attempts;
-		usleep(ATTEMPT_MICROSECONDS);
-	}
-	return error;
-}
-
-static void settle(const struct candidate *candidate, int error)
+/* A copy of its request for the log, which may have to wait, without the lock. False: it has ended. */
+static bool set_result(uint64_t id, int error, struct token_request *request)
 {
 	struct token *token;
 
 	books_lock();
-	token = books_find(candidate->id);
+	token = books_find(id);
 	if (token) {
+		*request = token->request;
+		inode_keep(request->inode);
 		token->revoking = false;
-		if (error) {
-			token_log_not_revoked(&token->request, candidate->reason, error);
-		} else {
-			token_log_revoked(&token->request, candidate->reason);
+		if (!error)
 			books_set_revoked(token);
-		}
 		books_announce();
 	}
 	books_unlock();
+	return token;
 }
 
-static void revoke_one(const struct candidate *candidate, struct revocation *result, unsigned int *attempts)
+static void settle(const struct candidate *candidate, int error, struct revocation *result)
 {
-	int error;
+	struct token_request request;
 
-	if (!claim(candidate->id))
-		return;
-	error = end_in_kernel(candidate->id, attempts);
-	settle(candidate, error);
 	if (error) {
 		result->failed++;
 		result->error = error;
 	} else {
 		result->revoked++;
+	}
+	if (!set_result(candidate->id, error, &request))
+		return;
+	if (error)
+		token_log_not_revoked(&request, candidate->reason, error);
+	else
+		token_log_revoked(&request, candidate->reason);
+	inode_let_go(request.inode);
+}
+
+static int end_at_once(const struct revocation_wish *wish)
+{
+	return wish->all ? kernel_tokens_revoke_all() : kernel_tokens_revoke_node(wish->all_of->nodeid);
+}
+
+static void revoke_at_once(const struct revocation_wish *wish, struct candidates *candidates,
+			   struct revocation *result)
+{
+	int error;
+
+	collect(wish, candidates, true);
+	error = candidates->count ? end_at_once(wish) : 0;
+	for (size_t i = 0; i < candidates->count; i++)
+		settle(&candidates->list[i], error, result);
+}
+
+static void revoke_one_by_one(const struct revocation_wish *wish, struct candidates *candidates,
+			      struct revocation *result)
+{
+	collect(wish, candidates, false);
+	for (size_t i = 0; i < candidates->count; i++) {
+		if (claim(candidates->list[i].id))
+			settle(&candidates->list[i], kernel_token_revoke(candidates->list[i].id), result);
 	}
 }
 
@@ -125,21 +135,24 @@ static size_t number_of_tokens(void)
 
 struct revocation revoke_tokens(const struct revocation_wish *wish)
 {
-	size_t capacity = number_of_tokens() + 1, count;
-	struct candidate one, *many = malloc(capacity * sizeof(*many));
-	struct candidate *candidates = many ? many : &one;
+	struct candidate one;
+	struct candidates candidates = { .capacity = number_of_tokens() + 1 };
+	struct candidate *many = malloc(candidates.capacity * sizeof(*many));
 	struct revocation result = { 0 };
-	unsigned int attempts = ATTEMPTS;
 	uint64_t before;
 
+	candidates.list = many ? many : &one;
 	if (!many)
-		capacity = 1;
-	do {
-		before = result.revoked;
-		count = collect(wish, candidates, capacity);
-		for (size_t i = 0; i < count; i++)
-			revoke_one(&candidates[i], &result, &attempts);
-	} while (count == capacity && result.revoked > before);
+		candidates.capacity = 1;
+	if (wish->all || wish->all_of)
+		revoke_at_once(wish, &candidates, &result);
+	if (!result.failed) {
+		/* Those that others are at, and those that came meanwhile. */
+		do {
+			before = result.revoked;
+			revoke_one_by_one(wish, &candidates, &result);
+		} while (candidates.count == candidates.capacity && result.revoked > before);
+	}
 	free(many);
 	return result;
 }

@@ -12,6 +12,10 @@ struct revocation_wish {
 	/* For each live token, from the oldest to the newest: why it is to go, or NULL. */
 	const char *(*reason)(const struct token *token, void *data);
 
+	/* Set when reason() is against all tokens, or all of a file: the kernel then ends them at one go. */
+	bool all;
+	const struct inode *all_of;
+
 	void *data;
 };
 

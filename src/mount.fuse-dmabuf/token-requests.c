@@ -86,7 +86,9 @@ static void answer_create(int device, const struct fuse_in_header *header, size_
 
 	if (error)
 		answer(device, header, error, NULL, 0);
-	else if (!answer(device, header, 0, &out, sizeof(out)))
+	else if (answer(device, header, 0, &out, sizeof(out)))
+		broker_answered(in->token);
+	else
 		broker_withdraw(in->token);
 }
 

@@ -1,11 +1,16 @@
 """Fixtures of the tests that need no special kernel. MESON_BUILD names the build directory (tests/run.sh sets it)."""
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import checkpoints
 from library import Library
+from server import Server
+
+# What the tests in the virtual machine share is used here too.
+sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ('vm', 'bed')]
 
 
 @pytest.fixture(scope='session')
@@ -39,3 +44,17 @@ def checkpoint(tmp_path):
         path.write_bytes(checkpoints.encode(header, data, **options))
         return path
     return write
+
+
+@pytest.fixture(scope='session')
+def program(build, tmp_path_factory):
+    """The server, if a mount of it is possible."""
+    path = build / 'src/mount.fuse-dmabuf/mount.fuse-dmabuf'
+    if not os.path.exists('/dev/fuse'):
+        pytest.skip('/dev/fuse is missing: the server was not tested on this kernel')
+    directory = tmp_path_factory.mktemp('trial')
+    server = Server(path, directory, directory, directory.with_suffix('.log'), 'log=info', None)
+    if server.process.poll() is not None:
+        pytest.skip(f'no FUSE mount is possible here, the server was not tested on this kernel: {server.said()}')
+    server.end()
+    return path

@@ -24,7 +24,7 @@ class Broker:
     """A server in the foreground, and what it says."""
 
     def __init__(self, source, target, log, options):
-        self.source, self.target, self.log = source, target, log
+        self.source, self.target, self.log, self.ended = source, target, log, False
         with open(log, 'w') as stderr:
             self.process = subprocess.Popen(['/sbin/mount.fuse-dmabuf', source, target, '-f', '-o', options], stderr=stderr)
         wait_until(lambda: self.said('is mounted') or self.process.poll() is not None)
@@ -60,7 +60,15 @@ class Broker:
             client.sendall(json.dumps(request).encode() + b'\n')
             return json.loads(client.makefile().read())
 
+    def kill(self):
+        """The mount stays, as after a crash."""
+        self.process.kill()
+        self.process.wait(20)
+
     def end(self):
+        if self.ended:
+            return
+        self.ended = True
         self.process.terminate()
         self.process.wait(20)
         if self.process.returncode:
@@ -73,15 +81,19 @@ def command(*words, check=True, **who):
 
 @pytest.fixture
 def serve(ext4, tmp_path, request):
-    """serve(options) mounts a directory with a file of 4 MiB: the server."""
+    """serve(options) mounts a directory with a file of 4 MiB: the server. A target that was mounted before can be given."""
     make_file(ext4 / 'file', random_bytes(SIZE))
     (ext4 / 'file').chmod(0o644)
 
-    def start(options='tokens=allow'):
+    def new_target():
         # Not in tmp_path, where only root may go.
         target = Path(tempfile.mkdtemp(prefix='broker-', dir='/mnt'))
         target.chmod(0o755)
         request.addfinalizer(target.rmdir)
+        return target
+
+    def start(options='tokens=allow', target=None):
+        target = target or new_target()
         broker = Broker(ext4, target, tmp_path / f'{target.name}.log', options)
         request.addfinalizer(broker.end)
         return broker

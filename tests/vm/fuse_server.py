@@ -42,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 
 
-# Brokers: they get the TokenIn and return an errno, the direction to allow, None (no answer at all) or raw bytes.
+# Brokers: they get the TokenIn and return an errno, None (no answer at all), raw bytes, or a list of such answers, sent one after the other.
 
 
 def grant(token):
@@ -97,8 +97,9 @@ class _Server:
             reply = handler(self, request) if handler else errno.ENOSYS
         except OSError as error:
             reply = error.errno
-        if reply is not None:
-            self.reply(unique, reply)
+        for answer in reply if isinstance(reply, list) else [reply]:
+            if answer is not None:
+                self.reply(unique, answer)
 
     def reply(self, unique, reply):
         error, body = (-reply, b"") if isinstance(reply, int) else (0, reply)

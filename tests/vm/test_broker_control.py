@@ -1,16 +1,20 @@
 """The control socket: who may ask, what is answered, and what clients cannot do to the server."""
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+import guest
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE, command
 from places import sh, wait_until
-from token_words import KIB
+from token_words import KIB, make_file, random_bytes
 
 GROUP = 2345
 
@@ -175,6 +179,51 @@ def test_client_that_takes_no_answer_holds_nobody_up(serve):
         assert broker.tokens() == []
         broker.end()
     assert broker.process.returncode == 0
+
+
+def test_client_that_sends_a_byte_now_and_then_is_let_go(serve):
+    """It is the whole request that has five seconds."""
+    broker = serve()
+    with broker.connect() as client:
+        answer, started = None, time.monotonic()
+        client.settimeout(0.5)
+        while not answer:
+            assert time.monotonic() - started < 15
+            with contextlib.suppress(TimeoutError, BrokenPipeError):
+                client.sendall(b' ')
+                answer = client.recv(1000)
+    assert b'sent at once' in answer
+
+
+def test_log_that_is_stopped_stops_nothing(ext4, tmp_path, use):
+    """Nobody reads /dev/log: the server says what it can, and later how much it could not."""
+    make_file(ext4 / 'file', random_bytes(SIZE))
+    target = tmp_path / 'target'
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind('/dev/log')
+        try:
+            guest.mount_server(ext4, target)
+            ring, fd, buffer = use(target / 'file', 64 * KIB)
+            room = int(Path('/proc/sys/net/unix/max_dgram_qlen').read_text())
+            for _ in range(room + 5):
+                ring.register_dmabuf(1, buffer, fd)   # a line for this token, and one for the last
+            assert len(json.loads(command('status', target, '--json').stdout)['mounts'][0]['tokens']) == 2
+            log.setblocking(False)
+            said = read_all(log)
+            assert len(said) <= room + 2
+            ring.unregister(1)
+            wait_until(lambda: said.extend(read_all(log)) or re.search(r'\d+ messages were lost', ''.join(said)))
+        finally:
+            os.unlink('/dev/log')
+            guest.run('umount', '-l', target)
+
+
+def read_all(log):
+    said = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            said.append(log.recv(8192).decode())
+    return said
 
 
 def test_server_in_a_revocation_storm_of_clients(serve, use):

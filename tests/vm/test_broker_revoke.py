@@ -1,15 +1,20 @@
 """Tokens are taken back: on demand, and by themselves when the right ends."""
+import contextlib
 import os
+import random
 import signal
 import subprocess
+import time
 from errno import EACCES, EDQUOT, ESTALE
 
 import pytest
 
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE, command
+from dmabuf import TestBuffer
 from places import wait_until
-from token_words import KIB, MIB, expect, expect_untouched, fails, in_background, random_bytes
+from token_words import DIRECT, KIB, expect, fails, in_background, random_bytes
+from uring import READ_FIXED, Ring
 
 
 def works(used):
@@ -68,22 +73,38 @@ def test_revoke_by_user(serve, use):
     assert [works(roots), works(users)] == [True, False]
 
 
-def test_nothing_is_written_after_revoke_has_returned(serve, use):
+DEPTH, PIECE = 64, 16 * KIB
+WAYS = {'one token': {'token': 1}, 'by path': {'path': '/file'}, 'all at once': {'all': True}}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_nothing_is_written_after_revoke_has_returned(serve, way):
+    """64 reads in flight, each from another place than the last, so that what comes late is seen."""
     broker = serve()
-    ring, fd, buffer = use(broker.target / 'file')
-
-    def read():
-        try:
-            ring.read_fixed(fd, 0, MIB, 0)
-        except OSError as error:
-            assert error.errno == ESTALE
-
-    with in_background(read):
-        wait_until(lambda: buffer[0:4096] == random_bytes(SIZE)[:4096])
-        assert broker.revoke('--all') == 1
+    fd = os.open(broker.target / 'file', DIRECT)
+    with TestBuffer(DEPTH * PIECE) as buffer, Ring(DEPTH, flags=0) as ring:
         buffer.fill()
-        for _ in range(20):
-            expect_untouched(buffer)
+        ring.register_dmabuf(0, buffer, fd)
+        results = set()
+
+        def keep_reading():
+            for i in range(DEPTH):
+                ring.prepare(READ_FIXED, fd, i * PIECE, PIECE, random.randrange(SIZE // PIECE) * PIECE)
+            ring.submit()
+            results.update(ring.wait_all(DEPTH).values())
+
+        with in_background(keep_reading):
+            wait_until(lambda: results)
+            before = buffer[:]
+            wait_until(lambda: buffer[:] != before)
+            answer = broker.ask(command='revoke', **WAYS[way])
+            left = buffer[:]
+            assert answer == {'ok': True, 'revoked': 1}
+            wait_until(lambda: -ESTALE in results)
+            time.sleep(1)
+            expect(buffer[:], left, 'what revoke has left')
+        assert results == {PIECE, -ESTALE}
+    os.close(fd)
 
 
 def test_program_may_register_again(serve, use):
@@ -142,9 +163,12 @@ def test_change_that_leaves_the_right_leaves_the_token(serve, use):
 @pytest.mark.parametrize('option, stays', [('revoke-on-unlink', False), ('tokens=allow', True)])
 def test_removed_file(serve, use, removal, option, stays):
     broker = serve(option)
-    used = use(broker.target / 'file')
+    ring, fd, buffer = use(broker.target / 'file')
     subprocess.run(removal, shell=True, cwd=broker.target, check=True)
-    assert works(used) == stays
+    assert works((ring, fd, buffer)) == stays
+    # Who still has it open cannot ask again.
+    with contextlib.nullcontext() if stays else fails(EACCES):
+        ring.register_dmabuf(1, buffer, fd)
 
 
 def test_file_with_another_name_is_not_removed(serve, use):
@@ -221,6 +245,26 @@ def test_rules_by_user_group_path_and_direction(serve, use, policy):
         use(broker.target / 'file', uid=1002)
     with fails(EACCES):
         use(broker.target / 'private/file')
+
+
+NAMES = ['file', 'file (deleted)']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_rules_by_path_hold_for_a_file_that_was_removed(serve, use, policy, name):
+    policy(f'''rules = ( {{ path = "/{name}"; allow = "read"; }}, {{ allow = "none"; }} );''')
+    broker = serve(f'policy={policy.path}')
+    for other in NAMES:
+        (broker.source / other).write_bytes(random_bytes(SIZE))
+    ring, fd, buffer = used = use(broker.target / name)
+    (other,) = set(NAMES) - {name}
+    with fails(EACCES):
+        use(broker.target / other)
+    os.unlink(broker.target / name)
+    ring.register_dmabuf(1, buffer, fd)
+    reload(broker)
+    assert works(used) and [token['revoked'] for token in broker.tokens()] == [False, False]
+    assert broker.revoke('--path', f'/{other}') == 0 and broker.revoke('--path', f'/{name}') == 2
 
 
 def test_direction_is_what_rules_and_permissions_leave(serve, use, policy):

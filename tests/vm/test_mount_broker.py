@@ -1,4 +1,5 @@
 """The server as broker: what it grants, refuses, counts and tells."""
+import ctypes
 import os
 import signal
 import time
@@ -10,7 +11,8 @@ import pytest
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE
 from dmabuf import Udmabuf
-from places import wait_until
+from fuse_server import fork
+from places import end_of, wait_until
 from token_words import DIRECT, KIB, expect, fails, random_bytes
 from uring import Ring
 
@@ -79,6 +81,70 @@ def test_tokens_of_a_killed_program_are_given_back(serve):
         ended = len(broker.said('granted'))
         wait_until(lambda: len(broker.said('closed')) == ended)
     assert len(broker.said('granted')) == 3
+
+
+def test_token_of_a_forked_ring_counts_once_and_until_the_last_has_let_it_go(serve, use):
+    broker = serve()
+    ring, fd, buffer = use(broker.target / 'file')
+    wait, go = os.pipe()
+    child = fork()
+    if not child:
+        os.close(go)
+        os.read(wait, 1)
+        os._exit(0 if ring.read_fixed(fd, 0, SIZE, 0) == SIZE else 1)
+    os.close(wait)
+    assert broker.status()['all'] == {'tokens': 1, 'bytes': SIZE}
+    ring.close()
+    buffer.close()
+    assert still(lambda: broker.status()['all'], 0.5) == {'tokens': 1, 'bytes': SIZE}
+    os.close(go)
+    end_of(child)
+    wait_until(lambda: broker.status()['all'] == {'tokens': 0, 'bytes': 0})
+    assert broker.said(r'closed: .* (\d+) bytes read') == [str(SIZE)]
+
+
+def test_token_of_a_ring_that_was_handed_on_stays_its_makers(serve, use):
+    """The kernel passes rings through no socket, but a process may take one from another."""
+    broker = serve()
+    ring, _fd, buffer = use(broker.target / 'file', uid=1000)
+    wait, go = os.pipe()
+    parent = os.pidfd_open(os.getpid())
+    taken, tell = os.pipe()
+    child = fork()
+    if not child:
+        os.close(go)
+        ring_fd = take_descriptor(parent, ring.fd)
+        os.closerange(3, min(wait, tell, ring_fd))   # the inherited ring
+        os.write(tell, b'x')
+        os.read(wait, 1)
+        os._exit(0)
+    os.close(wait)
+    os.close(tell)
+    assert os.read(taken, 1) == b'x'
+    ring.close()
+    buffer.close()
+    expected = [{'uid': 1000, 'tokens': 1, 'bytes': SIZE}]
+    assert still(lambda: broker.status()['users'], 0.5) == expected
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    wait_until(lambda: broker.status()['all'] == {'tokens': 0, 'bytes': 0} and broker.status()['users'] == [])
+    for fd in (go, taken, parent):
+        os.close(fd)
+
+
+def take_descriptor(pidfd, number):
+    """pidfd_getfd(2)"""
+    fd = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, number, 0)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    return fd
+
+
+def still(look, seconds):
+    """What it is after that time, if it has not changed."""
+    first = look()
+    time.sleep(seconds)
+    assert look() == first
+    return first
 
 
 def test_program_killed_while_it_waits_for_the_answer(serve, use):

@@ -49,9 +49,11 @@ def test_mount_table_names_source_and_type(mount):
     assert guest.run('findmnt', '-no', 'SOURCE,FSTYPE', mount.path).split() == [str(mount.source), 'fuse.fuse-dmabuf']
 
 
-def test_fstab_line(ext4, target, tmp_path):
-    (tmp_path / 'fstab').write_text(f'{ext4} {target} fuse-dmabuf defaults,noauto,nofail,_netdev,x-systemd.automount,tokens=allow 0 0\n')
-    guest.run('mount', '-T', tmp_path / 'fstab', target)
+@pytest.mark.parametrize('options, words', [('defaults,noauto,nofail,_netdev,x-systemd.automount,tokens=allow', []), ('max_bytes=64G', ['-a'])],
+                         ids=['by name', 'at boot'])
+def test_fstab_line(ext4, target, tmp_path, options, words):
+    (tmp_path / 'fstab').write_text(f'{ext4} {target} fuse-dmabuf {options} 0 0\n')
+    guest.run('mount', '-T', tmp_path / 'fstab', *(words or [target]))
     assert os.path.ismount(target)
 
 

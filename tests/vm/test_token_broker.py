@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from errno import EBUSY, ECONNABORTED, EDQUOT, EINVAL, EIO, ENOSYS, ENOTCONN, EOPNOTSUPP, EPERM, ESTALE
+from pathlib import Path
 
 import pytest
 
@@ -219,12 +220,61 @@ def test_an_answer_that_makes_no_sense(serve, udmabuf, answer):
         assert file.read(4096) == target.content[:4096]
 
 
-def test_a_positive_error_is_no_answer(serve, udmabuf):
-    """The kernel refuses it from the server; the caller can still be killed."""
-    server, target = serve(fuse_server.refuse(-EPERM))
+# Numbers that the kernel takes from no server: positive as they are sent, not an errno, and what only pointers carry.
+OUT_OF_RANGE = [-EPERM, -600, 512, 600, 4095, 2**31]
+
+
+def test_an_error_out_of_range_is_no_answer(serve, udmabuf):
+    """The kernel refuses it from the server; the caller waits, and can be killed."""
+    server, target = serve(lambda token: OUT_OF_RANGE)
     target.fd
     with Ring(flags=0, inherited=True) as ring:
-        assert in_child(lambda: ring.register_dmabuf(0, udmabuf, target.fd), timeout=2) != 0
+        assert in_child(lambda: ring.register_dmabuf(0, udmabuf, target.fd), timeout=1) == -signal.SIGKILL
+    assert attachments() == 0
+    with open(target.path, "rb") as file:
+        assert file.read(4096) == target.content[:4096]
+
+
+def test_a_good_answer_after_errors_out_of_range(ring, serve, udmabuf):
+    server, target = serve(lambda token: [*OUT_OF_RANGE, fuse_server.grant(token)])
+    ring.register_dmabuf(0, udmabuf, target.fd)
+    read_and_compare(ring, target, udmabuf, (0, 64 * KIB, 0))
+    assert len(server.creates()) == 1
+
+
+TWICE = {"grants": [fuse_server.grant] * 2, "a grant, then a refusal": [fuse_server.grant, fuse_server.refuse(EPERM)]}
+
+
+@pytest.mark.parametrize("answers", TWICE)
+def test_a_grant_and_then_another_answer(ring, serve, udmabuf, answers):
+    """The first one counts: one token, which ends once."""
+    server, target = serve(lambda token: [answer(token) for answer in TWICE[answers]])
+    for _ in range(2):
+        ring.register_dmabuf(0, udmabuf, target.fd)
+        read_and_compare(ring, target, udmabuf, (0, 64 * KIB, 0))
+    assert len(tokens_of(server)) == 1
+    ring.unregister(0)
+    wait_for(lambda: len(server.releases()) == 2, ring)
+    assert tokens_of(server) == [] and attachments() == 0
+    assert [release.token for release in server.releases()] == [token.token for token in server.creates()]
+
+
+def test_a_refusal_and_then_a_grant(ring, serve, udmabuf):
+    server, target = serve(lambda token: [EPERM, fuse_server.grant(token)])
+    for _ in range(2):
+        with fails(EPERM):
+            ring.register_dmabuf(0, udmabuf, target.fd)
+    assert tokens_of(server) == [] and attachments() == 0
+    assert len(server.creates()) == 2 and server.releases() == []
+
+
+def tokens_of(server):
+    """As the kernel lists them."""
+    return connection(server, "dmabuf_tokens").read_text().splitlines()
+
+
+def connection(server, name):
+    return Path(f"/sys/fs/fuse/connections/{os.minor(os.stat(server.mountpoint).st_dev)}/{name}")
 
 
 def test_a_server_that_never_answers_leaves_the_caller_killable(serve, moving):
@@ -351,7 +401,17 @@ def test_server_killed_under_reads(serve, moving):
     wait_for(lambda: moving.stats.detaches == 1)
 
 
-def test_server_killed_while_it_is_asked(serve, udmabuf):
+def killed(server):
+    server.kill()
+
+
+def aborted(server):
+    """By the administrator."""
+    connection(server, "abort").write_text("1")
+
+
+@pytest.mark.parametrize("end", [killed, aborted])
+def test_connection_that_ends_while_the_server_is_asked(serve, udmabuf, end):
     server, target = serve(fuse_server.no_answer)
     target.fd
     with Ring(flags=0) as ring:
@@ -366,19 +426,19 @@ def test_server_killed_while_it_is_asked(serve, udmabuf):
         registration = threading.Thread(target=register)
         registration.start()
         wait_for(server.creates)
-        server.kill()
+        end(server)
         registration.join(20)
         assert not registration.is_alive()
         assert failure and failure[0] in (ENOTCONN, ECONNABORTED)
+        with fails(ENOTCONN):
+            ring.register_dmabuf(0, udmabuf, target.fd)
     assert attachments() == 0
 
 
 def test_connection_aborted_by_the_administrator(ring, serve, moving):
     server, target = serve()
     ring.register_dmabuf(0, moving, target.fd)
-    device = os.stat(server.mountpoint).st_dev
-    with open(f"/sys/fs/fuse/connections/{os.minor(device)}/abort", "w") as abort:
-        abort.write("1")
+    aborted(server)
     wait_for(lambda: fails_with(ESTALE, ring, target))
     with fails(ENOTCONN):
         ring.register_dmabuf(1, moving, target.fd)

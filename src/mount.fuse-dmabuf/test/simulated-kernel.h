@@ -7,10 +7,11 @@
 
 extern struct simulated_kernel {
 	int error;                      /* what each revocation fails with */
-	unsigned int late;              /* so many times the token is not live yet */
-	unsigned int calls;
-	uint64_t last;                  /* the token of the last call */
+	unsigned int calls;             /* for one token */
+	unsigned int calls_at_once;     /* for those of a node, or all */
+	uint64_t last;                  /* the token or node of the last call */
 	void (*on_revoke)(uint64_t id); /* called while it is being revoked */
+	void (*on_revoke_at_once)(void);
 } kernel;
 
 #endif

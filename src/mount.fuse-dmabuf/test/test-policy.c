@@ -28,15 +28,20 @@ static struct policy *read_text(const char *text)
 	return policy;
 }
 
-static uint32_t allowed(const char *text, const struct owner *owner)
+static uint32_t allowed_on(const struct inode *inode, const char *text, const struct owner *owner)
 {
 	struct policy *policy = read_text(text);
 	uint32_t directions;
 
 	CHECK(policy);
-	directions = policy_directions(policy, owner, file, TOKEN_BOTH);
+	directions = policy_directions(policy, owner, inode, TOKEN_BOTH);
 	policy_free(policy);
 	return directions;
+}
+
+static uint32_t allowed(const char *text, const struct owner *owner)
+{
+	return allowed_on(file, text, owner);
 }
 
 /* What is logged about a file with a mistake. */
@@ -105,6 +110,36 @@ static void patterns_of_paths(void)
 	CHECK(policy_path_fits("/*/private", "/u/private/x"));
 	CHECK(!policy_path_fits("/models", "/models2/a"));
 	CHECK(policy_path_fits("/?", "/.") && policy_path_fits("/*", "/.hidden"));
+	CHECK(policy_path_fits("/", "/a") && policy_path_fits("/", "/a/b") && policy_path_fits("/a/", "/a/b"));
+	CHECK(!policy_path_fits("/a/", "/a") && !policy_path_fits("/a/b", "/a"));
+	CHECK(policy_path_fits("/*a*b", "/xaabxb") && !policy_path_fits("/*a*b", "/xaabx"));
+	CHECK(policy_path_fits("/a*", "/a") && policy_path_fits("/**", "/a") && !policy_path_fits("/a?", "/a"));
+	CHECK(!policy_path_fits("/a?b", "/a/b") && !policy_path_fits("/a*b", "/a/b"));
+	CHECK(policy_path_fits("/a[1]\\", "/a[1]\\") && !policy_path_fits("/a[1]", "/a1"));
+}
+
+/* 2000 names, and a pattern of a request's length that a matcher could go back in for ever. */
+static void patterns_that_take_long(void)
+{
+	char pattern[8192] = "", path[4096] = "";
+
+	for (int i = 0; i < 2000; i++) {
+		strcat(pattern, "/*");
+		strcat(path, "/a");
+	}
+	CHECK(policy_path_fits(pattern, path));
+	strcat(pattern, "b");
+	CHECK(!policy_path_fits(pattern, path));
+	strcpy(pattern, "/");
+	memset(path + 1, 'a', 255);
+	path[256] = '\0';
+	for (int i = 0; i < 2000; i++)
+		strcat(pattern, "*a");
+	CHECK(!policy_path_fits(pattern, path));
+	pattern[1 + 2 * 255] = '\0';
+	CHECK(policy_path_fits(pattern, path));
+	strcat(pattern, "*b");
+	CHECK(!policy_path_fits(pattern, path));
 }
 
 static void path_is_where_the_file_is(void)
@@ -129,6 +164,100 @@ static void file_whose_path_is_unknown_gets_nothing_where_there_are_rules(void)
 	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), 0);
 	close(file->fd);
 	file->fd = known;
+}
+
+static void rule_about_one_file(char *text, size_t size, const char *name, const char *allow)
+{
+	snprintf(text, size, "rules = ( { path = \"%s/%s\"; allow = \"%s\"; }, { path = \"/*\"; allow = \"write\"; } );",
+		 test_directory, name, allow);
+}
+
+static void removed_file_is_where_it_was(void)
+{
+	struct inode *removed = node_lookup("removed");
+	char name[INODE_NAME_MAX], text[256];
+
+	rule_about_one_file(text, sizeof(text), "removed", "read");
+	CHECK_EQUAL(allowed_on(removed, text, &user), FUSE_DMABUF_TOKEN_READ);
+	node_remove("removed");
+	CHECK(strstr(inode_name(removed, name), "removed (deleted)"));
+	CHECK_EQUAL(allowed_on(removed, text, &user), FUSE_DMABUF_TOKEN_READ);
+	CHECK(policy_file_name(removed, name) && !strstr(name, "(deleted)"));
+	inode_forget(removed, 1);
+}
+
+static void removed_file_has_no_token_where_removal_revokes(void)
+{
+	const struct policy policy = { .deny_removed = true };
+	struct inode *removed = node_lookup("removed");
+
+	CHECK_EQUAL(policy_directions(&policy, &user, removed, TOKEN_BOTH), TOKEN_BOTH);
+	node_remove("removed");
+	CHECK_EQUAL(policy_directions(&policy, &user, removed, TOKEN_BOTH), 0);
+	CHECK_EQUAL(policy_directions(&policy, &(struct owner){ 0 }, removed, TOKEN_BOTH), 0);
+	inode_forget(removed, 1);
+}
+
+#define DEEP 17         /* directories with names of 255 bytes: more than PATH_MAX */
+
+static void fill_name(char name[256])
+{
+	memset(name, 'x', 255);
+	name[255] = '\0';
+}
+
+static int enter_deep_directory(void)
+{
+	int fd = dup(node_root()->fd), parent;
+	char name[256];
+
+	fill_name(name);
+	for (int i = 0; i < DEEP; i++) {
+		parent = fd;
+		CHECK(!mkdirat(parent, name, 0755));
+		fd = openat(parent, name, O_PATH | O_DIRECTORY);
+		CHECK(fd >= 0);
+		close(parent);
+	}
+	return fd;
+}
+
+/* Takes over the descriptor. */
+static void remove_deep_directory(int fd)
+{
+	char name[256];
+	int parent;
+
+	fill_name(name);
+	for (int i = 0; i < DEEP; i++) {
+		parent = openat(fd, "..", O_PATH | O_DIRECTORY);
+		close(fd);
+		CHECK(!unlinkat(parent, name, AT_REMOVEDIR));
+		fd = parent;
+	}
+	close(fd);
+}
+
+static void file_whose_path_is_not_known_gets_nothing_from_rules_about_paths(void)
+{
+	int directory = enter_deep_directory(), fd = openat(directory, "file", O_CREAT | O_WRONLY, 0666);
+	char name[INODE_NAME_MAX];
+	struct inode *deep;
+	struct stat attr;
+
+	CHECK(fd >= 0 && !fchmod(fd, 0666));
+	close(fd);
+	deep = inode_lookup(openat(directory, "file", O_PATH), &attr);
+	CHECK(deep && !*inode_name(deep, name));
+	CHECK(!policy_file_name(deep, name));
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), 0);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; allow = \"read-write\"; } );", &user), 0);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { user = 1; path = \"/\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { allow = \"read\"; }, { path = \"/\"; allow = \"none\"; } );", &user),
+		    FUSE_DMABUF_TOKEN_READ);
+	inode_forget(deep, 1);
+	CHECK(!unlinkat(directory, "file", 0));
+	remove_deep_directory(directory);
 }
 
 static void permissions_count_whatever_the_policy_says(void)
@@ -203,8 +332,12 @@ int main(void)
 	RUN(limits);
 	RUN(first_rule_that_fits_decides);
 	RUN(patterns_of_paths);
+	RUN(patterns_that_take_long);
 	RUN(path_is_where_the_file_is);
 	RUN(file_whose_path_is_unknown_gets_nothing_where_there_are_rules);
+	RUN(removed_file_is_where_it_was);
+	RUN(removed_file_has_no_token_where_removal_revokes);
+	RUN(file_whose_path_is_not_known_gets_nothing_from_rules_about_paths);
 	RUN(permissions_count_whatever_the_policy_says);
 	RUN(first_quota_that_fits_counts);
 	RUN(mistakes_are_told_with_their_line);

@@ -13,13 +13,20 @@
 
 static struct inode *file, *other;
 
-static void grant_for(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
+/* As between the decision and the moment at which the kernel has taken the answer. */
+static void grant_unanswered(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
 {
 	uint32_t direction;
 
 	CHECK_EQUAL(broker_grant(&(struct token_request){
 		.id = id, .inode = inode, .open_flags = O_RDWR, .size = size, .direction = TOKEN_BOTH,
 		.owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction), 0);
+}
+
+static void grant_for(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
+{
+	grant_unanswered(inode, id, uid, size);
+	broker_answered(id);
 }
 
 static bool is_revoked(uint64_t id)
@@ -63,17 +70,6 @@ static void revoked_token_counts_no_more_but_stays_until_it_is_released(void)
 	broker_end();
 }
 
-static void token_that_is_not_live_yet_is_revoked_as_soon_as_it_is(void)
-{
-	begin();
-	grant_for(file, 1, 1000, 10);
-	kernel.late = 3;
-	CHECK_EQUAL(revoke_all().revoked, 1);
-	CHECK_EQUAL(kernel.calls, 4);
-	CHECK(is_revoked(1));
-	broker_end();
-}
-
 static void release_during_revocation(uint64_t id)
 {
 	CHECK(broker_release(&(struct token_end){ .id = id }));
@@ -84,7 +80,6 @@ static void token_may_end_while_it_is_revoked(void)
 	begin();
 	grant_for(file, 1, 1000, 10);
 	kernel.on_revoke = release_during_revocation;
-	kernel.late = 1;
 	revoke_all();
 	CHECK_EQUAL(books_entries(), 0);
 	CHECK_EQUAL(broker_state(0).all.bytes, 0);
@@ -123,9 +118,45 @@ static void *revoke_in_thread(void *result)
 	return NULL;
 }
 
+#define NOT_YET 99      /* what revoke_in_thread() has not overwritten */
+
+static void token_that_is_not_live_yet_is_revoked_as_soon_as_it_is(void)
+{
+	struct revocation result = { .revoked = NOT_YET };
+	pthread_t thread;
+
+	begin();
+	grant_unanswered(file, 1, 1000, 10);
+	CHECK(!pthread_create(&thread, NULL, revoke_in_thread, &result));
+	usleep(50000);
+	CHECK_EQUAL(kernel.calls, 0);
+	CHECK_EQUAL(result.revoked, NOT_YET);
+	broker_answered(1);
+	pthread_join(thread, NULL);
+	CHECK_EQUAL(result.revoked, 1);
+	CHECK(is_revoked(1));
+	broker_end();
+}
+
+static void nobody_waits_for_a_token_that_is_withdrawn(void)
+{
+	struct revocation result = { .revoked = NOT_YET };
+	pthread_t thread;
+
+	begin();
+	grant_unanswered(file, 1, 1000, 10);
+	CHECK(!pthread_create(&thread, NULL, revoke_in_thread, &result));
+	usleep(50000);
+	broker_withdraw(1);
+	pthread_join(thread, NULL);
+	CHECK_EQUAL(result.revoked, 0);
+	CHECK_EQUAL(kernel.calls, 0);
+	broker_end();
+}
+
 static void second_revoker_waits_until_dma_has_ended(void)
 {
-	struct revocation first, second = { .revoked = 99 };
+	struct revocation first, second = { .revoked = NOT_YET };
 	pthread_t threads[2];
 
 	begin();
@@ -136,7 +167,7 @@ static void second_revoker_waits_until_dma_has_ended(void)
 		usleep(1000);
 	CHECK(!pthread_create(&threads[1], NULL, revoke_in_thread, &second));
 	usleep(50000);
-	CHECK_EQUAL(second.revoked, 99);
+	CHECK_EQUAL(second.revoked, NOT_YET);
 	finish = true;
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
@@ -169,8 +200,12 @@ static void removed_file_loses_all_tokens(void)
 	begin();
 	grant_for(file, 1, 0, 10);
 	grant_for(other, 2, 0, 10);
+	grant_for(file, 3, 0, 10);
 	broker_revoke_file(file);
-	CHECK(is_revoked(1) && !is_revoked(2));
+	CHECK(is_revoked(1) && !is_revoked(2) && is_revoked(3));
+	CHECK_EQUAL(kernel.calls_at_once, 1);
+	CHECK_EQUAL(kernel.last, file->nodeid);
+	CHECK_EQUAL(kernel.calls, 0);
 	broker_end();
 }
 
@@ -212,6 +247,173 @@ static void removed_name_of_a_file_with_tokens_ends_them_with_the_last(void)
 	broker_end();
 	inode_forget(removed, 1);
 }
+
+/* ---------------------------------------------------------------- all at once */
+
+static struct revocation revoke_all_at_once(void)
+{
+	return revoke_tokens(&(struct revocation_wish){ .reason = every, .all = true });
+}
+
+static void kernel_is_asked_once_for_all(void)
+{
+	begin();
+	CHECK_EQUAL(revoke_all_at_once().revoked, 0);
+	CHECK_EQUAL(kernel.calls_at_once, 0);
+	for (uint64_t id = 1; id <= 100; id++)
+		grant_for(file, id, 1000, 10);
+	CHECK_EQUAL(revoke_all_at_once().revoked, 100);
+	CHECK_EQUAL(kernel.calls_at_once, 1);
+	CHECK_EQUAL(kernel.calls, 0);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+	broker_end();
+}
+
+static void grant_meanwhile(void)
+{
+	grant_for(file, 2, 1000, 10);
+}
+
+static void token_that_the_kernel_may_have_ended_too_is_not_forgotten(void)
+{
+	begin();
+	grant_for(file, 1, 1000, 10);
+	kernel.on_revoke_at_once = grant_meanwhile;
+	CHECK_EQUAL(revoke_all_at_once().revoked, 2);
+	CHECK_EQUAL(kernel.calls, 1);
+	CHECK_EQUAL(kernel.last, 2);
+	CHECK(is_revoked(1) && is_revoked(2));
+	broker_end();
+}
+
+static void what_the_kernel_refuses_at_once_stays_counted(void)
+{
+	struct revocation result;
+
+	begin();
+	grant_for(file, 1, 1000, 10);
+	grant_for(file, 2, 1000, 10);
+	kernel.error = EINTR;
+	result = revoke_all_at_once();
+	CHECK_EQUAL(result.failed, 2);
+	CHECK_EQUAL(result.error, EINTR);
+	CHECK_EQUAL(broker_state(0).all.bytes, 20);
+	kernel.error = 0;
+	CHECK_EQUAL(revoke_all_at_once().revoked, 2);
+	broker_end();
+}
+
+static void *revoke_all_at_once_in_thread(void *result)
+{
+	*(struct revocation *)result = revoke_all_at_once();
+	return NULL;
+}
+
+/* One waits for DMA of one token; whoever ends all is not done before. */
+static void all_at_once_waits_for_other_revokers(void)
+{
+	struct revocation first, second = { .revoked = NOT_YET };
+	pthread_t threads[2];
+
+	begin();
+	begun = 0;
+	finish = false;
+	grant_for(file, 1, 1000, 10);
+	kernel.on_revoke = wait_in_kernel;
+	CHECK(!pthread_create(&threads[0], NULL, revoke_in_thread, &first));
+	while (!begun)
+		usleep(1000);
+	grant_for(file, 2, 1000, 10);
+	CHECK(!pthread_create(&threads[1], NULL, revoke_all_at_once_in_thread, &second));
+	usleep(50000);
+	CHECK_EQUAL(second.revoked, NOT_YET);
+	CHECK(is_revoked(2));
+	finish = true;
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	CHECK_EQUAL(first.revoked + second.revoked, 2);
+	broker_end();
+}
+
+/* ---------------------------------------------------------------- rights that end while a grant is decided */
+
+const char *__real_policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
+				const struct token_count *all, const struct token_count *user);
+
+static void (*between_check_and_grant)(void);
+
+/* The linker calls it in the place of policy_limit(): the rights to the file have been looked up, and found. */
+const char *__wrap_policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
+				const struct token_count *all, const struct token_count *user)
+{
+	void (*hook)(void) = between_check_and_grant;
+
+	between_check_and_grant = NULL;
+	if (hook)
+		hook();
+	return __real_policy_limit(policy, owner, size, all, user);
+}
+
+static pthread_t changer;
+
+static void *take_rights(void *unused)
+{
+	(void)unused;
+	node_chmod(file, 0600);
+	begun = 1;
+	broker_recheck_file(file);
+	return NULL;
+}
+
+static void *remove_file(void *unused)
+{
+	(void)unused;
+	begun = 1;
+	broker_revoke_file(file);
+	return NULL;
+}
+
+static void start(void *(*function)(void *))
+{
+	begun = 0;
+	CHECK(!pthread_create(&changer, NULL, function, NULL));
+	while (!begun)
+		usleep(1000);
+	usleep(50000);
+}
+
+static void start_to_take_rights(void)
+{
+	start(take_rights);
+}
+
+static void start_to_remove(void)
+{
+	start(remove_file);
+}
+
+static void rights_that_end_while_a_grant_is_decided_end_the_token(void)
+{
+	begin();
+	between_check_and_grant = start_to_take_rights;
+	grant_for(file, 1, 1000, 10);
+	pthread_join(changer, NULL);
+	CHECK(is_revoked(1));
+	node_chmod(file, 0666);
+	broker_end();
+}
+
+static void removal_while_a_grant_is_decided_ends_the_token(void)
+{
+	begin();
+	between_check_and_grant = start_to_remove;
+	grant_for(file, 1, 1000, 10);
+	pthread_join(changer, NULL);
+	CHECK(is_revoked(1));
+	broker_end();
+}
+
+/* ---------------------------------------------------------------- the policy */
 
 static void lowered_limit_takes_the_newest(void)
 {
@@ -270,8 +472,10 @@ static void counts_stay_exact_in_a_storm(void)
 	begin();
 	granting = true;
 	CHECK(!pthread_create(&thread, NULL, grant_and_release_many, NULL));
-	while (granting)
+	while (granting) {
 		revoke_all();
+		revoke_all_at_once();
+	}
 	pthread_join(thread, NULL);
 	revoke_all();
 	CHECK_EQUAL(books_entries(), 7);
@@ -290,6 +494,7 @@ int main(void)
 	other = node_lookup("other");
 	RUN(revoked_token_counts_no_more_but_stays_until_it_is_released);
 	RUN(token_that_is_not_live_yet_is_revoked_as_soon_as_it_is);
+	RUN(nobody_waits_for_a_token_that_is_withdrawn);
 	RUN(token_may_end_while_it_is_revoked);
 	RUN(what_the_kernel_refuses_stays_counted);
 	RUN(second_revoker_waits_until_dma_has_ended);
@@ -297,6 +502,12 @@ int main(void)
 	RUN(removed_file_loses_all_tokens);
 	RUN(token_granted_during_a_removal_is_found);
 	RUN(removed_name_of_a_file_with_tokens_ends_them_with_the_last);
+	RUN(kernel_is_asked_once_for_all);
+	RUN(token_that_the_kernel_may_have_ended_too_is_not_forgotten);
+	RUN(what_the_kernel_refuses_at_once_stays_counted);
+	RUN(all_at_once_waits_for_other_revokers);
+	RUN(rights_that_end_while_a_grant_is_decided_end_the_token);
+	RUN(removal_while_a_grant_is_decided_ends_the_token);
 	RUN(lowered_limit_takes_the_newest);
 	RUN(lowered_limit_of_users_takes_from_each);
 	RUN(policy_that_denies_takes_all);

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * syslog() that never waits. glibc's does while the socket is full, with every other thread that has something to
+ * say behind it: a log that is stopped would stop the server.
+ */
+#ifndef SYSTEM_LOG_H
+#define SYSTEM_LOG_H
+
+void system_log_open(const char *program);
+
+/* The level is syslog's. A message that finds no room is lost, and counted in the next. */
+void system_log_write(int level, const char *text);
+
+#endif

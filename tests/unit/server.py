@@ -1,0 +1,62 @@
+"""The server on the machine's own kernel."""
+import contextlib
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.02)
+
+
+class Server:
+    def __init__(self, program, source, target, log, options, descriptors):
+        self.source, self.target, self.log = source, target, log
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        # Without CAP_SYS_RESOURCE the server cannot raise its limit again.
+        limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource'] if descriptors else []
+        with open(log, 'w') as stderr:
+            self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr,
+                                            preexec_fn=limit if descriptors else None)
+        wait_until(lambda: 'is mounted' in log.read_text() or self.process.poll() is not None)
+
+    def said(self):
+        return self.log.read_text()
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+        return client
+
+    def ask(self, **request):
+        with self.connect() as client:
+            client.sendall(json.dumps(request).encode() + b'\n')
+            return json.loads(client.makefile().read())
+
+    def threads(self, field):
+        """That line of the status of each thread."""
+        found = {}
+        for task in Path(f'/proc/{self.process.pid}/task').iterdir():
+            with contextlib.suppress(OSError):   # it has ended meanwhile
+                found[int(task.name)] = re.search(rf'^{field}:\t(.*)', (task / 'status').read_text(), re.MULTILINE)[1]
+        return found
+
+    def processor_seconds(self):
+        words = Path(f'/proc/{self.process.pid}/stat').read_text().rsplit(')', 1)[1].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf('SC_CLK_TCK')
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(20)
+        subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)

@@ -1,0 +1,138 @@
+"""The server on the machine's own kernel, which has FUSE passthrough but no tokens: an ordinary file system.
+
+Needs root and /dev/fuse; where no FUSE mount is possible these tests are skipped, and say so. The mounts are in the mount namespace of
+tests/bed/enter, so they end with it.
+"""
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from server import Server
+
+DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
+NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one'
+
+
+@pytest.fixture
+def serve(program, tmp_path, request):
+    """serve(options) mounts an empty directory: the server."""
+    def start(options='log=info', descriptors=None):
+        for name in ('source', 'target'):
+            (tmp_path / name).mkdir()
+        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, descriptors)
+        request.addfinalizer(server.end)
+        assert server.process.poll() is None, server.said()
+        return server
+    return start
+
+
+@pytest.fixture
+def without_tokens(serve):
+    """A mount on a kernel that has no tokens."""
+    server = serve('log=debug')
+    if server.ask(command='status')['available']:
+        pytest.skip('this kernel has tokens: what happens without them was not tested')
+    return server
+
+
+def test_kernel_without_tokens_is_told_once(without_tokens, command):
+    server = without_tokens
+    for i in range(3):
+        (server.target / f'{i}').write_bytes(b'x')
+        assert server.ask(command='status')['available'] is False
+    assert server.said().count(NO_TOKENS) == 1
+    result = subprocess.run([command, 'status', server.target], text=True, capture_output=True, check=True)
+    assert 'this kernel has no tokens' in result.stdout
+
+
+def test_kernel_without_tokens_has_an_ordinary_file_system(without_tokens):
+    server = without_tokens
+    content = os.urandom(3 << 20)
+    (server.target / 'file').write_bytes(content)
+    (server.target / 'file').rename(server.target / 'renamed')
+    assert (server.target / 'renamed').read_bytes() == content == (server.source / 'renamed').read_bytes()
+    os.link(server.target / 'renamed', server.target / 'linked')
+    os.unlink(server.target / 'renamed')
+    assert os.listdir(server.target) == ['linked'] and (server.target / 'linked').stat().st_nlink == 1
+    # Passthrough: the data has not come by the server.
+    assert 'opcode: OPEN ' in server.said()
+    assert DEBUG_READ not in server.said() and DEBUG_WRITE not in server.said()
+
+
+def test_kernel_without_tokens_has_none_to_revoke(without_tokens):
+    assert without_tokens.ask(command='revoke', all=True) == {'ok': True, 'revoked': 0}
+
+
+# At boot
+
+
+def unit_of_manual():
+    manual = (Path(__file__).resolve().parents[2] / 'man/mount.fuse-dmabuf.8').read_text()
+    return re.search(r'/systemd/system/(\S+)\n.*?\n\.Bd -literal\n(.*?)\.Ed', manual, re.DOTALL).groups()
+
+
+def problems_of_unit(directory, name, text):
+    (directory / name).write_text(text)
+    result = subprocess.run(['systemd-analyze', 'verify', '--man=no', directory / name], text=True, capture_output=True, check=False)
+    return result.stdout + result.stderr or result.returncode
+
+
+def test_unit_in_the_manual_is_what_systemd_wants(tmp_path):
+    name, text = unit_of_manual()
+    assert not problems_of_unit(tmp_path, name, text)
+    # It would tell of mistakes.
+    assert 'Unknown key' in problems_of_unit(tmp_path, name, text.replace('Options=', 'Option='))
+    assert problems_of_unit(tmp_path, 'mnt-other.mount', text)
+
+
+# In the state in which descriptors are used up
+
+
+def test_server_without_descriptors_does_not_burn_a_processor(serve):
+    server = serve(descriptors=60)
+    for i in range(80):
+        (server.source / f'{i}').touch()
+    held, failure = [], None
+    while not failure:
+        try:
+            held.append(os.open(server.target / f'{len(held)}', os.O_RDONLY))
+        except OSError as error:
+            failure = error
+    clients = [server.connect() for _ in range(3)]
+    before = server.processor_seconds()
+    time.sleep(2)
+    used = server.processor_seconds() - before
+    for fd in held:
+        os.close(fd)
+    assert used < 0.5
+    # They were not turned away: as soon as there are descriptors again they are served.
+    for client in clients:
+        with client:
+            client.sendall(b'{"command":"status"}\n')
+            assert json.loads(client.makefile().read())['ok']
+
+
+# The end
+
+
+def test_signals_that_end_the_server_come_to_the_thread_that_waits_for_them(serve):
+    server = serve()
+    (server.target / 'file').touch()
+    with server.connect():
+        assert server.ask(command='status')['ok']
+        blocked = {thread: int(signals, 16) for thread, signals in server.threads('SigBlk').items()}
+    takers = [thread for thread, signals in blocked.items() if not signals >> (signal.SIGTERM - 1) & 1]
+    assert len(blocked) >= 5 and takers == [server.process.pid]
+
+
+def test_idle_clients_do_not_hold_up_the_end(serve):
+    server = serve()
+    with server.connect():
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(4) == 0
