@@ -31,7 +31,7 @@ struct fuse_dmabuf_token_out {
 	uint32_t padding;
 };
 
-/* Comes once for each token granted, before the file handle is released. Answered with 0. */
+/* Comes once for each token granted, and before the RELEASE of the file handle. Answered with 0. */
 struct fuse_dmabuf_token_release_in {
 	uint64_t fh;
 	uint64_t token;

@@ -6,6 +6,7 @@
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
@@ -74,7 +75,14 @@ static void stop_dma(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 	u64 took;
 
 	unmap_mapping_range(dmabuf->file->f_mapping, 0, 0, 1);
+	/*
+	 * Exporters do this to reclaim memory, so importers must not reclaim
+	 * any for it: lockdep reports whatever allocates in here, and whatever
+	 * takes a lock that somebody else allocates under.
+	 */
+	fs_reclaim_acquire(GFP_KERNEL);
 	dma_buf_invalidate_mappings(dmabuf);
+	fs_reclaim_release(GFP_KERNEL);
 	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
 			      MAX_SCHEDULE_TIMEOUT);
 	took = ktime_us_delta(ktime_get(), start);

@@ -29,7 +29,7 @@ PASSTHROUGH2 = 1 << 5  # in the second word of the flags
 FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH = 1 << 0, 1 << 7
 FATTR_SIZE = 1 << 3
 
-BACKING_OPEN, BACKING_CLOSE = 0x4010E501, 0x4004E502
+BACKING_OPEN, BACKING_CLOSE, DMABUF_REVOKE = 0x4010E501, 0x4004E502, 0xC018E540
 MAX_WRITE = 1 << 17
 
 HEADER = struct.Struct("=IIQQIIIHH")
@@ -175,6 +175,9 @@ class _Server:
     def nothing(self, request):
         return b""
 
+    def revoke_all(self):
+        fcntl.ioctl(self.device, DMABUF_REVOKE, bytearray(24))
+
     def token_create(self, request):
         return self.broker(TokenIn(*TOKEN_IN.unpack(request.body)))
 
@@ -215,7 +218,9 @@ class FuseServer:
         os.closerange(low + 1, high)
         os.closerange(high + 1, 65536)
         try:
-            _Server(device, self.source, broker, self._log, open_flags).run()
+            server = _Server(device, self.source, broker, self._log, open_flags)
+            signal.signal(signal.SIGUSR1, lambda *_: server.revoke_all())
+            server.run()
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -235,6 +240,10 @@ class FuseServer:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
+
+    def revoke_all(self):
+        """Has the server do it, and does not wait for the end of that."""
+        os.kill(self.pid, signal.SIGUSR1)
 
     def unmount(self, lazy=True):
         MNT_DETACH = 2

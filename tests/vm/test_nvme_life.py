@@ -4,17 +4,18 @@ import contextlib
 import os
 import threading
 import time
-from errno import EBADF, EIO, ENODEV, ENXIO, EOPNOTSUPP
+from errno import EBADF, EIO, ENODEV, ENXIO, EOPNOTSUPP, ESTALE
 from pathlib import Path
 
 import pytest
 
 import guest
 import machine
+from fuse_server import CLOSED, FuseServer
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, MIB, Target, add_partition, delete_partition, expect, expect_untouched, fails, in_background, opened, random_bytes,
-    read_and_compare, wait_for,
+    BUFFER_SIZE, MIB, Target, add_partition, delete_partition, expect, expect_untouched, fails, in_background, make_file, opened,
+    random_bytes, read_and_compare, wait_for,
 )  # fmt: skip
 from uring import IOPOLL, READ_FIXED, WRITE_FIXED, Ring
 from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways, on_disk
@@ -67,12 +68,13 @@ LOST = Path("/sys/kernel/debug/fail_io_timeout")
 
 
 @contextlib.contextmanager
-def the_next_completion_is_lost(nvme):
+def the_next_completion_is_lost(nvme, missed_after_ms=1000):
     if not LOST.exists():
         pytest.skip("a kernel without CONFIG_FAIL_IO_TIMEOUT: the debug kernel has it")
+    os.sync()  # the filesystem has nothing to write that could be lost instead
     limit = nvme.namespace / "queue/io_timeout"
     before = limit.read_text()
-    for path, value in (LOST / "verbose", 0), (LOST / "probability", 100), (LOST / "times", 1), (nvme.namespace / "io-timeout-fail", 1), (limit, 1000):
+    for path, value in (LOST / "verbose", 0), (LOST / "probability", 100), (LOST / "times", 1), (nvme.namespace / "io-timeout-fail", 1), (limit, missed_after_ms):
         path.write_text(str(value))
     try:
         yield
@@ -98,6 +100,34 @@ def test_a_command_that_times_out(nvme, target, moving, opcode):
         read_and_compare(ring, target, moving, (0, SIZE, MIB))
     assert moving.stats.dirty == 0
     assert moving.stats.maps - moving.stats.unmaps <= 1
+
+
+@pytest.mark.parametrize("target", ["fuse"], indirect=True)
+def test_a_server_that_waits_for_a_lost_command_can_be_killed(nvme, fuse, target, moving):
+    """Nor does its end wait for the device. The token is revoked all the same."""
+    with Ring(DEPTH) as ring:
+        ring.register_dmabuf(0, moving, target.fd)
+        transfer = Transfer(READ_FIXED, target, moving)
+        with the_next_completion_is_lost(nvme, missed_after_ms=15000):
+            numbers = transfer.start(ring)
+            wait_for(lambda: in_flight(nvme) == 1)
+            fuse.revoke_all()
+            time.sleep(1)
+            assert (in_flight(nvme), moving.stats.unmaps) == (1, 0), "nothing was lost"
+            started = time.monotonic()
+            fuse.kill()
+            assert time.monotonic() - started < 5
+            with fails(ESTALE):
+                ring.read_fixed(target.fd, 0, SIZE, 0)
+        transfer.finish_some(ring, numbers, -ESTALE)
+    wait_for(lambda: moving.stats.detaches == 1)
+    assert moving.stats.maps == moving.stats.unmaps
+    assert moving.stats.dirty == 0
+
+
+def in_flight(nvme):
+    """Reads and writes that the controller has."""
+    return sum(int(number) for number in (nvme.namespace / "inflight").read_text().split())
 
 
 # Removal
@@ -154,6 +184,55 @@ def test_a_controller_that_vanishes_and_comes_back(spare, moving):
         again.close()
     wait_for(lambda: moving.stats.attaches == moving.stats.detaches)
     assert moving.stats.dirty == 0
+
+
+def test_a_registration_after_the_controller_has_gone(spare, moving):
+    """Also when it never had a token, and only the open disk is left of it."""
+    with opened(spare.device) as disk, Ring() as ring:
+        remove_by_sysfs(spare)
+        for _ in range(3):
+            with fails(ENODEV):
+                ring.register_dmabuf(0, moving, disk)
+    assert moving.stats.attaches == moving.stats.detaches
+
+
+def test_registrations_while_the_controller_goes(spare, moving):
+    with opened(spare.device) as disk, Ring() as ring:
+        removal = threading.Thread(target=remove_by_sysfs, args=(spare,))
+        removal.start()
+        while True:
+            try:
+                ring.register_dmabuf(0, moving, disk)
+            except OSError as error:
+                assert error.errno == ENODEV
+                break
+        removal.join()
+        assert moving.stats.attaches == moving.stats.detaches
+        assert moving.stats.maps == moving.stats.unmaps
+
+
+def test_a_token_whose_controller_has_gone_was_not_revoked(spare, moving, tmp_path, trace):
+    """The FUSE server is told that it was closed."""
+    for name in ("source", "mount"):
+        (tmp_path / name).mkdir()
+    guest.run("mkfs.ext4", "-q", "-F", spare.device)
+    guest.run("mount", spare.device, tmp_path / "source")
+    make_file(tmp_path / "source/data", CONTENT)
+    guest.run("mount", "-o", "remount,ro", tmp_path / "source")
+    try:
+        with FuseServer(tmp_path / "source", tmp_path / "mount") as server:
+            with opened(server.path("data"), os.O_RDONLY | os.O_DIRECT) as fd, Ring() as ring:
+                ring.register_dmabuf(0, moving, fd)
+                with trace("dmabuf_token:dmabuf_token_revoke", where=f"error == {-ENODEV}") as ended:
+                    remove_by_sysfs(spare)
+                assert ended.hits == 1
+                with fails(ENODEV, EIO):
+                    ring.read_fixed(fd, 0, SIZE, 0)
+            wait_for(server.releases)
+            (release,) = server.releases()
+            assert release.reason == CLOSED
+    finally:
+        guest.run("umount", tmp_path / "source")
 
 
 # pciehp of Linux 7.3.4 takes pci_rescan_remove_lock and its own reset_lock in both orders, which lockdep reports when a slot is filled.

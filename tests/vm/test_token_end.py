@@ -1,0 +1,167 @@
+"""Tokens that end while the server, the exporter or the client does something else: in the right order, and nobody waits for ever."""
+
+import os
+import signal
+import threading
+import time
+from errno import EIO, ENOMEM, ESTALE, ETIMEDOUT
+
+import pytest
+
+import fuse_server
+from fuse_server import OPEN, RELEASE, REVOKED, TOKEN_CREATE, TOKEN_RELEASE, FuseServer, fork
+from token_fixtures import *  # noqa: F403
+from token_words import KIB, Target, data_on_ext4, expect_untouched, fails, read_and_compare, wait_for
+from uring import Ring
+
+PLACES = 16  # for background requests, as the scripted server asks for
+
+
+@pytest.fixture
+def serve(ext4, tmp_path, request):
+    """serve(broker) mounts the ext4 directory with a server of that broker: (server, target)."""
+    path, content = data_on_ext4(ext4)
+
+    def start(broker=fuse_server.grant):
+        mountpoint = tmp_path / "fuse"
+        mountpoint.mkdir()
+        server = FuseServer(ext4, mountpoint, broker)
+        request.addfinalizer(server.close)
+        target = Target(server.path(path.name), content)
+        request.addfinalizer(target.close)
+        return server, target
+
+    return start
+
+
+# A server that is silent
+
+
+def ask_and_die(server, buffer, fd, count, read):
+    """So many clients ask for a token, and are killed when the server has read at least some of their questions."""
+    before, pids = len(server.creates()), []
+    with Ring(flags=0, inherited=True) as ring:
+        for _ in range(-(-count // 10)):
+            pid = fork()
+            if not pid:
+                for _ in range(10):
+                    threading.Thread(target=ring.register_dmabuf, args=(0, buffer, fd)).start()
+                signal.pause()
+            pids.append(pid)
+        wait_for(lambda: len(server.creates()) - before >= read)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.waitpid(pid, 0)
+
+
+def test_questions_that_are_never_answered_hold_up_nothing_else(serve, udmabuf):
+    """Neither closing files, nor ordinary reads, nor who asks next."""
+    server, target = serve(fuse_server.no_answer)
+    ask_and_die(server, udmabuf, target.fd, 20, read=PLACES)
+    os.close(os.open(target.path, os.O_RDONLY))
+    wait_for(lambda: server.requests(RELEASE))
+    ask_and_die(server, udmabuf, target.fd, 1, read=1)
+
+
+def test_a_server_that_owes_too_many_answers_is_not_asked(serve, udmabuf):
+    server, target = serve(fuse_server.no_answer)
+    ask_and_die(server, udmabuf, target.fd, 70, read=70)
+    asked = len(server.creates())
+    with Ring() as ring:
+        started = time.monotonic()
+        with fails(ETIMEDOUT):
+            ring.register_dmabuf(0, udmabuf, target.fd)
+        assert time.monotonic() - started < 5
+    assert len(server.creates()) == asked
+
+
+# A token that is revoked while its client goes
+
+
+def test_the_file_stays_open_until_the_end_of_the_token_is_told(serve, moving):
+    """The server revokes a token, which takes a while, as the exporter holds its lock. Meanwhile the client closes everything."""
+    server, target = serve()
+    ring = Ring()
+    ring.register_dmabuf(0, moving, target.fd)
+    move = threading.Thread(target=moving.move, args=(3000,))
+    move.start()
+    time.sleep(0.5)
+    server.revoke_all()
+    time.sleep(0.5)
+    ring.close()
+    target.close()
+    move.join()
+    wait_for(lambda: server.requests(RELEASE))
+    assert [request.opcode for request in server.requests()] == [OPEN, TOKEN_CREATE, TOKEN_RELEASE, RELEASE]
+    (release,) = server.releases()
+    assert release.reason == REVOKED
+
+
+def test_a_token_that_the_server_revokes(ring, serve, moving, trace):
+    server, target = serve()
+    ring.register_dmabuf(0, moving, target.fd)
+    read_and_compare(ring, target, moving, (0, 64 * KIB, 0))
+    moving.fill()
+    with trace("dmabuf_token:dmabuf_token_revoke", where=f"error == {-ESTALE}") as revoked:
+        for _ in range(2):
+            server.revoke_all()
+            wait_for(lambda: moving.stats.maps == moving.stats.unmaps)
+        ring.unregister(0)
+        wait_for(server.releases, ring)
+    assert revoked.hits == 1
+    expect_untouched(moving)
+
+
+# What is traced
+
+
+def test_events_come_in_pairs_also_when_a_token_cannot_be_created(ring, file, moving, trace):
+    with (
+        trace("dmabuf_token:dmabuf_token_create") as created,
+        trace("dmabuf_token:dmabuf_token_release") as released,
+        trace("dmabuf_token:dmabuf_token_revoke") as revoked,
+    ):
+        for number in ENOMEM, EIO:
+            moving.fail_map(1, number)
+            with fails(number):
+                ring.register_dmabuf(0, moving, file.fd)
+        ring.register_dmabuf(0, moving, file.fd)
+        ring.unregister(0)
+        wait_for(lambda: moving.stats.detaches == 3, ring)
+    assert (created.hits, released.hits, revoked.hits) == (3, 3, 0)
+
+
+# The list in the control filesystem
+
+
+def test_the_list_of_tokens_is_read_in_pieces(serve, udmabuf):
+    """Each token once, also when some end between two pieces."""
+    server, target = serve()
+    count = 200
+    with Ring(slots=count) as ring:
+        for slot in range(count):
+            ring.register_dmabuf(slot, udmabuf, target.fd)
+        numbers = [token.token for token in server.creates()]
+        path = f"/sys/fs/fuse/connections/{os.minor(os.stat(server.mountpoint).st_dev)}/dmabuf_tokens"
+        assert listed(path) == numbers
+        with open(path, "rb", buffering=0) as file:
+            first = file.read(4096)
+            for slot in range(0, count, 2):
+                ring.unregister(slot)
+            wait_for(lambda: len(server.releases()) == count // 2, ring)
+            rest = file.read(1 << 20) + file.read(1 << 20)
+            while piece := file.read(1 << 20):
+                rest += piece
+        found = tokens_of(first + rest)
+        assert len(set(found)) == len(found) < count
+        assert set(numbers[1::2]) <= set(found)
+
+
+def listed(path):
+    with open(path, "rb") as file:
+        return tokens_of(file.read())
+
+
+def tokens_of(text):
+    return [int(line.split()[0].removeprefix(b"token=")) for line in text.splitlines()]
