@@ -2,10 +2,11 @@
 
 import contextlib
 import ctypes
+import mmap
 import os
 import socket
 import struct
-from errno import EACCES, EBADF, EFAULT, EINVAL
+from errno import EACCES, EBADF, EFAULT, EINVAL, EOPNOTSUPP
 
 import pytest
 
@@ -220,12 +221,32 @@ def test_vectored_write_of_another_file(token, ext4):
     assert (ext4 / "other").read_bytes() == bytes(4096)
 
 
-def test_send_zero_copy(token):
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(OSError):
+@pytest.fixture
+def connection():
+    """A socket that sends without a copy: of those that the kernel has, TCP can."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as ours:
+        theirs, _ = server.accept()
+        with theirs:
+            yield ours, theirs
+
+
+def test_send_zero_copy(token, connection):
+    """An ordinary registered buffer can be sent, a dma-buf cannot."""
+    ours, theirs = connection
+    with mmap.mmap(-1, 4096) as memory:
+        memory[:] = random_bytes(4096)
+        token.register_memory(1, ctypes.addressof(ctypes.c_char.from_buffer(memory)), 4096)
+        assert token.run(SEND_ZC, ours.fileno(), ctypes.addressof(ctypes.c_char.from_buffer(memory)), 4096, slot=1, ioprio=RECVSEND_FIXED_BUF) == 4096
+        assert theirs.recv(4096, socket.MSG_WAITALL) == memory[:]
+        token.wait()  # its notification
+        token.unregister(1)
+    with fails(EOPNOTSUPP):
         token.run(SEND_ZC, ours.fileno(), 0, 4096, ioprio=RECVSEND_FIXED_BUF)
     with contextlib.suppress(TimeoutError):
-        token.wait(0.5)  # its notification, if there is one
+        token.wait(0.5)  # a notification, if there is one
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
 
 
 def test_ordinary_read_takes_the_offset_for_an_address(token, file):
