@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "descriptors.h"
 #include "kernel-tokens.h"
 #include "token-protocol.h"
 
@@ -113,7 +114,9 @@ void kernel_statistics_read(struct kernel_statistics *statistics)
 
 	*statistics = (struct kernel_statistics){ 0 };
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/dmabuf_tokens", connection);
-	file = fopen(path, "re");
+	do {
+		file = fopen(path, "re");
+	} while (!file && descriptors_made_room());
 	if (!file)
 		return;
 	statistics->known = true;

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "inode.h"
 #include "owner.h"
 #include "token-protocol.h"
@@ -49,7 +50,9 @@ void owner_read_groups(struct owner *owner, pid_t pid)
 	owner->groups = NULL;
 	owner->group_count = 0;
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	file = fopen(path, "re");
+	do {
+		file = fopen(path, "re");
+	} while (!file && descriptors_made_room());
 	if (!file)
 		return;
 	while (getline(&line, &room, file) > 0) {

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "log.h"
 #include "options.h"
 #include "policy-file.h"
@@ -317,9 +318,13 @@ static char *read_text(int fd)
 
 static char *open_and_read(const char *file)
 {
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	char *text = fd < 0 ? NULL : read_text(fd);
+	char *text;
+	int fd;
 
+	do {
+		fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	} while (fd < 0 && descriptors_made_room());
+	text = fd < 0 ? NULL : read_text(fd);
 	if (!text)
 		log_error("%s: %s", file, strerror(errno));
 	if (fd >= 0)

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* More nodes than descriptors. */
 #include <errno.h>
+#include <grp.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "handle.h"
+#include "owner.h"
 #include "test-node.h"
 
 enum { MAX = 8, COUNT = 100 };
@@ -129,6 +132,31 @@ static void full_process_makes_room(void)
 	forget_many();
 }
 
+enum { FULL = 64 };
+
+/* Whose group the file is must not be refused a token for want of a descriptor. */
+static void groups_are_read_by_a_full_process(void)
+{
+	static const gid_t groups[] = { 7, 2000 };
+	struct owner owner = { 0 };
+	struct rlimit limit;
+	int fds[FULL], count = 0;
+
+	make_many();
+	CHECK(!setgroups(2, groups) && !getrlimit(RLIMIT_NOFILE, &limit));
+	CHECK(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FULL, .rlim_max = limit.rlim_max }));
+	while ((fds[count] = dup(STDERR_FILENO)) >= 0)
+		count++;
+	CHECK_EQUAL(errno, EMFILE);
+	owner_read_groups(&owner, getpid());
+	CHECK_EQUAL(owner.group_count, 2);
+	owner_free(&owner);
+	while (count)
+		close(fds[--count]);
+	CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+	forget_many();
+}
+
 static void *use_at_random(void *seed)
 {
 	unsigned int state = (unsigned int)(uintptr_t)seed;
@@ -175,6 +203,7 @@ int main(void)
 	RUN(node_of_a_removed_file_is_stale);
 	RUN(file_with_the_number_of_another_is_another_node);
 	RUN(full_process_makes_room);
+	RUN(groups_are_read_by_a_full_process);
 	RUN(threads_use_more_nodes_than_there_are_descriptors);
 	nodes_end();
 	return 0;
