@@ -79,18 +79,18 @@ def test_a_server_that_owes_too_many_answers_is_not_asked(serve, udmabuf):
 # A token that is revoked while its client goes
 
 
-def test_the_file_stays_open_until_the_end_of_the_token_is_told(serve, moving):
-    """The server revokes a token, which takes a while, as the exporter holds its lock. Meanwhile the client closes everything."""
+def test_the_file_stays_open_until_the_end_of_the_token_is_told(ring, serve, moving):
+    """The server revokes a token, which takes a while, as the exporter holds its lock. Meanwhile the client lets go of everything."""
     server, target = serve()
-    ring = Ring()
     ring.register_dmabuf(0, moving, target.fd)
-    move = threading.Thread(target=moving.move, args=(3000,))
+    move = threading.Thread(target=moving.move, args=(5000,))
     move.start()
-    time.sleep(0.5)
+    time.sleep(1)
     server.revoke_all()
-    time.sleep(0.5)
-    ring.close()
+    time.sleep(1)
+    ring.unregister(0)
     target.close()
+    assert move.is_alive(), "it was too slow"
     move.join()
     wait_for(lambda: server.requests(RELEASE))
     assert [request.opcode for request in server.requests()] == [OPEN, TOKEN_CREATE, TOKEN_RELEASE, RELEASE]
