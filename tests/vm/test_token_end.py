@@ -83,13 +83,13 @@ def test_the_file_stays_open_until_the_end_of_the_token_is_told(ring, serve, mov
     """The server revokes a token, which takes a while, as the exporter holds its lock. Meanwhile the client lets go of everything."""
     server, target = serve()
     ring.register_dmabuf(0, moving, target.fd)
+    target.close()  # now: closing asks the server, which is going to be busy
     move = threading.Thread(target=moving.move, args=(5000,))
     move.start()
     time.sleep(1)
     server.revoke_all()
     time.sleep(1)
     ring.unregister(0)
-    target.close()
     assert move.is_alive(), "it was too slow"
     move.join()
     wait_for(lambda: server.requests(RELEASE))
