@@ -52,16 +52,36 @@ in_machine() {
   "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" "$@"
 }
 
-# in_two_machines: the tests of tokens in one, all others in the other: each is about half of the work. What the second says comes after the first.
-in_two_machines() {
+# pytest_in_machine [--topology NAME] -- FILE...: its exit code; no file, no test.
+pytest_in_machine() {
+  local options=()
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
+  shift
+  [ $# -gt 0 ] || return "$none"
+  in_machine "${options[@]}" python3 -m pytest "$@" "${arguments[@]}"
+}
+
+# Two jobs, each with about half of the work: the tests of tokens, then those of the machine with an IOMMU; and all others.
+token_tests() {
+  local status=0 more=0
+  pytest_in_machine -- "${tokens[@]}" || status=$?
+  pytest_in_machine --topology viommu -- "${iommu[@]}" || more=$?
+  # The first failure, or whether there was any test.
+  case $status in 0 | "$none") if [ "$more" != "$none" ]; then status=$more; fi ;; esac
+  return "$status"
+}
+other_tests() { pytest_in_machine -- "${others[@]}"; }
+
+# side_by_side: both jobs; what the second says comes after what the first says.
+side_by_side() {
   local log=$cache/logs/second.log second status=0 second_status=0
   set -m   # a process group of its own, so that all of it can be ended
-  in_machine python3 -m pytest "${tokens[@]}" "${arguments[@]}" >"$log" 2>&1 &
+  token_tests >"$log" 2>&1 &
   second=$!
   set +m
   # shellcheck disable=SC2064
   trap "kill -- -$second 2>/dev/null || true" EXIT
-  in_machine python3 -m pytest "${others[@]}" "${arguments[@]}" || status=$?
+  other_tests || status=$?
   tail -n +1 -f --pid=$second "$log"
   wait $second || second_status=$?
   trap - EXIT
@@ -87,22 +107,22 @@ if [ ${#unit[@]} -gt 0 ]; then
   passed "$status"
 fi
 
-tokens=() others=()
+tokens=() iommu=() others=()
 while read -r path; do
   case $path in
+    */test_iommu*) iommu+=("$path") ;;
     */test_token_* | */test_uring_* | */test_nvme_*) tokens+=("$path") ;;
     *) others+=("$path") ;;
   esac
 done < <(paths_of vm)
-if [ -n "$vm" ] && [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then
+if [ -n "$vm" ] && [ $((${#tokens[@]} + ${#iommu[@]} + ${#others[@]})) -gt 0 ]; then
   kernel=$("$bed/kernel" debug)
-  if [ ${#tokens[@]} -gt 0 ] && [ ${#others[@]} -gt 0 ]; then
-    say "tests in two virtual machines"
-    in_two_machines
+  say "tests in virtual machines"
+  if [ ${#others[@]} -gt 0 ] && [ $((${#tokens[@]} + ${#iommu[@]})) -gt 0 ]; then
+    side_by_side
   else
-    say "tests in the virtual machine"
     status=0
-    in_machine python3 -m pytest "${tokens[@]}" "${others[@]}" "${arguments[@]}" || status=$?
+    if [ ${#others[@]} -gt 0 ]; then other_tests; else token_tests; fi || status=$?
     passed "$status"
   fi
 fi
