@@ -308,8 +308,15 @@ def test_returned_mount_is_in_the_line_of_the_summary(own_mount):
 
 
 def revoke(own_mount):
-    """The one token that there is, or soon will be."""
-    wait_until(lambda: guest.run('fuse-dmabuf', 'revoke', own_mount.path, '--all').startswith('1 '))
+    """The one token that there is, or soon will be, and none that comes after it."""
+    live = []
+
+    def there_is_one():
+        tokens = json.loads(guest.run('fuse-dmabuf', 'status', own_mount.path, '--json'))['mounts'][0]['tokens']
+        live[:] = [token['id'] for token in tokens if not token['revoked']]
+        return live
+    wait_until(there_is_one)
+    assert guest.run('fuse-dmabuf', 'revoke', own_mount.path, '--token', live[0]).startswith('1 ')
 
 
 def test_revoked_token_is_made_again_once(own_mount):
