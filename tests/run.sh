@@ -74,17 +74,18 @@ other_tests() { pytest_in_machine -- "${others[@]}"; }
 
 # side_by_side: both jobs; what the second says comes after what the first says.
 side_by_side() {
-  local log=$cache/logs/second.log second status=0 second_status=0
+  local log second status=0 second_status=0
+  scratch run
+  log=$scratch/second
   set -m   # a process group of its own, so that all of it can be ended
   token_tests >"$log" 2>&1 &
   second=$!
   set +m
   # shellcheck disable=SC2064
-  trap "kill -- -$second 2>/dev/null || true" EXIT
+  trap "kill -- -$second 2>/dev/null || true; rm -rf $scratch" EXIT
   other_tests || status=$?
   tail -n +1 -f --pid=$second "$log"
   wait $second || second_status=$?
-  trap - EXIT
   passed "$status"
   passed "$second_status"
 }
