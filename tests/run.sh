@@ -52,25 +52,9 @@ in_machine() {
   "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" "$@"
 }
 
-# pytest_in_machine [--topology NAME] -- FILE...: its exit code; no file, no test.
-pytest_in_machine() {
-  local options=()
-  while [ "$1" != -- ]; do options+=("$1"); shift; done
-  shift
-  [ $# -gt 0 ] || return "$none"
-  in_machine "${options[@]}" python3 -m pytest "$@" "${arguments[@]}"
-}
-
-# Two jobs, each with about half of the work: the tests of tokens, then those of the machine with an IOMMU; and all others.
-token_tests() {
-  local status=0 more=0
-  pytest_in_machine -- "${tokens[@]}" || status=$?
-  pytest_in_machine --topology viommu -- "${iommu[@]}" || more=$?
-  # The first failure, or whether there was any test.
-  case $status in 0 | "$none") if [ "$more" != "$none" ]; then status=$more; fi ;; esac
-  return "$status"
-}
-other_tests() { pytest_in_machine -- "${others[@]}"; }
+# Two jobs, each with about half of the work. No file, no test.
+token_tests() { [ ${#tokens[@]} -gt 0 ] || return "$none"; in_machine python3 -m pytest "${tokens[@]}" "${arguments[@]}"; }
+other_tests() { [ ${#others[@]} -gt 0 ] || return "$none"; in_machine python3 -m pytest "${others[@]}" "${arguments[@]}"; }
 
 # side_by_side: both jobs; what the second says comes after what the first says.
 side_by_side() {
@@ -108,22 +92,21 @@ if [ ${#unit[@]} -gt 0 ]; then
   passed "$status"
 fi
 
-tokens=() iommu=() others=()
+tokens=() others=()
 while read -r path; do
   case $path in
-    */test_iommu*) iommu+=("$path") ;;
-    */test_token_* | */test_uring_* | */test_nvme_*) tokens+=("$path") ;;
+    */test_token_* | */test_nvme_*) tokens+=("$path") ;;
     *) others+=("$path") ;;
   esac
 done < <(paths_of vm)
-if [ -n "$vm" ] && [ $((${#tokens[@]} + ${#iommu[@]} + ${#others[@]})) -gt 0 ]; then
+if [ -n "$vm" ] && [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then
   kernel=$("$bed/kernel" debug)
   say "tests in virtual machines"
-  if [ ${#others[@]} -gt 0 ] && [ $((${#tokens[@]} + ${#iommu[@]})) -gt 0 ]; then
+  if [ ${#tokens[@]} -gt 0 ] && [ ${#others[@]} -gt 0 ]; then
     side_by_side
   else
     status=0
-    if [ ${#others[@]} -gt 0 ]; then other_tests; else token_tests; fi || status=$?
+    if [ ${#tokens[@]} -gt 0 ]; then token_tests; else other_tests; fi || status=$?
     passed "$status"
   fi
 fi
