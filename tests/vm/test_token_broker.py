@@ -22,23 +22,6 @@ from token_words import (
 from uring import READ_FIXED, Ring
 
 
-@pytest.fixture
-def serve(ext4, tmp_path, request):
-    """serve(broker) mounts the ext4 directory with a server of that broker: (server, target)."""
-    path, content = data_on_ext4(ext4)
-
-    def start(broker=fuse_server.grant):
-        mountpoint = tmp_path / "fuse"
-        mountpoint.mkdir()
-        server = FuseServer(ext4, mountpoint, broker)
-        request.addfinalizer(server.close)
-        target = Target(server.path(path.name), content)
-        request.addfinalizer(target.close)
-        return server, target
-
-    return start
-
-
 # What the server is told
 
 

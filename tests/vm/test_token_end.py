@@ -17,23 +17,6 @@ from uring import Ring
 PLACES = 16  # for background requests, as the scripted server asks for
 
 
-@pytest.fixture
-def serve(ext4, tmp_path, request):
-    """serve(broker) mounts the ext4 directory with a server of that broker: (server, target)."""
-    path, content = data_on_ext4(ext4)
-
-    def start(broker=fuse_server.grant):
-        mountpoint = tmp_path / "fuse"
-        mountpoint.mkdir()
-        server = FuseServer(ext4, mountpoint, broker)
-        request.addfinalizer(server.close)
-        target = Target(server.path(path.name), content)
-        request.addfinalizer(target.close)
-        return server, target
-
-    return start
-
-
 # A server that is silent
 
 

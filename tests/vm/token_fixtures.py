@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import fuse_server
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
 from token_words import (
@@ -15,7 +16,7 @@ from token_words import (
 from uring import Ring
 
 __all__ = [
-    "ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "target", "front", "file", "disk", "place", "tree", "small", "directory",
+    "ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "serve", "target", "front", "file", "disk", "place", "tree", "small", "directory",
     "token",
 ]  # fmt: skip
 
@@ -79,6 +80,23 @@ def fuse(ext4, tmp_path):
     mountpoint.mkdir()
     with FuseServer(ext4, mountpoint) as server:
         yield server
+
+
+@pytest.fixture
+def serve(ext4, tmp_path, request):
+    """serve(broker) mounts the ext4 directory with a server of that broker: (server, target)."""
+    path, content = data_on_ext4(ext4)
+
+    def start(broker=fuse_server.grant):
+        mountpoint = tmp_path / "fuse"
+        mountpoint.mkdir()
+        server = FuseServer(ext4, mountpoint, broker)
+        request.addfinalizer(server.close)
+        target = Target(server.path(path.name), content)
+        request.addfinalizer(target.close)
+        return server, target
+
+    return start
 
 
 def raw_target(request, nvme, ext4):
