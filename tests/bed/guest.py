@@ -1,4 +1,5 @@
 """The guest's plumbing, shared by the tests' fixtures, the demo and the shell of tests/bed/vm."""
+import atexit
 import os
 import re
 import subprocess
@@ -94,11 +95,16 @@ class Histogram:
         if dropped := int(re.search(r'Dropped: (\d+)', text)[1]):
             raise RuntimeError(f'{self.path}: {dropped} hits were not counted, there are more keys than room for them')
         rows = [(int(key) if key.isdigit() else key, {name: int(value) for name, value in re.findall(r'(\w+): +(\d+)', values)})
-                for key, values in re.findall(r'^\{ [^:]*: *(.*?) *\}(.*)$', text, re.MULTILINE)]
+                for key, values in re.findall(r'^\{ [^:]*: *(.*?), common_cpu: *\d+ *\}(.*)$', text, re.MULTILINE)]
         self.hits = sum(values['hitcount'] for _, values in rows)
-        self.by_key = {key: values['hitcount'] for key, values in rows}
+        self.by_key = dict.fromkeys((key for key, _ in rows), 0)
+        for key, values in rows:
+            self.by_key[key] += values['hitcount']
         self.sums = {field: sum(values[field] for _, values in rows) for field in self.sums}
         return self
+
+
+_unused_instances = []
 
 
 @contextmanager
@@ -107,22 +113,26 @@ def trace(event, key='common_pid', where='', sums=()):
 
     key: a field to count by; where: a filter such as 'qid > 0 && opcode == 2'; sums: fields to add up.
     """
-    instance = TRACING / 'instances' / f'bed-{os.getpid()}-{len(list((TRACING / "instances").iterdir()))}'
-    instance.mkdir()
+    # An instance costs half a second to make and to remove, so each is used again.
+    if not _unused_instances:
+        instance = TRACING / 'instances' / f'bed-{os.getpid()}-{len(list((TRACING / "instances").iterdir()))}'
+        instance.mkdir()
+        atexit.register(instance.rmdir)
+        _unused_instances.append(instance)
+    instance = _unused_instances.pop()
+    directory = instance / 'events' / event.replace(':', '/')
+    values = f':vals={",".join(sums)}' if sums else ''
+    # By CPU, too: of two that meet a new key at the same time one may drop its hit. Room for so many keys: each takes several
+    # allocations, which cost seconds where all are tracked.
+    trigger = f'hist:keys={key},common_cpu{values}:size=256' + (f' if {where}' if where else '')
+    (directory / 'trigger').write_text(trigger)
     try:
-        directory = instance / 'events' / event.replace(':', '/')
-        values = f':vals={",".join(sums)}' if sums else ''
-        # Room for so many keys: each takes several allocations, which cost seconds where all are tracked.
-        trigger = f'hist:keys={key}{values}:size=256' + (f' if {where}' if where else '')
-        (directory / 'trigger').write_text(trigger)
-        try:
-            histogram = Histogram(directory / 'hist', sums)
-            yield histogram
-        finally:
-            histogram.update()
-            (directory / 'trigger').write_text('!' + trigger)
+        histogram = Histogram(directory / 'hist', sums)
+        yield histogram
     finally:
-        instance.rmdir()
+        histogram.update()
+        (directory / 'trigger').write_text('!' + trigger)
+        _unused_instances.append(instance)
 
 
 def shell():

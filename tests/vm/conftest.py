@@ -82,12 +82,12 @@ def _modules():
 
 @pytest.fixture(scope='session', autouse=True)
 def _no_leaked_kernel_memory(_modules):
-    """After the last test: objects that nothing points to any more. What is new kmemleak only takes note of, and reports when it scans again, in the next
-    session of the same boot: so leaks are found by tests/run.sh --stress, which has several, and not by a single session."""
+    """After the last test: objects that nothing points to any more. What is new kmemleak takes note of, and reports when it scans again."""
     yield
     if not KMEMLEAK.exists():
         return
     time.sleep(5)   # an object must be unreferenced for this long before kmemleak reports it
+    KMEMLEAK.write_text('scan')
     KMEMLEAK.write_text('scan')
     leaks = KMEMLEAK.read_text()
     if leaks:

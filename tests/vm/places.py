@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,6 +119,15 @@ def server_of(target):
         if b'mount.fuse-dmabuf' in words[0] and os.fsencode(target) in words:
             return int(entry.name)
     raise LookupError(f'no server for {target}')
+
+
+def open_files_of(process):
+    """What its descriptors are open on, but for those that it closes meanwhile."""
+    links = []
+    for descriptor in os.listdir(f'/proc/{process}/fd'):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f'/proc/{process}/fd/{descriptor}'))
+    return links
 
 
 def wait_until(condition, seconds=60, pause=0.05):

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import guest
-from places import mount, served, server_of, sh  # noqa: F401  (fixtures)
+from places import mount, open_files_of, served, server_of, sh  # noqa: F401  (fixtures)
 
 # <linux/fuse.h>
 READ, WRITE = 15, 16
@@ -67,7 +67,7 @@ def test_server_keeps_no_file_open_for_nobody(file, served):
     name = '/' + str(file.relative_to(served.path))
 
     def open_files():
-        return [link for link in (os.readlink(f'/proc/{server}/fd/{fd}') for fd in os.listdir(f'/proc/{server}/fd')) if link == name]
+        return [link for link in open_files_of(server) if link == name]
     for _ in range(20):
         with open(file, 'rb') as one, open(file, 'rb') as other:
             assert one.read(10) == other.read(10)

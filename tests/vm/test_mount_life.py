@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import guest
-from places import server_of, sh, wait_until
+from places import open_files_of, server_of, sh, wait_until
 
 HELPER = '/sbin/mount.fuse-dmabuf'
 
@@ -209,7 +209,7 @@ def test_daemon_holds_nothing_of_its_starter(ext4, target):
     server = server_of(target)
     assert os.readlink(f'/proc/{server}/cwd') == '/'
     assert {os.readlink(f'/proc/{server}/fd/{fd}') for fd in (0, 1, 2)} == {'/dev/null'}
-    assert str(ext4 / 'kept') not in [os.readlink(f'/proc/{server}/fd/{fd}') for fd in os.listdir(f'/proc/{server}/fd')]
+    assert str(ext4 / 'kept') not in open_files_of(server)
 
 
 def test_server_keeps_only_the_privileges_it_needs(mount):
