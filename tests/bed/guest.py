@@ -10,7 +10,7 @@ from pathlib import Path
 PCI = Path('/sys/bus/pci')
 TRACING = Path('/sys/kernel/tracing')
 VRAM_ID = ('0x1af4', '0x1110')   # QEMU's ivshmem: a memory file behind BAR 2
-MODULES = Path('/usr/lib/bed')   # where tests/bed/vm puts the test modules
+BED = Path('/usr/lib/bed')   # where tests/bed/vm puts test modules, and the programs of tests/vm/meson.build
 
 
 def run(*command, **options):
@@ -62,9 +62,10 @@ def bind_vfio(address):
 
 
 def load_modules():
-    """Loads the test modules; a machine without them is one whose kernel was built without tests/exporter."""
-    for module in sorted(MODULES.glob('*.ko')):
-        run('insmod', module)
+    """Loads the test modules; a machine without them is one whose kernel was built without tests/modules."""
+    for module in sorted(BED.glob('*.ko')):
+        if not Path('/sys/module', module.stem).exists():
+            run('insmod', module)
 
 
 def make_ext4(device, target):

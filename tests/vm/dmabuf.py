@@ -73,7 +73,7 @@ Stats = namedtuple("Stats", "maps unmaps failed_maps segments attaches detaches 
 
 
 class TestBuffer(Buffer):
-    """A buffer of the test exporter, tests/exporter/dmabuf-test.h: it moves, fails and vanishes on command."""
+    """A buffer of the test exporter, tests/modules/exporter/dmabuf-test.h: it moves, fails and vanishes on command."""
 
     __test__ = False  # not for pytest to collect
     CREATE, MOVE, REVOKE, FAIL_MAP, DELAY_MAP, STATS = 0xC0205400, 0x40085401, 0x5402, 0x40085403, 0x40045404, 0x80585405

@@ -29,6 +29,11 @@ class Monitor:
             raise RuntimeError(f"{command}: {answer['error']['desc']}")
         return answer["return"]
 
+    def console(self, line):
+        """A line to the monitor for people."""
+        answer = self.execute("human-monitor-command", **{"command-line": line})
+        assert not answer, answer
+
     def wait_for_event(self, name):
         self._next(lambda message: message.get("event") == name)
 

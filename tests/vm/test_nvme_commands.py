@@ -1,15 +1,19 @@
 """What reaches the controller: as few commands as it takes, for any layout of the memory, to any place of the device."""
 
+import contextlib
+import os
+import re
+from errno import EFAULT
 from pathlib import Path
 
 import pytest
 
 import guest
 from dmabuf import TestBuffer, Udmabuf
+from machine import monitor
 from token_fixtures import *  # noqa: F403
-from token_words import GIB, KIB, MIB, Target, attachments, expect, make_file, opened, random_bytes, wait_for
+from token_words import GIB, KIB, MIB, Target, attachments, expect, fails, make_file, on_disk, opened, random_bytes, wait_for
 from uring import Ring, dmabuf_descriptor
-from uring_words import on_disk
 
 SGL_THRESHOLD = Path("/sys/module/nvme/parameters/sgl_threshold")
 OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
@@ -70,6 +74,71 @@ def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, sgl_thr
         expect(on_disk(target, 8 * MIB), NEW)
 
 
+@contextlib.contextmanager
+def seen_by_the_controller(log):
+    """[kind of list, ...] that the emulated controller walks: prp or sgl."""
+    kinds = []
+    monitor().console(f"logfile /run{log}")
+    monitor().console("log trace:pci_nvme_map_*")
+    try:
+        yield kinds
+    finally:
+        monitor().console("trace-event pci_nvme_map_* off")
+        monitor().console("log none")
+    kinds += re.findall(r"pci_nvme_map_(prp|sgl) ", log.read_text())
+
+
+@pytest.mark.parametrize("threshold, kind", [(0, "prp"), (1, "sgl")])
+def test_the_controller_gets_the_kind_of_list_that_was_asked_for(on_big, vfio, tmp_path, threshold, kind):
+    target = on_big()
+    log = Path(f"/results/controller-{kind}.log")
+    before = SGL_THRESHOLD.read_text()
+    with vfio.export(8 * MIB) as buffer, Ring() as ring, opened(target.path) as fd:
+        ring.register_dmabuf(0, buffer, fd)
+        try:
+            SGL_THRESHOLD.write_text(str(threshold))
+            with seen_by_the_controller(log) as kinds:
+                assert ring.read_fixed(fd, 0, 8 * MIB, 0) == 8 * MIB
+        finally:
+            SGL_THRESHOLD.write_text(before)
+    assert kinds.count(kind) >= 4
+    assert set(kinds) == {kind}
+
+
+def test_a_request_for_as_much_as_the_kernel_moves_at_once(on_big):
+    """MAX_RW_COUNT, a page less than 2 GiB, arrives completely; more is refused, as for every registered buffer."""
+    target, most = on_big(), 2 * GIB - 4096
+    with TestBuffer(3 * GIB, chunk_order=10, backed=64 * MIB) as buffer, Ring() as ring:
+        ring.register_dmabuf(0, buffer, target.fd)
+        with fails(EFAULT):
+            ring.read_fixed(target.fd, 0, most + 512, 0)
+        assert ring.read_fixed(target.fd, GIB, most, 0, timeout=120) == most
+        expect(buffer[3 * GIB - 4096 - 8 * MIB : 3 * GIB - 4096], bytes(8 * MIB), "the end, where nothing was written")
+
+
+def test_memory_of_a_token_grows_with_the_pieces_of_its_buffer(file, trace):
+    """At most 64 KiB for 1 GiB in pieces of 4 MiB, beside what it takes to look at the counters."""
+    ours = f"common_pid == {os.getpid()}"
+    with TestBuffer(GIB, chunk_order=10, backed=64 * MIB) as buffer, Ring() as ring, contextlib.ExitStack() as stack:
+        counts = [stack.enter_context(trace(f"kmem:{event}", where=ours, sums=["bytes_alloc"])) for event in ("kmalloc", "kmem_cache_alloc")]
+        pages = stack.enter_context(trace("kmem:mm_page_alloc", key="order", where=ours))
+
+        def allocated():
+            """(by the slab allocator, in pages), in bytes"""
+            return sum(count.update().sums["bytes_alloc"] for count in counts), sum((4096 << order) * hits for order, hits in pages.update().by_key.items())
+
+        taken = []
+        for slot in range(4):   # the least: now and then an allocation fills up stores that others use, too
+            first, second = allocated(), allocated()
+            ring.register_dmabuf(slot, buffer, file.fd)
+            assert ring.read_fixed(file.fd, 0, MIB, 0, slot) == MIB
+            taken.append([(third - two) - (two - one) for one, two, third in zip(first, second, allocated())])
+        print(taken)
+        assert buffer.stats.segments == 256
+        assert min(slab for slab, _ in taken) <= 64 * KIB
+        assert min(in_pages for _, in_pages in taken) <= 64 * KIB
+
+
 def test_parts_of_every_size_and_place(on_big, layout, sgl_threshold):
     target = on_big()
     with Ring() as ring:
@@ -107,17 +176,17 @@ def test_a_buffer_of_64_gib(file):
         assert buffer.stats.segments == size // (4 * MIB)
 
 
-def test_thousands_of_tokens_of_one_controller(ext4, udmabuf):
+def test_thousands_of_tokens_of_one_controller(ext4, little):
     """256 for each of 8 files; any of them works, and all of them end."""
     files = [Target(ext4 / f"{i}", make_file(ext4 / f"{i}", random_bytes(64 * KIB, seed=i))) for i in range(8)]
     with Ring(slots=2048) as ring:
         for i, file in enumerate(files):
-            assert ring.update(256 * i, [dmabuf_descriptor(udmabuf, file.fd)] * 256) == 256
+            assert ring.update(256 * i, [dmabuf_descriptor(little, file.fd)] * 256) == 256
         assert attachments() == 2048
         for slot in range(0, 2048, 77):
             file = files[slot // 256]
             assert ring.read_fixed(file.fd, 0, 64 * KIB, 0, slot) == 64 * KIB
-            expect(udmabuf[: 64 * KIB], file.content, f"slot {slot}")
+            expect(little[: 64 * KIB], file.content, f"slot {slot}")
         ring.unregister_all()
         wait_for(lambda: not attachments(), ring)
     for file in files:

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the generic helpers do with an iterator over a dma-buf token.
+ *
+ * The CPU cannot reach the memory, so whatever copies has to copy nothing and to leave the iterator where it is; whatever wants pages gets none; and only
+ * what counts goes on. One that does not know the type takes it for one that discards: it claims to have copied all, and moves on.
+ *
+ * No helper may look into the token, so there is none: a pointer to a page that faults.
+ */
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/uio.h>
+#include <kunit/test.h>
+
+#define OFFSET (5ULL << 30)	/* beyond 32 bits */
+#define COUNT 16384
+
+static struct dmabuf_token *const token = (void *)-4096L;
+
+static struct iov_iter iterator(unsigned int direction)
+{
+	struct iov_iter iter;
+
+	iov_iter_dmabuf_token(&iter, direction, token, OFFSET, COUNT);
+	return iter;
+}
+
+static void is_at(struct kunit *test, const struct iov_iter *iter, size_t done)
+{
+	KUNIT_EXPECT_EQ(test, iter->iov_offset, OFFSET + done);
+	KUNIT_EXPECT_EQ(test, iov_iter_count(iter), COUNT - done);
+	KUNIT_EXPECT_PTR_EQ(test, iter->dmabuf_token, token);
+}
+
+static struct page *a_page(struct kunit *test, u8 content)
+{
+	void *memory = (void *)__get_free_page(GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, memory);
+	memset(memory, content, PAGE_SIZE);
+	return virt_to_page(memory);
+}
+
+static void nothing_is_copied_to_it(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_DEST);
+	struct page *page = a_page(test, 1);
+
+	KUNIT_EXPECT_EQ(test, copy_to_iter(page_address(page), 512, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_page_to_iter(page, 0, PAGE_SIZE, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_page_to_iter_nofault(page, 0, PAGE_SIZE, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_folio_to_iter(page_folio(page), 0, PAGE_SIZE, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, _copy_mc_to_iter(page_address(page), 512, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_FALSE(test, copy_to_iter_full(page_address(page), 512, &iter));
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, iov_iter_zero(512, &iter), 0);
+	is_at(test, &iter, 0);
+	__free_page(page);
+}
+
+static void is_unchanged(struct kunit *test, struct page *page)
+{
+	KUNIT_EXPECT_NULL(test, memchr_inv(page_address(page), 1, PAGE_SIZE));
+}
+
+static void nothing_is_copied_from_it(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_SOURCE);
+	struct page *page = a_page(test, 1);
+
+	KUNIT_EXPECT_EQ(test, copy_from_iter(page_address(page), 512, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_from_iter_nocache(page_address(page), 512, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, _copy_from_iter_flushcache(page_address(page), 512, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_page_from_iter(page, 0, PAGE_SIZE, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_EQ(test, copy_folio_from_iter_atomic(page_folio(page), 0, PAGE_SIZE, &iter), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_FALSE(test, copy_from_iter_full(page_address(page), 512, &iter));
+	is_at(test, &iter, 0);
+	is_unchanged(test, page);
+	__free_page(page);
+}
+
+static void it_has_no_pages(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_DEST);
+	struct page *few[4] = {}, **pages = few;
+	size_t start;
+
+	KUNIT_EXPECT_LE(test, iov_iter_get_pages2(&iter, pages, PAGE_SIZE, 4, &start), 0);
+	is_at(test, &iter, 0);
+	KUNIT_EXPECT_LE(test, iov_iter_extract_pages(&iter, &pages, PAGE_SIZE, 4, 0, &start), 0);
+	is_at(test, &iter, 0);
+	pages = NULL;
+	KUNIT_EXPECT_LE(test, iov_iter_get_pages_alloc2(&iter, &pages, PAGE_SIZE, &start), 0);
+	is_at(test, &iter, 0);
+	kvfree(pages);
+	KUNIT_EXPECT_EQ(test, iov_iter_npages(&iter, 4), 0);
+}
+
+static void it_cannot_be_faulted_in(struct kunit *test)
+{
+	struct iov_iter source = iterator(ITER_SOURCE), dest = iterator(ITER_DEST);
+
+	KUNIT_EXPECT_EQ(test, fault_in_iov_iter_readable(&source, 512), 512);
+	KUNIT_EXPECT_EQ(test, fault_in_iov_iter_writeable(&dest, 512), 512);
+}
+
+static void it_goes_on_and_back(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_DEST);
+
+	iov_iter_advance(&iter, 4096);
+	is_at(test, &iter, 4096);
+	iov_iter_revert(&iter, 1024);
+	is_at(test, &iter, 3072);
+	iov_iter_advance(&iter, 2 * COUNT);
+	is_at(test, &iter, COUNT);
+	iov_iter_revert(&iter, COUNT);
+	is_at(test, &iter, 0);
+	iov_iter_truncate(&iter, 512);
+	KUNIT_EXPECT_EQ(test, iov_iter_count(&iter), 512);
+	iov_iter_reexpand(&iter, COUNT);
+	is_at(test, &iter, 0);
+}
+
+static void its_alignment_is_that_of_place_and_length(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_DEST);
+
+	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter), OFFSET | COUNT);
+	iov_iter_advance(&iter, 512);
+	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter) & 1023, 512);
+	KUNIT_EXPECT_EQ(test, iov_iter_single_seg_count(&iter), COUNT - 512);
+}
+
+static void a_copy_of_it_is_the_same(struct kunit *test)
+{
+	struct iov_iter iter = iterator(ITER_DEST), copy;
+
+	KUNIT_EXPECT_NULL(test, dup_iter(&copy, &iter, GFP_KERNEL));
+	is_at(test, &copy, 0);
+	KUNIT_EXPECT_TRUE(test, iov_iter_is_dmabuf_token(&copy));
+	KUNIT_EXPECT_FALSE(test, iov_iter_is_discard(&copy));
+	KUNIT_EXPECT_FALSE(test, user_backed_iter(&copy));
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(nothing_is_copied_to_it),
+	KUNIT_CASE(nothing_is_copied_from_it),
+	KUNIT_CASE(it_has_no_pages),
+	KUNIT_CASE(it_cannot_be_faulted_in),
+	KUNIT_CASE(it_goes_on_and_back),
+	KUNIT_CASE(its_alignment_is_that_of_place_and_length),
+	KUNIT_CASE(a_copy_of_it_is_the_same),
+	{}
+};
+
+static struct kunit_suite suite = {
+	.name = "dmabuf-token-iterator",
+	.test_cases = cases,
+};
+kunit_test_suites(&suite);
+
+MODULE_DESCRIPTION("Tests of the iterator over dma-buf tokens");
+MODULE_LICENSE("GPL");
