@@ -4,6 +4,7 @@
 #   tests/run.sh -k fuse                      only tests with "fuse" in their name
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
+#   tests/run.sh --fuzz=100000 --storm=9 --moves=5000   more of what is done at random, as .ci/run does
 #   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else
 set -euo pipefail
 # shellcheck source=bed/lib.sh
@@ -52,30 +53,27 @@ in_machine() {
   "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" "$@"
 }
 
-# Two jobs, each with about half of the work. No file, no test.
-token_tests() { [ ${#tokens[@]} -gt 0 ] || return "$none"; in_machine python3 -m pytest "${tokens[@]}" "${arguments[@]}"; }
-other_tests() { [ ${#others[@]} -gt 0 ] || return "$none"; in_machine python3 -m pytest "${others[@]}" "${arguments[@]}"; }
+unit_tests() { "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
+other_tests() { in_machine python3 -m pytest "${others[@]}" "${arguments[@]}"; }
 
-# side_by_side: both jobs; what the second says comes after what the first says.
-side_by_side() {
-  local log second status=0 second_status=0
+# begin_token_tests, end_token_tests: about half of the work, beside all else. What it says comes at the end.
+begin_token_tests() {
   scratch run
-  log=$scratch/second
+  log=$scratch/tokens
   set -m   # a process group of its own, so that all of it can be ended
-  token_tests >"$log" 2>&1 &
-  second=$!
+  in_machine python3 -m pytest "${tokens[@]}" "${arguments[@]}" >"$log" 2>&1 &
+  beside=$!
   set +m
   # shellcheck disable=SC2064
-  trap "kill -- -$second 2>/dev/null || true; rm -rf $scratch" EXIT
-  other_tests || status=$?
-  tail -n +1 -f --pid=$second "$log"
-  wait $second || second_status=$?
-  passed "$status"
-  passed "$second_status"
+  trap "kill -- -$beside 2>/dev/null || true; rm -rf $scratch" EXIT
+}
+end_token_tests() {
+  tail -n +1 -f --pid="$beside" "$log"
+  wait "$beside"
 }
 
 build=$("$bed/build")
-limit=2400   # seconds that a machine may take
+limit=3000   # seconds that a machine may take
 if [ -n "$stress" ]; then
   kernel=$("$bed/kernel" debug)
   limit=$((stress * 60 + 1800))
@@ -85,29 +83,24 @@ if [ -n "$stress" ]; then
 fi
 
 mapfile -t unit < <(paths_of unit)
-if [ ${#unit[@]} -gt 0 ]; then
-  say "unit tests"
-  status=0
-  "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}" || status=$?
-  passed "$status"
-fi
-
 tokens=() others=()
-while read -r path; do
+while [ -n "$vm" ] && read -r path; do
   case $path in
-    */test_token_* | */test_nvme_*) tokens+=("$path") ;;
+    */test_token_* | */test_nvme_* | */test_uring_ends.py) tokens+=("$path") ;;
     *) others+=("$path") ;;
   esac
 done < <(paths_of vm)
-if [ -n "$vm" ] && [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then
-  kernel=$("$bed/kernel" debug)
-  say "tests in virtual machines"
-  if [ ${#tokens[@]} -gt 0 ] && [ ${#others[@]} -gt 0 ]; then
-    side_by_side
-  else
-    status=0
-    if [ ${#tokens[@]} -gt 0 ]; then token_tests; else other_tests; fi || status=$?
-    passed "$status"
-  fi
-fi
+
+# job NAME FUNCTION
+job() {
+  local status=0
+  say "$1"
+  "$2" || status=$?
+  passed "$status"
+}
+if [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then kernel=$("$bed/kernel" debug); fi
+if [ ${#tokens[@]} -gt 0 ]; then begin_token_tests; fi
+if [ ${#unit[@]} -gt 0 ]; then job "unit tests" unit_tests; fi
+if [ ${#others[@]} -gt 0 ]; then job "tests in a virtual machine" other_tests; fi
+if [ ${#tokens[@]} -gt 0 ]; then job "tests of tokens and NVMe, in a virtual machine beside it" end_token_tests; fi
 [ -n "$selected" ] || exit "$none"

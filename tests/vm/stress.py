@@ -23,8 +23,8 @@ def collected():
     return [line for line in output.splitlines() if "::" in line and "many_moves" not in line]
 
 
-def run_tests(names, **environment):
-    result = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *names], env=os.environ | environment)
+def run_tests(arguments, **environment):
+    result = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *arguments], env=os.environ | environment)
     # each session loads the exporter, and no test may keep it
     return result.returncode or subprocess.run(["rmmod", "dmabuf_test"]).returncode
 
@@ -34,10 +34,10 @@ def stress(minutes, seed):
     end = time.monotonic() + 60 * minutes
     while not rounds or time.monotonic() < end:
         round_of = [*chance.sample(names, min(25, len(names))), *(str(TESTS / name) for name in LONG)]
-        counts = {"FUZZ_CALLS": chance.randrange(2000, 10_000), "FUZZ_SEED": chance.randrange(1, 1 << 32),
-                  "MOVES": 100_000 if minutes >= 30 and not rounds else chance.randrange(100, 400), "MOVES_SEED": chance.randrange(1, 1 << 32)}  # fmt: skip
-        print(f"stress: seed {seed}, round {rounds}: {counts}", flush=True)
-        status = run_tests(round_of, **{name: str(value) for name, value in counts.items()})
+        counts = [f"--fuzz={chance.randrange(2000, 10_000)}", f"--moves={100_000 if minutes >= 30 and not rounds else chance.randrange(100, 400)}"]
+        seeds = {"FUZZ_SEED": str(chance.randrange(1, 1 << 32)), "MOVES_SEED": str(chance.randrange(1, 1 << 32))}
+        print(f"stress: seed {seed}, round {rounds}: {counts} {seeds}", flush=True)
+        status = run_tests([*counts, *round_of], **seeds)
         if status:
             print(f"stress: seed {seed} failed in round {rounds}", flush=True)
             return status

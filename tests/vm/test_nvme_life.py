@@ -14,11 +14,11 @@ import machine
 from fuse_server import CLOSED, FuseServer
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, MIB, Target, add_partition, delete_partition, expect, expect_untouched, fails, in_background, make_file, opened,
-    random_bytes, read_and_compare, wait_for,
+    BUFFER_SIZE, MIB, Target, add_partition, delete_partition, expect, expect_untouched, fails, in_background, make_file, on_disk,
+    opened, random_bytes, read_and_compare, wait_for,
 )  # fmt: skip
 from uring import IOPOLL, READ_FIXED, WRITE_FIXED, Ring
-from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways, on_disk
+from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways
 
 CONTENT = random_bytes(BUFFER_SIZE, seed=31)
 GONE = {-EIO, -ENODEV, -ENXIO, 0}  # a disk that has gone has no bytes
@@ -108,7 +108,7 @@ def test_a_server_that_waits_for_a_lost_command_can_be_killed(nvme, fuse, target
     with Ring(DEPTH) as ring:
         ring.register_dmabuf(0, moving, target.fd)
         transfer = Transfer(READ_FIXED, target, moving)
-        with the_next_completion_is_lost(nvme, missed_after_ms=15000):
+        with the_next_completion_is_lost(nvme, missed_after_ms=8000):
             numbers = transfer.start(ring)
             wait_for(lambda: in_flight(nvme) == 1)
             fuse.revoke_all()

@@ -1,19 +1,12 @@
 """A client written for the proposal on the kernel lists runs unchanged: abi-client.c is such a one, and stays as it is."""
 
-from pathlib import Path
-
 import pytest
 
 import guest
 from token_fixtures import *  # noqa: F403
-from token_words import data_on_ext4, let_go
+from token_words import MIB, data_on_ext4, let_go
 
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    program = tmp_path_factory.mktemp("abi") / "abi-client"
-    guest.run("gcc", "-O1", "-w", "-o", program, Path(__file__).with_name("abi-client.c"), "-luring")
-    return program
+CLIENT = guest.BED / "abi-client"
 
 
 @pytest.fixture(params=["raw", "ext4", "fuse", "mount"])
@@ -24,7 +17,7 @@ def path(request, _ext4_held):
 
 
 def data_file(request):
-    path, _ = data_on_ext4(request.getfixturevalue("ext4"))
+    path, _ = data_on_ext4(request.getfixturevalue("ext4"), 4 * MIB)
     if request.param == "fuse":
         return request.getfixturevalue("fuse").path(path.name)
     if request.param == "mount":
@@ -32,16 +25,16 @@ def data_file(request):
     return path
 
 
-def test_reads_and_writes_host_memory(client, path):
-    assert "UDMABUF PASS" in guest.run(client, "udmabuf", path)
+def test_reads_and_writes_host_memory(path):
+    assert "UDMABUF PASS" in guest.run(CLIENT, "udmabuf", path)
 
 
-def test_reads_and_writes_device_memory(client, path, vram):
-    assert "VFIO-P2P PASS" in guest.run(client, "vfio", path, vram)
+def test_reads_and_writes_device_memory(path, vram):
+    assert "VFIO-P2P PASS" in guest.run(CLIENT, "vfio", path, vram)
 
 
-def test_device_memory_that_is_switched_off(client, path, vram):
-    output = guest.run(client, "revoke", path, vram)
+def test_device_memory_that_is_switched_off(path, vram):
+    output = guest.run(CLIENT, "revoke", path, vram)
     assert "read before revoke: 65536" in output
     assert "read -> -19" in output, "ENODEV"
     assert "memory re-enabled: read -> 65536" in output

@@ -118,13 +118,13 @@ def test_events_come_in_pairs_also_when_a_token_cannot_be_created(ring, file, mo
 # The list in the control filesystem
 
 
-def test_the_list_of_tokens_is_read_in_pieces(serve, udmabuf):
+def test_the_list_of_tokens_is_read_in_pieces(serve, little):
     """Each token once, also when some end between two pieces."""
     server, target = serve()
     count = 200
     with Ring(slots=count) as ring:
         for slot in range(count):
-            ring.register_dmabuf(slot, udmabuf, target.fd)
+            ring.register_dmabuf(slot, little, target.fd)
         numbers = [token.token for token in server.creates()]
         path = f"/sys/fs/fuse/connections/{os.minor(os.stat(server.mountpoint).st_dev)}/dmabuf_tokens"
         assert listed(path) == numbers

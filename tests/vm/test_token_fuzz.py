@@ -1,6 +1,6 @@
 """Random and hostile registrations and requests (token-fuzz.c): errors or right results only, and nothing of them stays.
 
-FUZZ_CALLS and FUZZ_SEED in the environment change how many there are, and which: tests/run.sh --seed, --stress.
+tests/run.sh --fuzz=N makes N calls; FUZZ_SEED in the environment says which.
 """
 
 import os
@@ -15,23 +15,15 @@ from dmabuf import TestBuffer, Udmabuf
 from fuse_server import TOKEN_CREATE, TOKEN_RELEASE, FuseServer
 from token_words import MIB, add_partition, attachments, delete_partition, make_file, place_on_disk, random_bytes, wait_for
 
-CALLS = int(os.environ.get("FUZZ_CALLS", 100_000))
 SEED = int(os.environ.get("FUZZ_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 FILE_SIZE, BUFFER_SIZE = 8 * MIB, MIB
-
-
-@pytest.fixture(scope="module")
-def fuzz(tmp_path_factory):
-    program = tmp_path_factory.mktemp("fuzz") / "token-fuzz"
-    guest.run("gcc", "-O2", "-Wall", "-o", program, Path(__file__).with_name("token-fuzz.c"), "-luring")
-    return program
 
 
 def open_files():
     return int(Path("/proc/sys/fs/file-nr").read_text().split()[0])
 
 
-def test_random_and_hostile_calls(fuzz, nvme, ext4, tmp_path, request):
+def test_random_and_hostile_calls(nvme, ext4, tmp_path, request):
     """On ext4, FUSE and a partition, into host memory and memory in single pages."""
     for i, name in enumerate(("direct", "fuse", "partition")):
         make_file(ext4 / name, random_bytes(FILE_SIZE, seed=i))
@@ -40,7 +32,7 @@ def test_random_and_hostile_calls(fuzz, nvme, ext4, tmp_path, request):
     before = open_files()
     with FuseServer(ext4, tmp_path) as server, Udmabuf(BUFFER_SIZE) as udmabuf, TestBuffer(BUFFER_SIZE) as moving:
         buffers = (udmabuf.fileno(), moving.fileno())
-        result = subprocess.run([fuzz, str(SEED), str(CALLS), *map(str, buffers), ext4 / "direct", server.path("fuse"), partition],
+        result = subprocess.run([guest.BED / "token-fuzz", str(SEED), str(request.config.getoption("--fuzz")), *map(str, buffers), ext4 / "direct", server.path("fuse"), partition],
                                 pass_fds=buffers, text=True, capture_output=True)  # fmt: skip
         print(result.stdout, result.stderr)
         assert result.returncode == 0, f"FUZZ_SEED={SEED}: {result.stderr}"

@@ -13,7 +13,7 @@ from token_words import BUFFER_SIZE, KIB, MIB, attachments, expect, read_and_com
 from uring import DEFER_TASKRUN, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
 from uring_words import buffer_is_free
 
-SIZE, DEPTH = 64 * KIB, 64
+SIZE, DEPTH = 32 * KIB, 64
 DEFERRED = SINGLE_ISSUER | DEFER_TASKRUN
 MODES = pytest.mark.parametrize(
     "front, flags", [("ext4", 0), ("ext4", DEFERRED), ("ext4", SQPOLL), ("fuse", DEFERRED)], indirect=["front"]

@@ -9,7 +9,6 @@ import subprocess
 import time
 import traceback
 from errno import EBUSY, EIO, ENODEV, ENOMEM
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +16,13 @@ import guest
 from dmabuf import TestBuffer
 from fuse_server import fork
 from token_fixtures import *  # noqa: F403
-from token_words import KIB, MIB, expect, expect_untouched, fails, in_background, read_and_compare
+from token_words import BUFFER_SIZE, KIB, MIB, expect, expect_untouched, fails, in_background, read_and_compare
 from uring import DEFER_TASKRUN, IOPOLL, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
 
 SIZE = 16 * KIB  # of a request
 DEPTH = 32
 chance = random.Random(3)
 # 100000 under tests/run.sh --stress 30: they take minutes
-MOVES = int(os.environ.get("MOVES", 500))
 SEED = int(os.environ.get("MOVES_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 
 
@@ -84,6 +82,17 @@ def test_a_move_before_the_first_read(ring, front, moving):
     all_memory_went_back(moving)
 
 
+def test_maps_and_their_ends_are_traced(ring, file, moving, trace):
+    with trace("dmabuf_token:dmabuf_map", sums=["segments", "size"]) as made, trace("dmabuf_token:dmabuf_map_invalidate") as ended:
+        ring.register_dmabuf(0, moving, file.fd)
+        for _ in range(3):
+            read_and_compare(ring, file, moving, (0, MIB, 0))
+            moving.move()
+    assert (made.hits, ended.hits) == (moving.stats.maps, moving.stats.moves) == (3, 3)
+    assert made.sums["size"] == 3 * moving.size
+    assert 3 < made.sums["segments"] <= 3 * moving.size // mmap.PAGESIZE  # pages may be neighbours
+
+
 def test_moves_without_reads_make_no_maps(ring, file, moving):
     ring.register_dmabuf(0, moving, file.fd)
     read_and_compare(ring, file, moving, (0, MIB, 0))
@@ -107,7 +116,7 @@ def test_moves_under_requests_of_several_commands(ring, front, moving, nvme):
     with in_background(moving.move):
         while moving.stats.moves < 10:
             i = moving.stats.moves
-            read_and_compare(ring, front, moving, (512 * i, 3 * MIB, 512 * i))
+            read_and_compare(ring, front, moving, (512 * i, BUFFER_SIZE - 512 * KIB, 512 * i))
     all_memory_went_back(moving)
 
 
@@ -262,34 +271,27 @@ def test_a_bar_switched_off_under_reads(ring, front, vfio, bar):
 # Many moves
 
 
-@pytest.fixture(scope="module")
-def token_moves(tmp_path_factory):
-    """token_moves(moves, ring flags, target): token-moves.c with a buffer of its own; its output."""
-    program = tmp_path_factory.mktemp("moves") / "token-moves"
-    guest.run("gcc", "-O2", "-Wall", "-o", program, Path(__file__).with_name("token-moves.c"), "-luring", "-pthread")
-
-    def run(moves, flags, target):
-        with TestBuffer(64 * 4096) as buffer:
-            fds = (buffer.control, buffer.fileno())
-            result = subprocess.run([program, str(SEED), str(moves), str(flags), *map(str, fds), target.path, str(target.base)],
-                                    pass_fds=fds, text=True, capture_output=True)  # fmt: skip
-            print(result.stdout, result.stderr, buffer.stats)
-            assert result.returncode == 0, f"MOVES_SEED={SEED}: {result.stderr}"
-            assert buffer.stats.moves == moves
-            all_memory_went_back(buffer)
-
-    return run
+def token_moves(moves, flags, target):
+    """token-moves.c with a ring of these flags and a buffer of its own."""
+    with TestBuffer(64 * 4096) as buffer:
+        fds = (buffer.control, buffer.fileno())
+        result = subprocess.run([guest.BED / "token-moves", str(SEED), str(moves), str(flags), *map(str, fds), target.path, str(target.base)],
+                                pass_fds=fds, text=True, capture_output=True)  # fmt: skip
+        print(result.stdout, result.stderr, buffer.stats)
+        assert result.returncode == 0, f"MOVES_SEED={SEED}: {result.stderr}"
+        assert buffer.stats.moves == moves
+        all_memory_went_back(buffer)
 
 
 @pytest.mark.timeout(36000)
 @pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)
-def test_many_moves_under_random_reads_and_writes(token_moves, target):
+def test_many_moves_under_random_reads_and_writes(target, request):
     """No wrong byte, no error, no EAGAIN, no byte of memory that the exporter had left."""
-    token_moves(MOVES, SINGLE_ISSUER | DEFER_TASKRUN, target)
+    token_moves(request.config.getoption("--moves"), SINGLE_ISSUER | DEFER_TASKRUN, target)
 
 
 @pytest.mark.parametrize("flags, target", [(SQPOLL, "fuse"), (IOPOLL, "raw"), (IOPOLL, "ext4")], indirect=["target"])
-def test_moves_under_other_rings(token_moves, target, flags):
+def test_moves_under_other_rings(target, flags):
     token_moves(300, flags, target)
 
 

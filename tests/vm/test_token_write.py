@@ -1,6 +1,5 @@
 """Registered dma-bufs are written to files by DMA."""
 
-import mmap
 import os
 import random
 from errno import EACCES, EBADF, EINVAL
@@ -9,21 +8,13 @@ import pytest
 
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, opened, random_bytes,
-    set_direct, wait_for,
+    BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, on_disk, opened,
+    random_bytes, set_direct, wait_for,
 )  # fmt: skip
 from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
 
 NEW = random_bytes(BUFFER_SIZE, seed=9)
 A = random_bytes(64 * KIB, seed=1)
-
-
-def on_disk(front):
-    """What is really there: read past all caches, as the data went."""
-    size = len(front.content)
-    with opened(front.path, os.O_RDONLY | os.O_DIRECT) as fd, mmap.mmap(-1, size) as room:
-        assert os.preadv(fd, [room], front.base) == size
-        return room[:]
 
 
 def write_and_compare(ring, front, buffer, where, slot=0):
@@ -43,7 +34,7 @@ PLACES = [
     (1536, 16384, 65536),
     (64 * KIB, 512 * KIB, 4096),
     (4096 + 512, MIB + 512, 512),
-    (MIB - 512, 512 * KIB + 1024, 3 * MIB),
+    (MIB - 512, 512 * KIB + 1024, BUFFER_SIZE - MIB),
     (0, BUFFER_SIZE, 0),
 ]
 
@@ -68,7 +59,7 @@ def check_all_places(ring, target, buffer):
     "front, flags", [("ext4", 0), ("ext4", SQPOLL), ("fuse", SINGLE_ISSUER | DEFER_TASKRUN)], indirect=["front"]
 )
 def test_many_writes_at_once(front, moving, flags):
-    size = 64 * KIB
+    size = BUFFER_SIZE // 64
     moving[:] = NEW
     with Ring(64, flags) as ring:
         ring.register_dmabuf(0, moving, front.fd)
@@ -85,10 +76,10 @@ def test_moves_under_writes(ring, front, moving):
     ring.register_dmabuf(0, moving, front.fd)
     with in_background(moving.move):
         while moving.stats.moves < 10:
-            places = chance.sample(range(256), 32)
+            places = chance.sample(range(BUFFER_SIZE // size), 32)
             numbers = []
             for i, place in enumerate(places):
-                start = chance.randrange(256) * size
+                start = chance.randrange(BUFFER_SIZE // size) * size
                 numbers.append(ring.prepare(WRITE_FIXED, front.fd, start, size, front.base + place * size))
                 content[place * size : (place + 1) * size] = NEW[start : start + size]
             ring.submit()
@@ -102,7 +93,7 @@ def test_a_pipelined_move_before_a_write(ring, front, moving):
     ring.register_dmabuf(0, moving, front.fd)
     for i in range(3):
         moving.move(fence_ms=100)
-        write_and_compare(ring, front, moving, (i * MIB, MIB, 0))
+        write_and_compare(ring, front, moving, (i * 512 * KIB, MIB, 0))
 
 
 def test_written_bytes_are_counted(front, moving, nvme, trace):

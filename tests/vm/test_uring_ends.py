@@ -12,12 +12,12 @@ import pytest
 
 from fuse_server import fork
 from token_fixtures import *  # noqa: F403
-from token_words import BUFFER_SIZE, expect, fails, opened, read_and_compare, wait_for
+from token_words import BUFFER_SIZE, expect, fails, on_disk, opened, read_and_compare, wait_for
 from uring import (
     ASYNC_CANCEL, CANCEL_ALL, CANCEL_FD, IOPOLL, IOSQE_ASYNC, IOSQE_IO_LINK, LINK_TIMEOUT, READ_FIXED, SINGLE_ISSUER, Ring,
     Timespec,
 )  # fmt: skip
-from uring_words import DEPTH, SIZE, Transfer, both_ways, buffer_is_free, every_ring, on_disk
+from uring_words import DEPTH, SIZE, Transfer, both_ways, buffer_is_free, every_ring
 
 CANCELLED = (-ECANCELED, -EINTR)
 PIDFD_GETFD = 438

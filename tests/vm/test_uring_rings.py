@@ -9,12 +9,12 @@ import pytest
 
 from dmabuf import Udmabuf
 from token_fixtures import *  # noqa: F403
-from token_words import BUFFER_SIZE, KIB, attachments, expect, expect_untouched, fails, wait_for
+from token_words import BUFFER_SIZE, KIB, attachments, expect, expect_untouched, fails, on_disk, wait_for
 from uring import (
     IOPOLL, IOSQE_ASYNC, IOSQE_IO_DRAIN, IOSQE_IO_LINK, READ_FIXED, READV_FIXED, SQPOLL, WRITE_FIXED, WRITEV_FIXED,
     Iovec, Ring,
 )  # fmt: skip
-from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways, every_ring, on_disk
+from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways, every_ring
 
 
 @both_ways

@@ -6,7 +6,6 @@
  * token-fuzz SEED COUNT BUFFER_FD BUFFER_FD FILE...
  * All files have FILE_SIZE bytes, all buffers BUFFER_SIZE. Prints a line at the end, or what was wrong with which call.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -188,7 +187,7 @@ static bool may_be_good(const struct desc *desc)
 
 static void remember(unsigned int slot, const struct desc *desc)
 {
-	slots[slot] = (struct slot){ };
+	slots[slot] = (struct slot){ 0 };
 	if (desc->type == DMABUF)
 		slots[slot] = (struct slot){ find_file(desc->target_fd), find_buffer(desc->dmabuf_fd) };
 }
@@ -226,7 +225,7 @@ static bool register_something(void)
 	for (long i = 0; i < ret; i++) {
 		if (data == (uintptr_t)descs && !may_be_good(&descs[i]))
 			fail("a wrong descriptor was accepted", i);
-		remember(update.offset + i, data == (uintptr_t)descs ? &descs[i] : &(struct desc){ });
+		remember(update.offset + i, data == (uintptr_t)descs ? &descs[i] : &(struct desc){ 0 });
 	}
 	return true;
 }

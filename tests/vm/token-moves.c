@@ -7,7 +7,6 @@
  * CONTROL_FD is /dev/dmabuf-test, BUFFER_FD its buffer of DEPTH blocks. FILE has AREA bytes for us from BASE on. Each request has a block of the
  * buffer and a part of the file for itself, so what must be where is known at any time.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -22,11 +21,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../exporter/dmabuf-test.h"
+#include "../modules/exporter/dmabuf-test.h"
 
 #define DEPTH		64
 #define BLOCK		4096
-#define BLOCKS		16		/* of the file, for each request */
+#define BLOCKS		8		/* of the file, for each request */
 #define PART		(BLOCKS * BLOCK)
 #define AREA		(DEPTH * PART)
 

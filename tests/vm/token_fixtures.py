@@ -11,12 +11,12 @@ import fuse_server
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
 from token_words import (
-    BUFFER_SIZE, DIRECT, SLOTS, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk,
+    BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk,
 )  # fmt: skip
 from uring import Ring
 
 __all__ = [
-    "ring", "udmabuf", "moving", "vfio", "bar", "buffer", "fuse", "serve", "target", "front", "file", "disk", "place", "tree", "small", "directory",
+    "ring", "udmabuf", "little", "moving", "vfio", "bar", "buffer", "fuse", "serve", "target", "front", "file", "disk", "place", "tree", "small", "directory",
     "token",
 ]  # fmt: skip
 
@@ -38,6 +38,14 @@ def ring(request):
 @pytest.fixture
 def udmabuf():
     with Udmabuf(BUFFER_SIZE) as buffer:
+        buffer.fill()
+        yield buffer
+
+
+@pytest.fixture
+def little():
+    """A buffer for those who make hundreds of tokens: each has a map of its own."""
+    with Udmabuf(64 * KIB) as buffer:
         buffer.fill()
         yield buffer
 

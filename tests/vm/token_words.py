@@ -5,6 +5,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import mmap
 import os
 import random
 import re
@@ -17,7 +18,7 @@ import pytest
 from dmabuf import CANARY
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-BUFFER_SIZE = 4 * MIB
+BUFFER_SIZE = 2 * MIB  # several commands, and every page costs time: it is faulted in, mapped, filled and compared
 DIRECT = os.O_RDWR | os.O_DIRECT
 SLOTS = 8  # of a ring, unless it asks for another number
 
@@ -62,6 +63,23 @@ def opened(path, flags=DIRECT):
         yield fd
     finally:
         os.close(fd)
+
+
+@functools.cache
+def _room(size):
+    """Memory to read into, again and again: the first time costs a fault for each page."""
+    memory = mmap.mmap(-1, size)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
+
+
+def on_disk(target, size=None, start=0):
+    """What is really there: read past all caches, as the data went. Without a size, as much as the target's content."""
+    size = len(target.content) if size is None else size
+    room = _room(8 * MIB)[:size]
+    with opened(target.path, os.O_RDONLY | os.O_DIRECT) as fd:
+        assert os.preadv(fd, [room], target.base + start) == size
+        return bytes(room)
 
 
 def set_direct(fd, on):
@@ -173,17 +191,17 @@ class Target:
         self.fds.clear()
 
 
-def data_on_ext4(ext4):
+def data_on_ext4(ext4, size=BUFFER_SIZE):
     """A file of random bytes, as large as the buffers."""
     path = ext4 / "data"
-    return path, make_file(path, random_bytes(BUFFER_SIZE))
+    return path, make_file(path, random_bytes(size))
 
 
 def place_on_disk(path):
     """Where a file begins that lies in one piece."""
     found = extents(path)
     for (logical, physical, length), following in zip(found, found[1:]):
-        assert following[:2] == (logical + length, physical + length), "a new file system is expected to allocate 4 MiB in one piece"
+        assert following[:2] == (logical + length, physical + length), "a new file system is expected to allocate it in one piece"
     return found[0][1]
 
 

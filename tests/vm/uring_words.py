@@ -1,11 +1,8 @@
 """The words of the tests of io_uring: kinds of rings, and transfers in both directions that know what they should have done."""
 
-import mmap
-import os
-
 import pytest
 
-from token_words import KIB, expect, opened, random_bytes, wait_for
+from token_words import KIB, expect, on_disk, random_bytes, wait_for
 from uring import DEFER_TASKRUN, IOPOLL, READ_FIXED, SINGLE_ISSUER, SQPOLL, WRITE_FIXED
 
 SIZE, DEPTH = 16 * KIB, 64
@@ -81,13 +78,6 @@ class Transfer:
         file = self.target.content[(DEPTH - 1 - i) * SIZE : (DEPTH - i) * SIZE]
         memory = self.before[i * SIZE : (i + 1) * SIZE]
         return (file, memory) if self.opcode == READ_FIXED else (memory, file)
-
-
-def on_disk(target, size, start=0):
-    """What is really there: read past all caches, as the data went."""
-    with opened(target.path, os.O_RDONLY | os.O_DIRECT) as fd, mmap.mmap(-1, size) as room:
-        assert os.preadv(fd, [room], target.base + start) == size
-        return room[:]
 
 
 def buffer_is_free(buffer, ring=None):
