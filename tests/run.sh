@@ -4,7 +4,7 @@
 #   tests/run.sh -k fuse                      only tests with "fuse" in their name
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
-#   tests/run.sh --fuzz=100000 --storm=9 --moves=5000   more of what is done at random, as .ci/run does
+#   tests/run.sh --fuzz=100000 --storm=9 --moves=5000   more of what is done at random
 #   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else
 set -euo pipefail
 # shellcheck source=bed/lib.sh

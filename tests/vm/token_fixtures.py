@@ -11,7 +11,7 @@ import fuse_server
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
 from fuse_server import FuseServer
 from token_words import (
-    BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, empty_ring, let_go, make_file, place_on_disk,
+    BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, drop_cache_of, empty_ring, let_go, make_file, place_on_disk,
 )  # fmt: skip
 from uring import Ring
 
@@ -110,12 +110,14 @@ def serve(ext4, tmp_path, request):
 def raw_target(request, nvme, ext4):
     """The bytes of a file, where they lie on the device."""
     path, content = data_on_ext4(ext4)
+    drop_cache_of(nvme.device)
     return Target(nvme.device, content, place_on_disk(path))
 
 
 def partition_target(request, nvme, ext4):
     """A partition laid over the bytes of a file."""
     path, content = data_on_ext4(ext4)
+    drop_cache_of(nvme.device)
     partition = add_partition(nvme.device, place_on_disk(path), len(content))
     request.addfinalizer(lambda: delete_partition(nvme.device))
     return Target(partition, content)

@@ -216,6 +216,14 @@ def read_and_compare(ring, target, buffer, where, slot=0):
     expect_untouched(buffer, to + length, high)
 
 
+def drop_cache_of(device):
+    """Where a file lies now there may have been metadata of its filesystem; as long as that is in the device's cache a write to the device is EBUSY."""
+    BLKFLSBUF = 0x1261
+    os.sync()
+    with opened(device, os.O_RDONLY) as fd:
+        fcntl.ioctl(fd, BLKFLSBUF)
+
+
 def add_partition(device, start, length):
     """Tells the kernel of a partition, as partition tools do; the disk itself needs no table."""
     _blkpg(device, 1, start, length)
