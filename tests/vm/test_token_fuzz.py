@@ -3,6 +3,7 @@
 tests/run.sh --fuzz=N makes N calls; FUZZ_SEED in the environment says which.
 """
 
+import errno
 import os
 import random
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import guest
 from dmabuf import TestBuffer, Udmabuf
 from fuse_server import TOKEN_CREATE, TOKEN_RELEASE, FuseServer
-from token_words import MIB, add_partition, attachments, delete_partition, make_file, place_on_disk, random_bytes, wait_for
+from token_words import MIB, add_partition, attachments, delete_partition, drop_cache_of, make_file, place_on_disk, random_bytes, wait_for
 
 SEED = int(os.environ.get("FUZZ_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 FILE_SIZE, BUFFER_SIZE = 8 * MIB, MIB
@@ -27,6 +28,7 @@ def test_random_and_hostile_calls(nvme, ext4, tmp_path, request):
     """On ext4, FUSE and a partition, into host memory and memory in single pages."""
     for i, name in enumerate(("direct", "fuse", "partition")):
         make_file(ext4 / name, random_bytes(FILE_SIZE, seed=i))
+    drop_cache_of(nvme.device)
     partition = add_partition(nvme.device, place_on_disk(ext4 / "partition"), FILE_SIZE)
     request.addfinalizer(lambda: delete_partition(nvme.device))
     before = open_files()
@@ -49,9 +51,20 @@ def nothing_is_left(server, moving):
     moving.map.close()
     moving.close_fd()
     wait_for(lambda: moving.stats.released)
-    server.unmount(lazy=False)
+    wait_for(lambda: is_unmounted(server))
     server.kill()
     server.close = lambda: None
+
+
+def is_unmounted(server):
+    """The kernel closes the files of a ring in the background, when its program has ended."""
+    try:
+        server.unmount(lazy=False)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def the_exporter_can_go():

@@ -22,7 +22,6 @@ from uring import DEFER_TASKRUN, IOPOLL, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL,
 SIZE = 16 * KIB  # of a request
 DEPTH = 32
 chance = random.Random(3)
-# 100000 under tests/run.sh --stress 30: they take minutes
 SEED = int(os.environ.get("MOVES_SEED", 0)) or random.SystemRandom().randrange(1, 1 << 32)
 
 
