@@ -74,3 +74,15 @@ def controller(serial):
         return nvme if os.path.exists(nvme.device) and nvme.size else None
     except (StopIteration, OSError):
         return None
+
+
+@contextlib.contextmanager
+def rebound(address):
+    """A controller without its driver meanwhile, for what can only be changed then; it is there again afterwards."""
+    device = guest.PCI / "devices" / address
+    (device / "driver/unbind").write_text(address)
+    try:
+        yield
+    finally:
+        (guest.PCI / "drivers/nvme/bind").write_text(address)
+        wait_for(lambda: list(device.glob("nvme/nvme*/nvme*n1")))

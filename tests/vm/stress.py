@@ -25,8 +25,8 @@ def collected():
 
 def run_tests(arguments, **environment):
     result = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *arguments], env=os.environ | environment)
-    # each session loads the exporter, and no test may keep it
-    return result.returncode or subprocess.run(["rmmod", "dmabuf_test"]).returncode
+    # each session loads the exporters, and no test may keep them
+    return result.returncode or subprocess.run(["rmmod", "dmabuf_test", "dmabuf_join"]).returncode
 
 
 def stress(minutes, seed):

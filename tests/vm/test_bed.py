@@ -31,12 +31,6 @@ def test_bar_of_512_mib_is_bound_to_vfio(vram):
     assert Path(f'/sys/bus/pci/devices/{vram}/driver').resolve().name == 'vfio-pci'
 
 
-def test_nvme_and_bar_are_behind_one_switch(nvme, vram):
-    def switch(address):
-        return Path(f'/sys/bus/pci/devices/{address}').resolve().parts[:-2]
-    assert switch(nvme.pci) == switch(vram)
-
-
 def test_tracepoints_are_counted_exactly(ext4, trace):
     file = ext4 / 'data'
     file.write_bytes(bytes(1 << 20))
