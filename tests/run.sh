@@ -44,32 +44,38 @@ passed() {
   case $1 in 0) selected=1 ;; "$none") ;; *) exit "$1" ;; esac
 }
 
-# in_machine COMMAND...: runs it in a virtual machine. One that the emulator has stopped says nothing about what ran in it, so that gets another, once.
+# in_machine TOPOLOGY COMMAND...: runs it in a virtual machine. One that the emulator has stopped says nothing about what ran in it, so that gets another, once.
 in_machine() {
-  local status=0
-  "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" "$@" || status=$?
+  local status=0 options=(--kernel "$kernel" --build "$build" --timeout "$limit" --topology "$1")
+  shift
+  "$bed/vm" "${options[@]}" "$@" || status=$?
   [ "$status" = 75 ] || return "$status"
   say "the emulator had stopped: the same again"
-  "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" "$@"
+  "$bed/vm" "${options[@]}" "$@"
 }
 
 unit_tests() { "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
-other_tests() { in_machine python3 -m pytest "${others[@]}" "${arguments[@]}"; }
+# Whatever goes by libraries and programs goes by an IOMMU, too, as on most servers.
+other_tests() { in_machine viommu python3 -m pytest "${others[@]}" "${arguments[@]}"; }
+token_tests() { in_machine p2p python3 -m pytest "${tokens[@]}" "${arguments[@]}"; }
 
-# begin_token_tests, end_token_tests: about half of the work, beside all else. What it says comes at the end.
-begin_token_tests() {
-  scratch run
-  log=$scratch/tokens
+# begin FUNCTION: runs it beside all else; `end FUNCTION` says what it said, and ends as it did.
+declare -A beside=()
+begin() {
   set -m   # a process group of its own, so that all of it can be ended
-  in_machine python3 -m pytest "${tokens[@]}" "${arguments[@]}" >"$log" 2>&1 &
-  beside=$!
+  "$1" >"$scratch/$1" 2>&1 &
+  beside[$1]=$!
   set +m
-  # shellcheck disable=SC2064
-  trap "kill -- -$beside 2>/dev/null || true; rm -rf $scratch" EXIT
 }
-end_token_tests() {
-  tail -n +1 -f --pid="$beside" "$log"
-  wait "$beside"
+end() {
+  tail -n +1 -f --pid="${beside[$1]}" "$scratch/$1"
+  wait "${beside[$1]}"
+}
+end_all() {
+  local pid
+  for pid in "${beside[@]}"; do kill -- "-$pid" 2>/dev/null || true; done
+  wait
+  rm -rf "$scratch"
 }
 
 build=$("$bed/build")
@@ -78,7 +84,7 @@ if [ -n "$stress" ]; then
   kernel=$("$bed/kernel" debug)
   limit=$((stress * 60 + 1800))
   say "stress in the virtual machine"
-  in_machine python3 tests/vm/stress.py "$stress" ${seed:+"$seed"}
+  in_machine p2p python3 tests/vm/stress.py "$stress" ${seed:+"$seed"}
   exit
 fi
 
@@ -86,21 +92,26 @@ mapfile -t unit < <(paths_of unit)
 tokens=() others=()
 while [ -n "$vm" ] && read -r path; do
   case $path in
-    */test_token_* | */test_nvme_* | */test_uring_ends.py) tokens+=("$path") ;;
+    */test_token_* | */test_nvme_* | */test_uring_ends.py | */test_fs_states.py | */test_passthrough.py) tokens+=("$path") ;;
     *) others+=("$path") ;;
   esac
 done < <(paths_of vm)
 
-# job NAME FUNCTION
+# job NAME COMMAND...
 job() {
   local status=0
   say "$1"
-  "$2" || status=$?
+  "${@:2}" || status=$?
   passed "$status"
 }
 if [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then kernel=$("$bed/kernel" debug); fi
-if [ ${#tokens[@]} -gt 0 ]; then begin_token_tests; fi
-if [ ${#unit[@]} -gt 0 ]; then job "unit tests" unit_tests; fi
-if [ ${#others[@]} -gt 0 ]; then job "tests in a virtual machine" other_tests; fi
-if [ ${#tokens[@]} -gt 0 ]; then job "tests of tokens and NVMe, in a virtual machine beside it" end_token_tests; fi
+scratch run
+trap end_all EXIT
+if [ ${#tokens[@]} -gt 0 ]; then begin token_tests; fi
+if [ ${#unit[@]} -gt 0 ]; then
+  if [ ${#others[@]} -gt 0 ]; then begin other_tests; fi
+  job "unit tests" unit_tests
+fi
+if [ ${#others[@]} -gt 0 ]; then job "tests in a virtual machine" ${beside[other_tests]+end} other_tests; fi
+if [ ${#tokens[@]} -gt 0 ]; then job "tests of tokens and NVMe, in a virtual machine beside it" end token_tests; fi
 [ -n "$selected" ] || exit "$none"
