@@ -1,7 +1,12 @@
 """Options of the tests in the virtual machine; here, so that tests/run.sh can give them to the unit tests, too."""
+import os
+import sys
+
+# Of what follows; for all of python3 it would have to be there for each of its own modules.
+sys.pycache_prefix = os.environ.get('BED_BYTECODE')
 
 
 def pytest_addoption(parser):
-    parser.addoption('--fuzz', type=int, default=10_000, metavar='N', help='make N calls in test_token_fuzz.py')
-    parser.addoption('--moves', type=int, default=500, metavar='N', help='make N moves under random reads and writes in test_token_moves.py')
+    parser.addoption('--fuzz', type=int, default=5000, metavar='N', help='make N calls in test_token_fuzz.py')
+    parser.addoption('--moves', type=int, default=300, metavar='N', help='make N moves under random reads and writes in test_token_moves.py')
     parser.addoption('--storm', type=int, default=1, metavar='N', help='do N times as much in test_broker_storms.py')

@@ -1,10 +1,13 @@
 """The guest's plumbing, shared by the tests' fixtures, the demo and the shell of tests/bed/vm."""
 import atexit
+import ctypes
+import errno
 import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PCI = Path('/sys/bus/pci')
@@ -78,10 +81,31 @@ def make_ext4(device, target):
 
 
 def mount_server(source, target, options=''):
-    """Mounts source at target with the server, as an administrator would."""
+    """Mounts source at target with the server, by what mount(8) calls: that itself would take as long again, and has tests of its own."""
     Path(target).mkdir(parents=True, exist_ok=True)
-    run('mount', '-t', 'fuse-dmabuf', *(['-o', options] if options else []), source, target)
+    run('/sbin/mount.fuse-dmabuf', source, target, *(['-o', options] if options else []))
     return Path(target)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unmount(target, lazy=False, seconds=10):
+    """umount(2): a process for each would cost tests a minute. Files of a ring that was closed are closed a moment later, which is waited for."""
+    MNT_DETACH = 2
+    deadline = time.monotonic() + seconds
+    while _libc.umount2(os.fsencode(target), MNT_DETACH if lazy else 0):
+        number = ctypes.get_errno()
+        if number != errno.EBUSY or time.monotonic() > deadline:
+            raise OSError(number, os.strerror(number), str(target))
+        time.sleep(0.02)
+
+
+def unmount_all(target):
+    """Whatever is mounted there, one over the other, in use or not."""
+    with suppress(OSError):
+        while True:
+            unmount(target, lazy=True)
 
 
 class Histogram:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import guest
 from dmabuf import Udmabuf
 from fuse_server import fork
 from places import wait_until
@@ -72,7 +73,7 @@ class Broker:
         self.process.terminate()
         self.process.wait(20)
         if self.process.returncode:
-            subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)
+            guest.unmount_all(self.target)
 
 
 def command(*words, check=True, **who):

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'bed'))
 import guest  # noqa: E402
-from filesystems import Filesystems  # noqa: E402
+from filesystems import MOUNT, ROOT, Filesystems  # noqa: E402
 
 REPORT = re.compile('|'.join(Path(guest.__file__).with_name('kernel-reports').read_text().split('\n')[:-1]))
 KMEMLEAK = Path('/sys/kernel/debug/kmemleak')
@@ -56,7 +56,7 @@ def mount(ext4, tmp_path):
     target = guest.mount_server(ext4, tmp_path / 'mount')
     yield SimpleNamespace(path=target, source=ext4)
     if os.path.ismount(target):
-        guest.run('umount', target)
+        guest.unmount(target)
 
 
 @pytest.fixture(scope='session')
@@ -112,37 +112,38 @@ def _no_kernel_report():
         pytest.fail('the kernel log has a report:\n' + '\n'.join(lines), pytrace=False)
 
 
+# What tests share may appear with any of them.
+SHARED = {str(ROOT), str(MOUNT)}
+
+
 def _mounts():
-    return {tuple(line.split()[:3]) for line in Path('/proc/self/mounts').read_text().splitlines()}
+    lines = (line.split() for line in Path('/proc/self/mounts').read_text().splitlines())
+    return {tuple(words[:3]) for words in lines if words[1] not in SHARED}
 
 
 def _process_ids():
-    return {int(name) for name in os.listdir('/proc') if name.isdigit()}
+    """Of programs, by the control group that tests/bed/guest-agent makes: /proc has a directory for each thread of the kernel, too."""
+    return set(Path('/sys/fs/cgroup/bed/cgroup.procs').read_text().split())
 
 
-def _programs(process_ids):
-    """Those that are programs; kernel threads have no command line."""
+def _commands(process_ids):
     for process_id in process_ids:
         try:
-            command = Path(f'/proc/{process_id}/cmdline').read_bytes().replace(b'\0', b' ').decode(errors='replace')
+            words = os.fsdecode(Path(f'/proc/{process_id}/cmdline').read_bytes()).split('\0')
         except OSError:
             continue
-        if command:
-            yield f'{process_id} {command}'
+        if not SHARED & set(words):
+            yield ' '.join([process_id, *words])
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(_no_kernel_report, request):
+def _nothing_left_behind(_no_kernel_report):
     """Fails a test that leaves a mount or a process."""
-    # What tests share comes first, so that it does not count as left behind.
-    for name in ('_ext4_root', '_ext4_held', 'tree', 'small', 'vram'):
-        if name in request.fixturenames:
-            request.getfixturevalue(name)
     mounts, processes = _mounts(), _process_ids()
     yield
     deadline = time.monotonic() + 10   # a server ends a moment after its umount
     while time.monotonic() < deadline:
-        left = [*(_mounts() - mounts), *_programs(_process_ids() - processes)]
+        left = [*(_mounts() - mounts), *_commands(_process_ids() - processes)]
         if not left:
             return
         time.sleep(0.1)

@@ -64,7 +64,9 @@ class Udmabuf(Buffer):
                 fd = fcntl.ioctl(device, self.CREATE, bytearray(struct.pack("=IIQQ", memfd, 1, 0, size)))
             finally:
                 os.close(device)
-            super().__init__(fd, size, mmap.mmap(memfd, size))
+            # Mapped now, and not by a fault for each page; a buffer of gigabytes is hardly looked at.
+            populate = mmap.MAP_POPULATE if size <= 16 << 20 else 0
+            super().__init__(fd, size, mmap.mmap(memfd, size, flags=mmap.MAP_SHARED | populate))
         finally:
             os.close(memfd)
 

@@ -53,14 +53,14 @@ class Filesystems:
     def unmount(self):
         """Ends that mount. Its server knows files, and those that are deleted behind its back stay until it forgets them."""
         if is_mounted(MOUNT):
-            guest.run("umount", MOUNT)
+            guest.unmount(MOUNT)
 
     def clear(self):
         """Leaves the device to somebody else."""
         if not self.kind:
             return
         self.unmount()
-        guest.run("umount", ROOT)
+        guest.unmount(ROOT)
         self.kind = None
         self._wait_until_free()
 

@@ -22,7 +22,7 @@ def served(_ext4_root):
     source.mkdir()
     guest.mount_server(source, target)
     yield SimpleNamespace(path=target, source=source)
-    guest.run('umount', target)
+    guest.unmount(target)
     target.rmdir()
     guest.run('rm', '-rf', source)
 
@@ -55,7 +55,7 @@ class OwnMount:
 
     def take_away(self):
         """The mount, as somebody does who wants to mount again while files are open."""
-        guest.run('umount', '-l', self.path)
+        guest.unmount(self.path, lazy=True)
 
     def restart(self, options=''):
         self.kill()
@@ -64,8 +64,7 @@ class OwnMount:
 
     def end(self):
         """Whatever the test has left of it."""
-        while subprocess.run(['umount', '-l', self.path], capture_output=True, check=False).returncode == 0:
-            pass
+        guest.unmount_all(self.path)
 
 
 @pytest.fixture

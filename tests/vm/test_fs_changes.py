@@ -9,7 +9,7 @@ import pytest
 
 import guest
 from token_fixtures import *  # noqa: F403
-from token_words import DIRECT, KIB, expect, expect_untouched, fails, in_background, opened, random_bytes
+from token_words import DIRECT, KIB, PUNCH_HOLE, expect, expect_untouched, fails, fallocate, in_background, opened, random_bytes
 
 BLOCK = 4096
 A, B, C = (random_bytes(64 * KIB, seed=seed) for seed in (1, 2, 3))
@@ -37,7 +37,7 @@ def test_holes_punched_and_filled_while_reading(directory, token, udmabuf):
     with opened(directory.backing / "file", os.O_RDWR) as fd:
 
         def punch():
-            guest.run("fallocate", "--punch-hole", "-o", 64 * KIB, "-l", 64 * KIB, directory.backing / "file")
+            fallocate(directory.backing / "file", PUNCH_HOLE, 64 * KIB, 64 * KIB)
             os.pwrite(fd, B, 64 * KIB)
             os.fsync(fd)
 

@@ -24,7 +24,7 @@ def two_devices(disk):
     guest.run("mkfs.xfs", "-q", "-f", "-K", "-d", "size=320m", "-r", f"rtdev={other},size=320m", disk)
     guest.run("mount", "-o", f"rtdev={other}", disk, ROOT)
     yield ROOT
-    guest.run("umount", ROOT)
+    guest.unmount(ROOT)
 
 
 def move_to_realtime_device(path):
@@ -78,7 +78,7 @@ def stable_writes(disk):
     guest.run("mkfs.xfs", "-q", "-f", "-K", "-d", "size=320m", disk)
     guest.run("mount", disk, ROOT)
     yield ROOT
-    guest.run("umount", ROOT)
+    guest.unmount(ROOT)
     setting.write_text("0")
 
 

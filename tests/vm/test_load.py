@@ -268,7 +268,7 @@ def test_interrupt_leaves_nothing_behind(own_mount, into):
     assert 'fuse-dmabuf: interrupted by Interrupt' in seen
     # The device and the file are free again at once, and so is the mount.
     assert load(own_mount.file, into, '--chunk', '4M').code == 0
-    guest.run('umount', own_mount.path)
+    guest.unmount(own_mount.path)
 
 
 def end_of(process, terminal):

@@ -11,6 +11,7 @@ import pytest
 import guest
 from dmabuf import TestBuffer, Udmabuf
 from places import mount, served  # noqa: F401  (fixtures)
+from token_words import PUNCH_HOLE, ZERO_RANGE, fallocate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
 from library import WHOLE_BLOCKS, Library, Reason  # noqa: E402
@@ -130,7 +131,7 @@ def test_holes_and_unwritten_extents(library, file, buffer):
     opened, wanted = file.write(CONTENT), bytearray(CONTENT)
     for i, (start, length) in enumerate(((0, 4096), (8192, 4096), (20480, 65536), (MIB // 4 - 4096, 8192), (MIB // 2, 4096))):
         wanted[start:start + length] = bytes(length)
-        guest.run('fallocate', ('--punch-hole', '--zero-range')[i % 2], '-o', start, '-l', length, file.source)
+        fallocate(file.source, (PUNCH_HOLE, ZERO_RANGE)[i % 2], start, length)
     os.sync()
     with library.channel(opened, buffer, Way.DIRECT, depth=4, chunk=65536) as channel:
         assert channel.read(0, 0, SIZE, WHOLE_BLOCKS) == len(CONTENT)

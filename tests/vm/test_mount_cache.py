@@ -12,7 +12,7 @@ from places import server_of, wait_until
 def mounted(ext4, tmp_path):
     """mounted(options): the mount of the source."""
     yield lambda options: guest.mount_server(ext4, tmp_path / 'mount', options)
-    guest.run('umount', tmp_path / 'mount')
+    guest.unmount(tmp_path / 'mount')
 
 
 def test_without_a_cache_changes_in_the_source_are_seen_at_once(ext4, mounted):

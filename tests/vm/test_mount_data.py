@@ -87,7 +87,7 @@ def stacked(mount, tmp_path):
     """The source is a mount of this server already: too deep a stack for passthrough."""
     target = guest.mount_server(mount.path, tmp_path / 'stacked')
     yield target
-    guest.run('umount', target)
+    guest.unmount(target)
 
 
 def test_without_passthrough_data_goes_through_the_server(stacked, mount, trace):

@@ -30,8 +30,7 @@ def target(tmp_path):
     path = tmp_path / 'target'
     path.mkdir()
     yield path
-    while subprocess.run(['umount', path], capture_output=True, check=False).returncode == 0:
-        pass
+    guest.unmount_all(path)
 
 
 def test_help_and_version():

@@ -234,7 +234,7 @@ def test_a_token_whose_controller_has_gone_was_not_revoked(spare, moving, tmp_pa
             (release,) = server.releases()
             assert release.reason == CLOSED
     finally:
-        guest.run("umount", tmp_path / "source")
+        guest.unmount(tmp_path / "source")
 
 
 # pciehp of Linux 7.3.4 takes pci_rescan_remove_lock and its own reset_lock in both orders, which lockdep reports when a slot is filled.

@@ -57,7 +57,7 @@ def overlay(ext4, tmp_path):
     target.mkdir()
     guest.run('mount', '-t', 'overlay', '-o', f'lowerdir={ext4}/lower,upperdir={ext4}/upper,workdir={ext4}/work', 'overlay', target)
     yield target
-    guest.run('umount', target)
+    guest.unmount(target)
 
 
 def drop_cache(path):

@@ -1,18 +1,19 @@
 """The kernel asks the FUSE server for each token, tells it of each end, and lives with whatever it answers."""
 
 import os
+import shutil
 import signal
 import struct
 import threading
 import time
-from errno import EBUSY, ECONNABORTED, EDQUOT, EINVAL, EIO, ENOSYS, ENOTCONN, EOPNOTSUPP, EPERM, ESTALE
+from errno import EBUSY, ECONNABORTED, EDQUOT, EINVAL, EIO, ENOSYS, ENOTCONN, EOPNOTSUPP, EPERM, ESTALE, ETIMEDOUT
 from pathlib import Path
 
 import pytest
 
 import fuse_server
 import guest
-from dmabuf import TestBuffer
+from dmabuf import TestBuffer, Udmabuf
 from fuse_server import CLOSED, FAILED, OPEN, RELEASE, TOKEN_CREATE, TOKEN_READ, TOKEN_RELEASE, TOKEN_WRITE, FuseServer, fork
 from token_fixtures import *  # noqa: F403
 from token_words import (
@@ -475,7 +476,7 @@ def test_a_server_of_libfuse_that_knows_no_tokens(ring, udmabuf, ext4, tmp_path,
             assert asked.hits == 0, "the kernel remembers"
         assert (tmp_path / "data").read_bytes() == content
     finally:
-        guest.run("umount", tmp_path)
+        guest.unmount(tmp_path)
 
 
 def in_child(function, timeout=20):
@@ -500,3 +501,45 @@ def in_child(function, timeout=20):
             os.kill(pid, signal.SIGKILL)
             killed, deadline = True, time.monotonic() + 10
         time.sleep(0.02)
+
+
+# A server that never answers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silence(_ext4_root, tmp_path_factory):
+    """Somebody asks a server that never answers, all the while that the other tests run: (server, what becomes of it)."""
+    source, mountpoint = _ext4_root / "silence", tmp_path_factory.mktemp("silence")
+    source.mkdir()
+    path, content = data_on_ext4(source, 64 * KIB)
+    with FuseServer(source, mountpoint, fuse_server.no_answer) as server:
+        outcome, told = os.pipe()
+        pid = fork()
+        if not pid:
+            os.write(told, ask(Target(server.path(path.name), content)))
+            signal.pause()  # what follows the end of a process is not to be counted by another test
+        yield server, outcome
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(outcome)
+        os.close(told)
+    shutil.rmtree(source)
+
+
+def ask(target):
+    """The errno, and after how many seconds it came."""
+    started, number = time.monotonic(), 0
+    try:
+        with Ring() as ring, Udmabuf(64 * KIB) as buffer:
+            ring.register_dmabuf(0, buffer, target.fd)
+    except OSError as error:
+        number = error.errno
+    return struct.pack("=id", number, time.monotonic() - started)
+
+
+def test_a_question_is_given_up_after_half_a_minute(silence):
+    server, outcome = silence
+    number, seconds = struct.unpack("=id", os.read(outcome, 12))
+    assert number == ETIMEDOUT and 29 < seconds < 60
+    assert [request.opcode for request in server.requests()] == [OPEN, TOKEN_CREATE]
+    wait_for(lambda: not attachments())

@@ -11,7 +11,7 @@ import pytest
 import fuse_server
 from fuse_server import OPEN, RELEASE, REVOKED, TOKEN_CREATE, TOKEN_RELEASE, FuseServer, fork
 from token_fixtures import *  # noqa: F403
-from token_words import KIB, Target, attachments, data_on_ext4, expect_untouched, fails, read_and_compare, wait_for
+from token_words import KIB, Target, data_on_ext4, expect_untouched, fails, read_and_compare, wait_for
 from uring import Ring
 
 PLACES = 16  # for background requests, as the scripted server asks for
@@ -45,16 +45,6 @@ def test_questions_that_are_never_answered_hold_up_nothing_else(serve, udmabuf):
     os.close(os.open(target.path, os.O_RDONLY))
     wait_for(lambda: server.requests(RELEASE))
     ask_and_die(server, udmabuf, target.fd, 1, read=1)
-
-
-def test_a_question_is_given_up_after_half_a_minute(ring, serve, udmabuf):
-    server, target = serve(fuse_server.no_answer)
-    started = time.monotonic()
-    with fails(ETIMEDOUT):
-        ring.register_dmabuf(0, udmabuf, target.fd)
-    assert 29 < time.monotonic() - started < 60
-    assert [request.opcode for request in server.requests()] == [OPEN, TOKEN_CREATE]
-    assert attachments() == 0
 
 
 def test_a_server_that_owes_too_many_answers_is_not_asked(serve, udmabuf):

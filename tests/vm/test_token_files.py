@@ -15,7 +15,7 @@ import pytest
 import guest
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    BUFFER_SIZE, GIB, KIB, MIB, expect, expect_untouched, extents, fails, make_file, opened, random_bytes,
+    BUFFER_SIZE, COLLAPSE_RANGE, GIB, KIB, MIB, PUNCH_HOLE, expect, expect_untouched, extents, fails, fallocate, make_file, opened, random_bytes,
 )  # fmt: skip
 
 BLOCK = 4096  # of the filesystem; the device's are 512 bytes
@@ -100,7 +100,7 @@ def test_hole_punched_after_the_registration(directory, token, udmabuf):
     path, _ = directory("file", A, B)
     read = token(path)
     assert read(0, 128 * KIB, 0) == 128 * KIB
-    guest.run("fallocate", "--punch-hole", "-o", 32 * KIB, "-l", 32 * KIB, directory.backing / "file")
+    fallocate(directory.backing / "file", PUNCH_HOLE, 32 * KIB, 32 * KIB)
     udmabuf.fill()
     assert read(0, 128 * KIB, 0) == 32 * KIB
     with fails(ENXIO):
@@ -201,7 +201,7 @@ def test_file_of_many_extents(directory, token, udmabuf):
     piece = 32 * KIB
     path, content = directory("file", random_bytes(2 * MIB))
     for start in reversed(range(0, 2 * MIB, 2 * piece)):
-        guest.run("fallocate", "--collapse-range", "-o", start, "-l", piece, directory.backing / "file")
+        fallocate(directory.backing / "file", COLLAPSE_RANGE, start, piece)
     content = b"".join(content[start + piece : start + 2 * piece] for start in range(0, 2 * MIB, 2 * piece))
     assert len(extents(directory.backing / "file")) > 30
     read = token(path)
@@ -270,9 +270,9 @@ def mounted(disk, tmp_path, request):
     """mounted(mkfs command, mount options): another file system on the device for the duration of a test."""
 
     def make(mkfs, *mount):
-        guest.run(*mkfs.split(), disk)
+        guest.run(*mkfs.split(), disk, *(["2G"] if "ext4" in mkfs else []))  # a larger one takes longer
         guest.run("mount", *mount, disk, tmp_path)
-        request.addfinalizer(lambda: guest.run("umount", tmp_path))
+        request.addfinalizer(lambda: guest.unmount(tmp_path))
         return tmp_path
 
     return make

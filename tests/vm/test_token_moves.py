@@ -291,7 +291,7 @@ def test_many_moves_under_random_reads_and_writes(target, request):
 
 @pytest.mark.parametrize("flags, target", [(SQPOLL, "fuse"), (IOPOLL, "raw"), (IOPOLL, "ext4")], indirect=["target"])
 def test_moves_under_other_rings(target, flags):
-    token_moves(300, flags, target)
+    token_moves(200, flags, target)
 
 
 # Moves wait for the controller, and for nobody else
@@ -374,7 +374,7 @@ def cgroup(tmp_path):
     while (group / "cgroup.procs").read_text():
         time.sleep(0.02)
     group.rmdir()
-    guest.run("umount", root)
+    guest.unmount(root)
 
 
 @pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)

@@ -140,7 +140,7 @@ def test_filesystem_on_a_loop_device(ring, udmabuf, ext4, tmp_path, request):
     os.truncate(ext4 / "image", 64 * MIB)
     guest.run("mkfs.ext4", "-q", ext4 / "image")
     guest.run("mount", "-o", "loop", ext4 / "image", tmp_path)
-    request.addfinalizer(lambda: guest.run("umount", tmp_path))
+    request.addfinalizer(lambda: guest.unmount(tmp_path))
     make_file(tmp_path / "data", random_bytes(64 * KIB))
     with opened(tmp_path / "data") as fd, fails(EOPNOTSUPP):
         ring.register_dmabuf(0, udmabuf, fd)
@@ -151,7 +151,7 @@ def test_overlay(ring, udmabuf, ext4, tmp_path, request):
         (ext4 / name).mkdir()
     make_file(ext4 / "lower/data", random_bytes(64 * KIB))
     guest.run("mount", "-t", "overlay", "-o", f"lowerdir={ext4}/lower,upperdir={ext4}/upper,workdir={ext4}/work", "overlay", tmp_path)
-    request.addfinalizer(lambda: guest.run("umount", tmp_path))
+    request.addfinalizer(lambda: guest.unmount(tmp_path))
     with opened(tmp_path / "data", os.O_RDONLY | os.O_DIRECT) as fd, fails(EOPNOTSUPP):
         ring.register_dmabuf(0, udmabuf, fd)
 

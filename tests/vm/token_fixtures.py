@@ -9,6 +9,7 @@ import pytest
 
 import fuse_server
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
+from filesystems import ROOT
 from fuse_server import FuseServer
 from token_words import (
     BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, drop_cache_of, empty_ring, let_go, make_file, place_on_disk,
@@ -134,7 +135,7 @@ def fuse_target(request, nvme, ext4):
 
 def mount_target(request, nvme, ext4):
     path, content = data_on_ext4(ext4)
-    return Target(request.getfixturevalue("mount").path / path.name, content)
+    return Target(request.getfixturevalue("filesystems").mount() / path.relative_to(ROOT), content)
 
 
 TARGETS = {

@@ -107,6 +107,16 @@ def make_file(path, *parts):
     return content
 
 
+PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE = 0x2 | 0x1, 0x8, 0x10  # modes of fallocate(2); a hole keeps the size
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fallocate(path, mode, start, length):
+    with opened(path, os.O_RDWR) as fd:
+        if _libc.fallocate(fd, mode, ctypes.c_long(start), ctypes.c_long(length)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+
+
 @contextlib.contextmanager
 def in_background(function):
     """Runs a function again and again while the body runs; its exception becomes ours."""
@@ -141,9 +151,8 @@ def wait_for(condition, ring=None, timeout=20):
 
 
 def let_go():
-    """Waits for rings that were closed, or whose process ended: the kernel takes them down in the background, the files last."""
+    """Waits for rings that were closed, or whose process ended: the kernel takes them down in the background. Their files are closed a moment later."""
     wait_for(lambda: not attachments())
-    time.sleep(0.1)
 
 
 def empty_ring(ring):

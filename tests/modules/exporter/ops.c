@@ -138,6 +138,26 @@ static void exporter_release(struct dma_buf *dmabuf)
 	buffer_put(buffer);
 }
 
+/* As most tests look at the whole of a buffer, some pages at once. */
+#define FAULT_PAGES 512
+
+static vm_fault_t insert_pages(struct vm_fault *vmf, struct backing *backing)
+{
+	pgoff_t nr = min_t(pgoff_t, FAULT_PAGES,
+			   (vmf->vma->vm_end - vmf->address) >> PAGE_SHIFT);
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+
+	for (pgoff_t i = 0; i < nr; i++) {
+		struct page *page = backing_page(backing, vmf->pgoff + i);
+
+		ret = vmf_insert_pfn(vmf->vma, vmf->address + i * PAGE_SIZE,
+				     page_to_pfn(page));
+		if (ret & VM_FAULT_ERROR)
+			break;
+	}
+	return ret;
+}
+
 /* The lock order is that of TTM: mmap_lock, then the reservation lock. */
 static vm_fault_t exporter_fault(struct vm_fault *vmf)
 {
@@ -149,9 +169,7 @@ static vm_fault_t exporter_fault(struct vm_fault *vmf)
 	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_KERNEL, false,
 			      MAX_SCHEDULE_TIMEOUT);
 	if (!buffer->revoked)
-		ret = vmf_insert_pfn(vmf->vma, vmf->address,
-				     page_to_pfn(backing_page(buffer->backing,
-							      vmf->pgoff)));
+		ret = insert_pages(vmf, buffer->backing);
 	dma_resv_unlock(dmabuf->resv);
 	return ret;
 }
