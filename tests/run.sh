@@ -92,7 +92,7 @@ mapfile -t unit < <(paths_of unit)
 tokens=() others=()
 while [ -n "$vm" ] && read -r path; do
   case $path in
-    */test_token_* | */test_nvme_* | */test_uring_ends.py | */test_fs_states.py | */test_passthrough.py) tokens+=("$path") ;;
+    */test_token_* | */test_nvme_* | */test_uring_ends.py | */test_fs_states.py) tokens+=("$path") ;;
     *) others+=("$path") ;;
   esac
 done < <(paths_of vm)
