@@ -18,8 +18,12 @@ kernel=$("$bed/kernel" plain)
 say "making a checkpoint with the shapes of GPT-2"
 "$bed/enter" examples/make-checkpoint.py "/cache/$(basename "$work")/results/model.safetensors"
 say "loading it in the virtual machine"
-"$bed/vm" --kernel "$kernel" --build "$build" --timeout 900 --vram "$work/vram" --results "$work/results" \
-  python3 -u /src/examples/demo-guest.py /results/model.safetensors
+load() {
+  rm -f "$work/vram"   # nothing of an earlier attempt counts
+  "$bed/vm" --kernel "$kernel" --build "$build" --timeout 900 --vram "$work/vram" --results "$work/results" \
+    python3 -u /src/examples/demo-guest.py /results/model.safetensors
+}
+again_if_stopped load
 
 # The guest has ended; its word is not needed for this.
 size=$(stat -c %s "$work/results/model.safetensors")

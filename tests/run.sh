@@ -44,15 +44,8 @@ passed() {
   case $1 in 0) selected=1 ;; "$none") ;; *) exit "$1" ;; esac
 }
 
-# in_machine TOPOLOGY COMMAND...: runs it in a virtual machine. One that the emulator has stopped says nothing about what ran in it, so that gets another, once.
-in_machine() {
-  local status=0 options=(--kernel "$kernel" --build "$build" --timeout "$limit" --topology "$1")
-  shift
-  "$bed/vm" "${options[@]}" "$@" || status=$?
-  [ "$status" = 75 ] || return "$status"
-  say "the emulator had stopped: the same again"
-  "$bed/vm" "${options[@]}" "$@"
-}
+# in_machine TOPOLOGY COMMAND...: runs it in a virtual machine.
+in_machine() { again_if_stopped "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" --topology "$@"; }
 
 unit_tests() { "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
 # Whatever goes by libraries and programs goes by an IOMMU, too, as on most servers.

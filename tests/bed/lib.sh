@@ -34,6 +34,15 @@ need_command() {
     >"$cache/apt-install.log" 2>&1 || die "cannot install $2 (see $cache/apt-install.log): is the package mirror reachable?"
 }
 
+# again_if_stopped COMMAND...: runs it, and once more when it says that the emulator had stopped (tests/bed/vm): that tells nothing about what ran there.
+again_if_stopped() {
+  local status=0
+  "$@" || status=$?
+  [ "$status" = 75 ] || return "$status"
+  say "the emulator had stopped: the same again"
+  "$@"
+}
+
 # lock FILE: one run at a time, until this script and what it started have ended.
 lock() {
   exec 9>"$1"
