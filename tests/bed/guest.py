@@ -73,10 +73,11 @@ def load_modules():
 
 def make_ext4(device, target):
     """A new ext4 file system on the device, mounted at target."""
-    # The tables of a large device would be zeroed for seconds, now, or by a thread whose commands would be counted among the tests'.
+    # The tables of a large device would be zeroed for seconds, now, or by a thread whose commands would be counted among the tests', as those
+    # that read bitmaps ahead.
     run('mkfs.ext4', '-q', '-F', '-E', 'nodiscard,lazy_itable_init=1,lazy_journal_init=1', device)
     Path(target).mkdir(parents=True, exist_ok=True)
-    run('mount', '-t', 'ext4', '-o', 'noinit_itable', device, target)
+    run('mount', '-t', 'ext4', '-o', 'noinit_itable,no_prefetch_block_bitmaps', device, target)
     return Path(target)
 
 

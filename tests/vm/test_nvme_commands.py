@@ -64,7 +64,8 @@ def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, sgl_thr
     layout.fill()
     with Ring() as ring:
         ring.register_dmabuf(0, layout, target.fd)
-        with trace("nvme:nvme_setup_cmd", key="opcode", where="qid > 0") as commands:
+        controller = big.controller.name.removeprefix("nvme")
+        with trace("nvme:nvme_setup_cmd", key="opcode", where=f"qid > 0 && ctrl_id == {controller}") as commands:
             assert ring.read_fixed(target.fd, 0, 8 * MIB, 0) == 8 * MIB
             expect(layout[:], OLD)
             layout[:] = NEW
