@@ -2,8 +2,9 @@
 import os
 import sys
 
-# Of what follows; for all of python3 it would have to be there for each of its own modules.
-sys.pycache_prefix = os.environ.get('BED_BYTECODE')
+# In the virtual machine: where tests/bed/build put the bytecode of what follows. For all of python3 it would have to be there for each of its own modules.
+if 'BED_BYTECODE' in os.environ:
+    sys.pycache_prefix = os.environ['BED_BYTECODE']
 
 
 def pytest_addoption(parser):
