@@ -12,7 +12,7 @@ def test_kernel_is_the_series_the_patches_are_for():
     assert os.uname().release.startswith('7.3.')
 
 
-@pytest.mark.parametrize('option', ['PCI_P2PDMA', 'VFIO_PCI_DMABUF', 'UDMABUF', 'FUSE_PASSTHROUGH', 'IO_URING', 'BLK_DEV_NVME', 'HIST_TRIGGERS'])
+@pytest.mark.parametrize('option', ['BUG', 'PCI_P2PDMA', 'VFIO_PCI_DMABUF', 'UDMABUF', 'FUSE_PASSTHROUGH', 'IO_URING', 'BLK_DEV_NVME', 'HIST_TRIGGERS'])
 def test_kernel_has(option):
     assert f'CONFIG_{option}=y' in OPTIONS
 

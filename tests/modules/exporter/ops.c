@@ -79,7 +79,8 @@ static int make_mapping(struct mapping *mapping, struct dmabuf_test *buffer,
 	ret = fill_sgt(&mapping->sgt, buffer->backing, attach->dmabuf->size);
 	if (ret)
 		return ret;
-	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir, 0);
+	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir,
+			      DMA_ATTR_DEBUGGING_IGNORE_CACHELINES);
 	if (ret)
 		sg_free_table(&mapping->sgt);
 	return ret;
