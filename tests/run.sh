@@ -5,17 +5,19 @@
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
 #   tests/run.sh --fuzz=100000 --storm=9 --moves=5000   more of what is done at random
-#   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else
+#   tests/run.sh --parallel                   with processors that run at the same time, not in turns: slower, and sees other races
+#   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else, with such processors
 set -euo pipefail
 # shellcheck source=bed/lib.sh
 . "$(dirname "$0")/bed/lib.sh"
 
 # Paths are those of the tree and the guest, where the checkout is /src.
-vm=1 stress='' seed='' arguments=() paths=() previous=''
+vm=1 parallel='' stress='' seed='' arguments=() paths=() previous=''
 for argument; do
   file=$(realpath -m -- "${argument%%::*}")
   case $previous,$argument in
     *,--no-vm) vm='' ;;
+    *,--parallel) parallel=1 ;;
     *,--stress | *,--seed) ;;
     --stress,*) stress=$argument ;;
     --seed,*) seed=$argument ;;
@@ -45,7 +47,7 @@ passed() {
 }
 
 # in_machine TOPOLOGY COMMAND...: runs it in a virtual machine.
-in_machine() { again_if_stopped "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" --topology "$@"; }
+in_machine() { again_if_stopped "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" ${parallel:+--parallel} --topology "$@"; }
 
 unit_tests() { "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
 # Whatever goes by libraries and programs goes by an IOMMU, too, as on most servers.
@@ -76,6 +78,7 @@ limit=3000   # seconds that a machine may take
 if [ -n "$stress" ]; then
   kernel=$("$bed/kernel" debug)
   limit=$((stress * 60 + 1800))
+  parallel=1
   say "stress in the virtual machine"
   in_machine p2p python3 tests/vm/stress.py "$stress" ${seed:+"$seed"}
   exit
