@@ -237,11 +237,7 @@ def test_a_token_whose_controller_has_gone_was_not_revoked(spare, moving, tmp_pa
         guest.unmount(tmp_path / "source")
 
 
-# pciehp of Linux 7.3.4 takes pci_rescan_remove_lock and its own reset_lock in both orders, which lockdep reports when a slot is filled.
-without_lockdep = pytest.mark.skipif(os.path.exists("/proc/lockdep"), reason="lockdep finds fault with pciehp: run it on the plain kernel")
-
-
-@pytest.mark.parametrize("remove", [pytest.param(unplug_and_plug, marks=without_lockdep), remove_by_sysfs])
+@pytest.mark.parametrize("remove", [unplug_and_plug, remove_by_sysfs])
 def test_a_controller_that_vanishes_under_load(spare, moving, remove):
     """Each request succeeds or fails, and the exporter can move all the while."""
     target = Target(spare.device, CONTENT)
