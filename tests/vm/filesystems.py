@@ -9,6 +9,9 @@ import guest
 
 ROOT, MOUNT = Path("/mnt/nvme"), Path("/mnt/nvme-mount")
 
+# A file of ext4's for tests that go to the device itself: in a place that never held metadata, which would be in the device's cache.
+RAW, RAW_SIZE = ROOT / "raw", 4 << 20
+
 # The small ones have what tokens are refused for, quotas, and an end that is soon reached.
 EXT4_FEATURES = "encrypt,verity,inline_data,quota"
 MAKE = {
@@ -38,6 +41,8 @@ class Filesystems:
     def _make(self, kind):
         if kind == "ext4":
             guest.make_ext4(self.device, ROOT)
+            with RAW.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RAW_SIZE)
             return
         command, options = MAKE[kind]
         guest.run(*command.format(self.device).split())

@@ -9,10 +9,11 @@ import pytest
 
 import fuse_server
 from dmabuf import TestBuffer, Udmabuf, VfioDevice
-from filesystems import ROOT
+from filesystems import RAW, ROOT
 from fuse_server import FuseServer
 from token_words import (
-    BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, drop_cache_of, empty_ring, let_go, make_file, place_on_disk,
+    BUFFER_SIZE, DIRECT, KIB, SLOTS, Target, add_partition, data_on_ext4, delete_partition, drop_cache_of, empty_ring, let_go,
+    make_file, place_on_disk, random_bytes,
 )  # fmt: skip
 from uring import Ring
 
@@ -108,18 +109,23 @@ def serve(ext4, tmp_path, request):
     return start
 
 
-def raw_target(request, nvme, ext4):
-    """The bytes of a file, where they lie on the device."""
-    path, content = data_on_ext4(ext4)
+def data_on_device(nvme):
+    """Random bytes, as many as the buffers have, and where they lie on the device."""
+    content = random_bytes(BUFFER_SIZE)
+    with RAW.open("r+b") as file:
+        file.write(content)
     drop_cache_of(nvme.device)
-    return Target(nvme.device, content, place_on_disk(path))
+    return content, place_on_disk(RAW)
+
+
+def raw_target(request, nvme, ext4):
+    return Target(nvme.device, *data_on_device(nvme))
 
 
 def partition_target(request, nvme, ext4):
-    """A partition laid over the bytes of a file."""
-    path, content = data_on_ext4(ext4)
-    drop_cache_of(nvme.device)
-    partition = add_partition(nvme.device, place_on_disk(path), len(content))
+    """A partition laid over them."""
+    content, place = data_on_device(nvme)
+    partition = add_partition(nvme.device, place, len(content))
     request.addfinalizer(lambda: delete_partition(nvme.device))
     return Target(partition, content)
 
