@@ -74,14 +74,14 @@ static void print_path(const char *path)
 
 static void print_token(const json_t *token)
 {
-	char user[32], size[32], requests[32], read[32], written[32];
+	char user[32], size[32], requests[32], read[32], written[32], peer[32];
 
-	printf("%6" PRIu64 " %-8s %7" PRIu64 " %8s %-10s %-13s %7.0fs %8s %8s %8s %-7s ",
+	printf("%6" PRIu64 " %-8s %7" PRIu64 " %8s %-10s %-13s %7.0fs %8s %8s %8s %8s %-7s ",
 	       number_of(token, "id"), user_text(token, user), number_of(token, "pid"),
 	       size_text(number_of(token, "bytes"), size), string_of(token, "direction"),
 	       string_of(token, "exporter"), json_number_value(json_object_get(token, "age")),
 	       counter_text(token, "requests", false, requests), counter_text(token, "read_bytes", true, read),
-	       counter_text(token, "write_bytes", true, written),
+	       counter_text(token, "write_bytes", true, written), counter_text(token, "peer_bytes", true, peer),
 	       json_is_true(json_object_get(token, "revoked")) ? "revoked" : "live");
 	print_path(string_of(token, "path"));
 }
@@ -100,8 +100,8 @@ static void print_mount(const json_t *mount)
 	printf("; server %" PRIu64 " of %s%s\n", number_of(mount, "pid"), string_of(mount, "source"),
 	       json_is_false(json_object_get(mount, "available")) ? "; this kernel has no tokens" : "");
 	if (json_array_size(tokens))
-		printf("%6s %-8s %7s %8s %-10s %-13s %8s %8s %8s %8s %-7s %s\n", "ID", "USER", "PID", "SIZE",
-		       "DIRECTION", "EXPORTER", "AGE", "REQUESTS", "READ", "WRITTEN", "STATE", "PATH");
+		printf("%6s %-8s %7s %8s %-10s %-13s %8s %8s %8s %8s %8s %-7s %s\n", "ID", "USER", "PID", "SIZE",
+		       "DIRECTION", "EXPORTER", "AGE", "REQUESTS", "READ", "WRITTEN", "PEER", "STATE", "PATH");
 	json_array_foreach((json_t *)tokens, i, token)
 		print_token(token);
 }

@@ -81,13 +81,14 @@ static const char *direction_name(uint32_t direction)
 static void add_counters(json_t *object, const struct kernel_counters *counters)
 {
 	json_t *more = counters ?
-		json_pack("{s:I, s:I, s:I, s:I, s:I}", "requests", (json_int_t)counters->requests,
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "requests", (json_int_t)counters->requests,
 			  "read_bytes", (json_int_t)counters->read_bytes,
 			  "write_bytes", (json_int_t)counters->write_bytes,
+			  "peer_bytes", (json_int_t)counters->peer_bytes,
 			  "maps", (json_int_t)counters->maps,
 			  "invalidations", (json_int_t)counters->invalidations) :
-		json_pack("{s:n, s:n, s:n, s:n, s:n}", "requests", "read_bytes", "write_bytes", "maps",
-			  "invalidations");
+		json_pack("{s:n, s:n, s:n, s:n, s:n, s:n}", "requests", "read_bytes", "write_bytes", "peer_bytes",
+			  "maps", "invalidations");
 
 	json_object_update_new(object, more);
 }

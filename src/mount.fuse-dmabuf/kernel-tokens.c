@@ -57,6 +57,7 @@ static bool parse_word(const char *word, struct kernel_counters *counters)
 		{ "requests=", &counters->requests },
 		{ "read_bytes=", &counters->read_bytes },
 		{ "write_bytes=", &counters->write_bytes },
+		{ "peer_bytes=", &counters->peer_bytes },
 		{ "maps=", &counters->maps },
 		{ "invalidations=", &counters->invalidations },
 	};

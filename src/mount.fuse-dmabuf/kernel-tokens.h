@@ -22,7 +22,7 @@ int kernel_tokens_revoke_node(uint64_t nodeid);
 int kernel_tokens_revoke_all(void);
 
 struct kernel_counters {
-	uint64_t token, requests, read_bytes, write_bytes, maps, invalidations;
+	uint64_t token, requests, read_bytes, write_bytes, peer_bytes, maps, invalidations;
 };
 
 /* Of all live tokens. Known is false where the kernel does not tell, or fusectl is not mounted. */

@@ -29,7 +29,7 @@ def test_status_tells_all_of_a_token(serve, use):
     assert 0 <= token.pop('age') < 60
     assert token.pop('maps') == 1 and token.pop('requests') == 3
     assert token == {'id': 1, 'path': '/file', 'uid': 0, 'pid': os.getpid(), 'bytes': SIZE, 'exporter': 'udmabuf', 'direction': 'read-write',
-                     'revoked': False, 'read_bytes': 3 * 64 * KIB, 'write_bytes': 0, 'invalidations': 0}
+                     'revoked': False, 'read_bytes': 3 * 64 * KIB, 'write_bytes': 0, 'peer_bytes': 0, 'invalidations': 0}
     assert status['all'] == {'tokens': 1, 'bytes': SIZE} and status['users'] == [{'uid': 0, 'tokens': 1, 'bytes': SIZE}]
     assert (status['source'], status['mountpoint'], status['pid']) == (str(broker.source), str(broker.target), broker.process.pid)
     assert status['available'] and status['counters']
@@ -49,10 +49,10 @@ def test_status_for_people(serve, use):
     use(broker.target / 'esc\033[31mape\n', uid=1000)
     head, columns, line = command('status', broker.target).stdout.splitlines()
     assert head.startswith(f'{broker.target}: 1 tokens of 4.0M; at most 65536 of 4.0T; server ')
-    assert columns.split() == 'ID USER PID SIZE DIRECTION EXPORTER AGE REQUESTS READ WRITTEN STATE PATH'.split()
+    assert columns.split() == 'ID USER PID SIZE DIRECTION EXPORTER AGE REQUESTS READ WRITTEN PEER STATE PATH'.split()
     words = line.split()
     assert words[:2] == ['1', '1000'] and words[3:6] == ['4.0M', 'read', 'udmabuf']
-    assert words[-5:] == ['0', '0B', '0B', 'live', '/esc?[31mape?']
+    assert words[-6:] == ['0', '0B', '0B', '0B', 'live', '/esc?[31mape?']
 
 
 def test_status_without_a_mountpoint_lists_all_mounts(serve):

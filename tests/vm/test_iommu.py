@@ -58,6 +58,11 @@ def counted(trace, function):
     return made.hits, undone.hits
 
 
+def peer_bytes_of(trace):
+    """By which address the controller sees memory says nothing: all are addresses of the IOMMU."""
+    return trace("dmabuf_token:dmabuf_token_release", sums=["peer_bytes"])
+
+
 def test_no_mapping_is_made_for_a_request(fd, ring, trace):
     """An ordinary registered buffer, beside it, is mapped and unmapped by each."""
     with Udmabuf(8 * MIB) as buffer, mmap.mmap(-1, 8 * MIB) as memory:
@@ -74,9 +79,9 @@ def test_no_mapping_is_made_for_a_request(fd, ring, trace):
         ring.unregister(0)
 
 
-def test_peer_to_peer(fd, ring, vfio, spare):
+def test_peer_to_peer(fd, ring, vfio, spare, trace):
     """The controller writes to the BAR of the other device through its IOMMU, byte for byte."""
-    with vfio.export(8 * MIB) as buffer:
+    with vfio.export(8 * MIB) as buffer, peer_bytes_of(trace) as counted:
         buffer.fill()
         ring.register_dmabuf(0, buffer, fd)
         assert ring.read_fixed(fd, 0, 8 * MIB, 0) == 8 * MIB
@@ -84,17 +89,19 @@ def test_peer_to_peer(fd, ring, vfio, spare):
         buffer[:MIB] = CONTENT[MIB : 2 * MIB]
         assert ring.write_fixed(fd, 0, MIB, 0) == MIB
         ring.unregister(0)
+    assert counted.sums == {"peer_bytes": 9 * MIB}
     expect(Path(spare.device).open("rb").read(2 * MIB), CONTENT[MIB : 2 * MIB] * 2)
 
 
 def test_commands_are_as_large_as_the_device_allows(fd, ring, spare, trace):
     """What is costly to map at once, and therefore sent in smaller pieces behind an IOMMU, is mapped already."""
-    with Udmabuf(8 * MIB) as buffer:
+    with Udmabuf(8 * MIB) as buffer, peer_bytes_of(trace) as counted:
         ring.register_dmabuf(0, buffer, fd)
         with trace("nvme:nvme_setup_cmd", key="opcode", where="qid > 0 && opcode == 2") as commands:
             assert ring.read_fixed(fd, 0, 8 * MIB, 0) == 8 * MIB
         assert commands.hits == 8 * MIB // MDTS < 8 * MIB // spare.max_transfer
         ring.unregister(0)
+    assert counted.sums == {"peer_bytes": 0}
 
 
 def test_a_move_makes_a_new_mapping(fd, ring, moving):

@@ -71,6 +71,51 @@ def test_host_and_device_memory_in_one_buffer(halves, target, ring):
         ring.unregister(0)
 
 
+@pytest.fixture
+def counted(trace):
+    """What the kernel says of the bytes that the tokens of the block moved; they have to end in it."""
+
+    @contextmanager
+    def counting(moved, peer):
+        with trace("dmabuf_token:dmabuf_token_release", sums=["read_bytes", "peer_bytes"]) as released:
+            yield
+        assert released.sums == {"read_bytes": moved, "peer_bytes": peer}
+
+    return counting
+
+
+@pytest.mark.parametrize("target", ["raw", "ext4", "mount"], indirect=True)
+def test_bytes_in_device_memory_are_counted_where_host_memory_is_beside_it(halves, target, ring, counted):
+    first, second = halves
+    edge = 64 * KIB
+    in_first, in_second = (0, 1) if isinstance(first, Udmabuf) else (1, 0)
+    peer = MIB + edge + edge + 2 * edge * in_first + 3 * edge * in_second
+    with joined(first, second) as buffer, counted(2 * MIB + 7 * edge, peer):
+        ring.register_dmabuf(0, buffer, target.fd)
+        ring.read_fixed(target.fd, 0, 2 * MIB, target.base)
+        ring.read_fixed(target.fd, MIB - edge, 2 * edge, target.base)  # half and half
+        ring.write_fixed(target.fd, MIB - edge, 2 * edge, target.base)
+        ring.read_fixed(target.fd, 0, 2 * edge, target.base)
+        ring.read_fixed(target.fd, MIB, 3 * edge, target.base)
+        ring.unregister(0)
+
+
+def test_bytes_in_device_memory_are_counted(vfio, target, ring, counted):
+    with vfio.export(MIB) as buffer, counted(MIB, MIB + 4096):
+        ring.register_dmabuf(0, buffer, target.fd)
+        ring.read_fixed(target.fd, 0, MIB, target.base)
+        ring.write_fixed(target.fd, 0, 4096, target.base)
+        ring.unregister(0)
+
+
+@pytest.mark.parametrize("buffer", [Udmabuf, TestBuffer])
+def test_bytes_in_host_memory_are_not_counted_as_device_memory(buffer, file, ring, counted):
+    with buffer(MIB) as memory, counted(MIB, 0):
+        ring.register_dmabuf(0, memory, file.fd)
+        ring.read_fixed(file.fd, 0, MIB, file.base)
+        ring.unregister(0)
+
+
 # Behind a bus of 32 bits
 
 
