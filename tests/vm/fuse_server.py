@@ -25,6 +25,7 @@ TOKEN_READ, TOKEN_WRITE = 1, 2
 CLOSED, REVOKED, FAILED = 0, 1, 2
 
 ASYNC_READ, BIG_WRITES, ASYNC_DIO, INIT_EXT = 1 << 0, 1 << 5, 1 << 15, 1 << 30
+HANDLE_KILLPRIV_V2 = 1 << 28  # without it the kernel asks before each write, and none is NOWAIT
 PASSTHROUGH2 = 1 << 5  # in the second word of the flags
 FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH = 1 << 0, 1 << 7
 FATTR_SIZE = 1 << 3
@@ -123,7 +124,7 @@ class _Server:
 
     def init(self, request):
         flags = struct.unpack_from("=4I", request.body)[3]
-        flags &= ASYNC_READ | BIG_WRITES | ASYNC_DIO | INIT_EXT
+        flags &= ASYNC_READ | BIG_WRITES | ASYNC_DIO | INIT_EXT | HANDLE_KILLPRIV_V2
         return struct.pack("=4I2H2I2H2IH22x", 7, 46, 1 << 17, flags, 16, 12, MAX_WRITE, 1, 32, 0, PASSTHROUGH2, 1, 0)
 
     def lookup(self, request):

@@ -21,7 +21,7 @@ OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
 
 @pytest.fixture(scope="module")
 def big():
-    """A controller that takes 2 MiB at once, the most that QEMU can, and has 24 GiB."""
+    """A controller that takes 2 MiB at once, the most that QEMU allows (mdts=9; 10, and 0 for no limit, "exceeds IOV_MAX"), and has 24 GiB."""
     return guest.Nvme("spare")
 
 

@@ -1,17 +1,20 @@
 """Registered dma-bufs are written to files by DMA."""
 
+import contextlib
 import os
 import random
+import threading
 from errno import EACCES, EBADF, EINVAL
 
 import pytest
 
+import guest
 from token_fixtures import *  # noqa: F403
 from token_words import (
     BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, on_disk, opened,
     random_bytes, set_direct, wait_for,
 )  # fmt: skip
-from uring import DEFER_TASKRUN, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
+from uring import DEFER_TASKRUN, NOP, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
 
 NEW = random_bytes(BUFFER_SIZE, seed=9)
 A = random_bytes(64 * KIB, seed=1)
@@ -104,6 +107,33 @@ def test_written_bytes_are_counted(front, moving, nvme, trace):
             ring.write_fixed(front.fd, 0, 4096, front.base)
         wait_for(lambda: not attachments())
     assert released.sums == {"requests": MIB // nvme.max_transfer + 1, "write_bytes": MIB + 4096}
+
+
+@contextlib.contextmanager
+def frozen(directory, seconds=20):
+    """Ends by itself when the block cannot; tells whether it has not."""
+    guest.run("fsfreeze", "--freeze", directory)
+    thaw = threading.Timer(seconds, guest.run, ("fsfreeze", "--unfreeze", directory))
+    thaw.start()
+    try:
+        yield thaw.is_alive
+    finally:
+        thaw.cancel()
+        thaw.join()
+        with contextlib.suppress(RuntimeError):
+            guest.run("fsfreeze", "--unfreeze", directory)
+
+
+def test_a_write_that_waits_for_the_thaw_holds_up_nothing_behind_it(ring, front, udmabuf, ext4):
+    ring.register_dmabuf(0, udmabuf, front.fd)
+    ring.write_fixed(front.fd, 0, 4096, front.base)  # the next one need not look for privileges to remove
+    with frozen(ext4) as still:
+        write, other = ring.prepare(WRITE_FIXED, front.fd, 0, 64 * KIB, front.base), ring.prepare(NOP)
+        ring.submit()
+        assert ring.wait().user_data == other and still()
+        with pytest.raises(TimeoutError):
+            ring.wait(0.5)
+    assert ring.wait() == (write, 64 * KIB)
 
 
 # Refusals
