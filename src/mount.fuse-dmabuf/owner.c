@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
@@ -16,18 +17,19 @@
 /* With these every file is open to the server. */
 #define ACCESS_ALL (CAP_TO_MASK(CAP_DAC_OVERRIDE) | CAP_TO_MASK(CAP_DAC_READ_SEARCH))
 
-static void add_group(struct owner *owner, gid_t gid)
+static bool add_group(struct owner *owner, gid_t gid)
 {
 	gid_t *groups = realloc(owner->groups, (owner->group_count + 1) * sizeof(*groups));
 
 	if (!groups)
-		return;
+		return false;
 	groups[owner->group_count++] = gid;
 	owner->groups = groups;
+	return true;
 }
 
 /* "Groups:\t4 24 27 \n" */
-static void add_groups(struct owner *owner, const char *line)
+static bool add_groups(struct owner *owner, const char *line)
 {
 	const char *at = line + strlen("Groups:");
 	unsigned long gid;
@@ -36,31 +38,59 @@ static void add_groups(struct owner *owner, const char *line)
 	for (;; at = end) {
 		gid = strtoul(at, &end, 10);
 		if (end == at)
-			return;
-		add_group(owner, (gid_t)gid);
+			return true;
+		if (!add_group(owner, (gid_t)gid))
+			return false;
 	}
 }
 
-void owner_read_groups(struct owner *owner, pid_t pid)
+/* NULL: see errno. */
+static FILE *open_status(pid_t pid)
 {
-	char path[32], *line = NULL;
-	size_t room = 0;
+	char path[32];
 	FILE *file;
 
-	owner->groups = NULL;
-	owner->group_count = 0;
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	do {
 		file = fopen(path, "re");
 	} while (!file && descriptors_made_room());
 	if (!file)
-		return;
+		check_file_limit(-1);
+	return file;
+}
+
+/* The line may be missing: a process that ends meanwhile has no status any more. */
+static bool read_status(struct owner *owner, FILE *file)
+{
+	char *line = NULL;
+	bool read = false;
+	size_t room = 0;
+
+	errno = ESRCH;
 	while (getline(&line, &room, file) > 0) {
-		if (!strncmp(line, "Groups:", strlen("Groups:")))
-			add_groups(owner, line);
+		if (strncmp(line, "Groups:", strlen("Groups:")))
+			continue;
+		read = add_groups(owner, line);
+		break;
 	}
 	free(line);
-	fclose(file);
+	return read;
+}
+
+bool owner_read_groups(struct owner *owner, pid_t pid)
+{
+	FILE *file = open_status(pid);
+	bool read = file && read_status(owner, file);
+
+	if (file)
+		fclose(file);
+	if (read)
+		return true;
+	owner_free(owner);
+	/* That there is no such process would be a strange answer to one. */
+	if (errno == ENOENT || errno == ESRCH)
+		errno = EACCES;
+	return false;
 }
 
 void owner_free(struct owner *owner)

@@ -17,8 +17,11 @@ struct owner {
 	size_t group_count;
 };
 
-/* Looks the groups of a process up. One that has ended has none. */
-void owner_read_groups(struct owner *owner, pid_t pid);
+/*
+ * Looks the groups of a process up. False: they are not known, see errno; EACCES: it has ended, or is not in a
+ * pid namespace that the server sees. Whoever is taken for no member of a group escapes what is said about it.
+ */
+bool owner_read_groups(struct owner *owner, pid_t pid);
 void owner_free(struct owner *owner);
 
 bool owner_in_group(const struct owner *owner, gid_t gid);

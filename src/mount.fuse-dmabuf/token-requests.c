@@ -13,6 +13,7 @@
 #include "file.h"
 #include "log.h"
 #include "readers.h"
+#include "token-log.h"
 #include "token-protocol.h"
 #include "token-requests.h"
 
@@ -54,6 +55,18 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
+/* The request's groups are read first: rules and limits may be about them. */
+static int grant(struct token_request *request, uint32_t *direction)
+{
+	int error;
+
+	if (owner_read_groups(&request->owner, request->pid))
+		return broker_grant(request, direction);
+	error = errno;
+	token_log_refused(request, "the groups of its process are not known");
+	return error;
+}
+
 static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
 		  uint32_t *direction)
 {
@@ -72,8 +85,7 @@ static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_
 	if (!request.inode)
 		return EBADF;
 	copy_exporter(request.exporter, in->exporter);
-	owner_read_groups(&request.owner, request.pid);
-	error = broker_grant(&request, direction);
+	error = grant(&request, direction);
 	inode_let_go(request.inode);
 	return error;
 }

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "handle.h"
+#include "log.h"
 #include "owner.h"
 #include "test-node.h"
 
@@ -134,27 +135,53 @@ static void full_process_makes_room(void)
 
 enum { FULL = 64 };
 
+static struct rlimit limit;
+static int fds[FULL], fd_count;
+
+static void fill_process(void)
+{
+	CHECK(!getrlimit(RLIMIT_NOFILE, &limit));
+	CHECK(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FULL, .rlim_max = limit.rlim_max }));
+	while ((fds[fd_count] = dup(STDERR_FILENO)) >= 0)
+		fd_count++;
+	CHECK_EQUAL(errno, EMFILE);
+}
+
+static void empty_process(void)
+{
+	while (fd_count)
+		close(fds[--fd_count]);
+	CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 /* Whose group the file is must not be refused a token for want of a descriptor. */
 static void groups_are_read_by_a_full_process(void)
 {
 	static const gid_t groups[] = { 7, 2000 };
 	struct owner owner = { 0 };
-	struct rlimit limit;
-	int fds[FULL], count = 0;
 
 	make_many();
-	CHECK(!setgroups(2, groups) && !getrlimit(RLIMIT_NOFILE, &limit));
-	CHECK(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FULL, .rlim_max = limit.rlim_max }));
-	while ((fds[count] = dup(STDERR_FILENO)) >= 0)
-		count++;
-	CHECK_EQUAL(errno, EMFILE);
-	owner_read_groups(&owner, getpid());
+	CHECK(!setgroups(2, groups));
+	fill_process();
+	CHECK(owner_read_groups(&owner, getpid()));
 	CHECK_EQUAL(owner.group_count, 2);
 	owner_free(&owner);
-	while (count)
-		close(fds[--count]);
-	CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+	empty_process();
 	forget_many();
+}
+
+/* No node has a descriptor that could be closed for it. */
+static void groups_that_cannot_be_read_are_not_taken_for_none(void)
+{
+	struct owner owner = { 0 };
+
+	fill_process();
+	CHECK(!owner_read_groups(&owner, getpid()));
+	CHECK_EQUAL(errno, ENFILE);
+	CHECK(!owner.groups && !owner.group_count);
+	empty_process();
+	CHECK(!owner_read_groups(&owner, 0));
+	CHECK_EQUAL(errno, EACCES);
 }
 
 static void *use_at_random(void *seed)
@@ -204,6 +231,8 @@ int main(void)
 	RUN(file_with_the_number_of_another_is_another_node);
 	RUN(full_process_makes_room);
 	RUN(groups_are_read_by_a_full_process);
+	log_set_level(LOG_EMERG);
+	RUN(groups_that_cannot_be_read_are_not_taken_for_none);
 	RUN(threads_use_more_nodes_than_there_are_descriptors);
 	nodes_end();
 	return 0;

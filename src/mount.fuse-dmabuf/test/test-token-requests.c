@@ -38,7 +38,8 @@ static struct create good_create(void)
 	return (struct create){
 		.header = {
 			.len = sizeof(struct create), .opcode = FUSE_DMABUF_TOKEN_CREATE, .unique = 42,
-			.nodeid = node->nodeid, .uid = 1000, .gid = 1000, .pid = 77,
+			.nodeid = node->nodeid, .uid = 1000, .gid = 1000,
+			.pid = (uint32_t)getpid(),
 		},
 		.in = {
 			.fh = (uintptr_t)&file, .token = 5, .size = 4096,
@@ -195,6 +196,16 @@ static void refusal_has_the_brokers_errno(void)
 	broker_set_policy(test_policy(false, UINT64_MAX));
 }
 
+/* As the kernel tells it of one in a pid namespace that the server does not see. */
+static void process_without_a_number_is_refused(void)
+{
+	struct create create = good_create();
+
+	create.header.pid = 0;
+	CHECK_EQUAL(error_of(&create, sizeof(create)), EACCES);
+	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+}
+
 static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
 {
 	struct create create = good_create();
@@ -244,6 +255,7 @@ int main(void)
 	RUN(file_must_be_open_and_of_that_node);
 	RUN(exporter_needs_no_end_and_may_hold_anything);
 	RUN(refusal_has_the_brokers_errno);
+	RUN(process_without_a_number_is_refused);
 	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
 	RUN(grant_that_nobody_takes_is_withdrawn);
 	open_files_remove(&file);
