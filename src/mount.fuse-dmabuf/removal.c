@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -11,38 +12,39 @@ void removal_enable(void)
 	enabled = true;
 }
 
-/* A file that has tokens is open, so its node is in use. */
-static struct inode *find_target(const struct inode *directory, const char *name)
-{
-	struct inode *inode;
-	int fd = inode_open_child(directory, name);
-
-	if (fd < 0)
-		return NULL;
-	inode = inode_find_used(fd);
-	close(fd);
-	return inode;
-}
-
+/* The name is not looked at while nobody has tokens, which is nearly always. */
 struct removal removal_begin(const struct inode *directory, const char *name)
 {
-	struct removal removal = { .no_tokens = enabled && !broker_has_tokens() };
+	struct removal removal = { .fd = -1, .unknown = enabled };
 
-	if (enabled && !removal.no_tokens)
-		removal.target = find_target(directory, name);
+	if (!enabled || !broker_has_tokens())
+		return removal;
+	removal.fd = inode_open_child(directory, name);
+	removal.unknown = removal.fd < 0 && errno != ENOENT;
 	return removal;
+}
+
+/* A file that has tokens is open, so its node is in use. It may have got both while it was removed. */
+static void revoke_removed(int fd)
+{
+	struct inode *inode;
+	struct stat attr;
+
+	if (fstat(fd, &attr) || attr.st_nlink)
+		return;
+	inode = inode_find_used(fd);
+	if (!inode)
+		return;
+	broker_revoke_file(inode);
+	inode_let_go(inode);
 }
 
 void removal_end(struct removal *removal)
 {
-	struct stat attr;
-
-	/* One that was granted meanwhile can be of the file. */
-	if (removal->no_tokens && broker_has_tokens())
+	if (removal->unknown && broker_has_tokens())
 		broker_revoke_removed();
-	if (!removal->target)
+	if (removal->fd < 0)
 		return;
-	if (!fstat(removal->target->fd, &attr) && !attr.st_nlink)
-		broker_revoke_file(removal->target);
-	inode_let_go(removal->target);
+	revoke_removed(removal->fd);
+	close(removal->fd);
 }

@@ -8,8 +8,8 @@
 void removal_enable(void);
 
 struct removal {
-	struct inode *target;   /* NULL: it has no tokens */
-	bool no_tokens;         /* nobody had any */
+	int fd;                 /* the file of that name; -1: none, or not looked for */
+	bool unknown;           /* which file it is */
 };
 
 /* Before the name is removed or replaced. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include "broker.h"
 #include "log.h"
@@ -222,6 +223,51 @@ static void token_granted_during_a_removal_is_found(void)
 	grant_for(other, 2, 0, 10);
 	node_remove("removed");
 	removal_end(&removal);
+	CHECK(is_revoked(1) && !is_revoked(2));
+	broker_end();
+	inode_forget(removed, 1);
+}
+
+static void token_granted_during_a_removal_is_found_beside_others(void)
+{
+	struct inode *removed = node_lookup("removed");
+	struct removal removal;
+
+	begin();
+	removal_enable();
+	grant_for(other, 1, 0, 10);
+	removal = removal_begin(node_root(), "removed");
+	grant_for(removed, 2, 0, 10);
+	node_remove("removed");
+	removal_end(&removal);
+	CHECK(!is_revoked(1) && is_revoked(2));
+	broker_end();
+	inode_forget(removed, 1);
+}
+
+static void allow_descriptors(rlim_t count)
+{
+	struct rlimit limit;
+
+	CHECK(!getrlimit(RLIMIT_NOFILE, &limit));
+	limit.rlim_cur = count;
+	CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+static void removal_without_descriptors_ends_the_tokens_too(void)
+{
+	struct inode *removed = node_lookup("removed");
+	struct removal removal;
+
+	begin();
+	removal_enable();
+	grant_for(removed, 1, 0, 10);
+	grant_for(other, 2, 0, 10);
+	allow_descriptors(0);
+	removal = removal_begin(node_root(), "removed");
+	node_remove("removed");
+	removal_end(&removal);
+	allow_descriptors(1024);
 	CHECK(is_revoked(1) && !is_revoked(2));
 	broker_end();
 	inode_forget(removed, 1);
@@ -492,6 +538,7 @@ int main(void)
 	nodes_begin();
 	file = node_lookup("file");
 	other = node_lookup("other");
+	CHECK(inode_use(file) && inode_use(other));
 	RUN(revoked_token_counts_no_more_but_stays_until_it_is_released);
 	RUN(token_that_is_not_live_yet_is_revoked_as_soon_as_it_is);
 	RUN(nobody_waits_for_a_token_that_is_withdrawn);
@@ -501,6 +548,8 @@ int main(void)
 	RUN(chmod_ends_the_tokens_of_those_who_lost_their_right);
 	RUN(removed_file_loses_all_tokens);
 	RUN(token_granted_during_a_removal_is_found);
+	RUN(token_granted_during_a_removal_is_found_beside_others);
+	RUN(removal_without_descriptors_ends_the_tokens_too);
 	RUN(removed_name_of_a_file_with_tokens_ends_them_with_the_last);
 	RUN(kernel_is_asked_once_for_all);
 	RUN(token_that_the_kernel_may_have_ended_too_is_not_forgotten);
@@ -512,6 +561,8 @@ int main(void)
 	RUN(lowered_limit_of_users_takes_from_each);
 	RUN(policy_that_denies_takes_all);
 	RUN(counts_stay_exact_in_a_storm);
+	inode_end_use(file);
+	inode_end_use(other);
 	inode_forget(file, 1);
 	inode_forget(other, 1);
 	node_remove("file");
