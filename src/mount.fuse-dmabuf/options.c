@@ -16,14 +16,14 @@
 
 static const char usage[] =
 	"Usage: mount -t fuse-dmabuf SRC MNT [-o OPTION,...]\n"
-	"       mount.fuse-dmabuf SRC MNT [-fnsv] [-o OPTION,...]\n"
+	"       mount.fuse-dmabuf SRC MNT [-fnsv] [-t TYPE] [-o OPTION,...]\n"
 	"\n"
 	"Mounts the directory SRC on MNT. File data passes by the server; programs may\n"
 	"register dma-bufs for files on MNT, and the server grants and counts them.\n"
 	"\n"
 	"  -f             stay in the foreground, messages to stderr\n"
 	"  -s             ignore options that are not known\n"
-	"  -n, -v         accepted, because mount(8) passes them, and ignored\n"
+	"  -n, -v, -t TYPE  accepted, because mount(8) passes them, and ignored\n"
 	"  -h, --help     this text\n"
 	"  -V, --version  the version\n"
 	"\n"
@@ -174,11 +174,6 @@ static bool parse_other(struct options *options, const char *option)
 		log_error("out of memory");
 		return false;
 	}
-	if (!strcmp(option, "remount")) {
-		log_error("remount is not possible: umount %s and mount it again with the new options",
-			  options->mountpoint);
-		return false;
-	}
 	if (HAS(ignored_options, option) || !strncmp(option, "x-", 2) || value_of(option, "comment") ||
 	    options->sloppy)
 		return true;
@@ -255,9 +250,29 @@ static bool parse_list(struct options *options, char *list)
 	return true;
 }
 
+static bool has_word(const char *list, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (; *list; list += strspn(list, ",")) {
+		if (strcspn(list, ",") == length && !strncmp(list, word, length))
+			return true;
+		list += strcspn(list, ",");
+	}
+	return false;
+}
+
 /* -o is looked at last: -s and MNT may stand behind it. */
 static enum options_result parse_lists(struct options *options, char **lists, int count)
 {
+	/* Before all else: mount(8) gives what is in the mount table with it, which has words of the kernel's. */
+	for (int i = 0; i < count; i++) {
+		if (has_word(lists[i], "remount")) {
+			log_error("remount is not possible: umount %s and mount it again with the new options",
+				  options->mountpoint);
+			return OPTIONS_WRONG;
+		}
+	}
 	for (int i = 0; i < count; i++) {
 		if (!parse_list(options, lists[i]))
 			return OPTIONS_WRONG;

@@ -16,6 +16,7 @@ import pytest
 from server import Server
 
 DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
+SOURCE = Path(__file__).resolve().parents[2]
 NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one'
 
 
@@ -73,7 +74,7 @@ def test_kernel_without_tokens_has_none_to_revoke(without_tokens):
 
 
 def unit_of_manual():
-    manual = (Path(__file__).resolve().parents[2] / 'man/mount.fuse-dmabuf.8').read_text()
+    manual = (SOURCE / 'man/mount.fuse-dmabuf.8').read_text()
     return re.search(r'/systemd/system/(\S+)\n.*?\n\.Bd -literal\n(.*?)\.Ed', manual, re.DOTALL).groups()
 
 
@@ -89,6 +90,24 @@ def test_unit_in_the_manual_is_what_systemd_wants(tmp_path):
     # It would tell of mistakes.
     assert 'Unknown key' in problems_of_unit(tmp_path, name, text.replace('Options=', 'Option='))
     assert problems_of_unit(tmp_path, 'mnt-other.mount', text)
+
+
+# Words that are not meant for it
+
+
+@pytest.mark.parametrize('words', ['remount', 'rw,nosuid,relatime,user_id=0,group_id=0,default_permissions,allow_other,remount'])
+def test_remount_is_refused_whatever_stands_beside_it(program, tmp_path, words):
+    """mount(8) takes what stands beside it from the mount table."""
+    result = subprocess.run([program, tmp_path, tmp_path, '-t', 'fuse.fuse-dmabuf', '-o', words], text=True, capture_output=True, check=False)
+    assert result.stderr == f'mount.fuse-dmabuf: remount is not possible: umount {tmp_path} and mount it again with the new options\n'
+    assert result.returncode == 1
+
+
+def test_mount_finds_the_installed_helper(tmp_path):
+    """mount(8) looks in /sbin only, and for a mount of the mount table by the type that stands there."""
+    subprocess.run(['meson', 'setup', tmp_path, SOURCE], capture_output=True, check=True)
+    installed = json.loads(subprocess.check_output(['meson', 'introspect', '--installed', tmp_path])).values()
+    assert {'/usr/sbin/mount.fuse-dmabuf', '/usr/sbin/mount.fuse.fuse-dmabuf'} <= set(installed)
 
 
 # In the state in which descriptors are used up

@@ -62,7 +62,6 @@ def test_fstab_line(ext4, target, tmp_path, options, words):
     (['-o', 'max_bytes=much'], 'max_bytes=much: must be a number of bytes'),
     (['-o', 'max_bytes=99999999999T'], 'max_bytes=99999999999T: must be a number of bytes'),
     (['-o', 'log=loud'], 'log=loud: must be'),
-    (['-o', 'remount'], 'remount is not possible: umount'),
     (['-o'], "option requires an argument -- 'o'"),
     (['third'], 'needs a source directory and a mountpoint'),
     (['-x'], "invalid option -- 'x'"),
@@ -72,6 +71,13 @@ def test_wrong_invocation_gives_one_clear_line(ext4, target, words, message):
     assert message in result.stderr and result.stderr.count('\n') == 1
     assert result.returncode == 1
     assert not os.path.ismount(target)
+
+
+def test_remount_is_refused_by_a_line_that_says_what_to_do(mount):
+    """By mount(8), which finds neither source nor type in fstab, and takes both from the mount table."""
+    result = subprocess.run(['mount', '-o', 'remount,ro', mount.path], text=True, capture_output=True, check=False, timeout=60)
+    assert result.returncode and f'remount is not possible: umount {mount.path} and mount it again' in result.stderr
+    (mount.path / 'file').write_text('still writable')
 
 
 @pytest.mark.parametrize('source, mountpoint, message', [
