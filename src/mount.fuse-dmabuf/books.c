@@ -176,6 +176,13 @@ struct token_count books_user(uid_t uid)
 	return user ? user->count : (struct token_count){ 0 };
 }
 
+uint64_t books_entries_of(uid_t uid)
+{
+	const struct user *user = *user_slot(uid);
+
+	return user ? user->entries : 0;
+}
+
 uint64_t books_entries(void)
 {
 	return books.entries;

@@ -66,6 +66,9 @@ struct token *books_oldest(void);
 struct token_count books_all(void);
 struct token_count books_user(uid_t uid);
 
+/* Also the revoked ones that are still held. */
+uint64_t books_entries_of(uid_t uid);
+
 /* All that are in the books, also the revoked ones. */
 uint64_t books_entries(void);
 

@@ -50,6 +50,9 @@ static int check(const struct token_request *request, uint32_t *direction, const
 	if (!*direction)
 		return EACCES;
 	*reason = policy_limit(policy, &request->owner, request->size, &state.all, &state.user);
+	if (!*reason)
+		*reason = policy_entries_limit(policy, &request->owner, books_entries(),
+					       books_entries_of(request->owner.uid));
 	if (*reason)
 		return EDQUOT;
 	*reason = "its id is in use";

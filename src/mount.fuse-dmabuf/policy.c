@@ -174,6 +174,16 @@ const char *policy_limit(const struct policy *policy, const struct owner *owner,
 	return NULL;
 }
 
+/* Divided, because a limit that is none cannot be doubled. */
+const char *policy_entries_limit(const struct policy *policy, const struct owner *owner, uint64_t all, uint64_t user)
+{
+	if (all / 2 >= policy->all.tokens)
+		return "more than twice max_tokens, with revoked ones that are still held";
+	if (user / 2 >= limit_of_user(policy, owner)->tokens)
+		return "more than twice the max_tokens of this user, with revoked ones that are still held";
+	return NULL;
+}
+
 static void free_who(struct policy_who *who)
 {
 	free(who->users);

@@ -48,6 +48,13 @@ uint32_t policy_directions(const struct policy *policy, const struct owner *owne
 const char *policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
 			 const struct token_count *all, const struct token_count *user);
 
+/*
+ * The same for the number of entries in the books, where tokens are that were revoked and are still held, too. They
+ * cost memory and time. There may be as many of them as of those that count: a program that lost its tokens
+ * registers all again before it lets the old ones go.
+ */
+const char *policy_entries_limit(const struct policy *policy, const struct owner *owner, uint64_t all, uint64_t user);
+
 /* A pattern fits a file, or a directory above it; * and ? stop at slashes. */
 bool policy_path_fits(const char *pattern, const char *path);
 

@@ -23,6 +23,17 @@ static int grant(uint64_t id, uid_t uid, uint64_t size)
 		.direction = FUSE_DMABUF_TOKEN_READ, .owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction);
 }
 
+static const char *is_token(const struct token *token, void *id)
+{
+	return token->request.id == *(uint64_t *)id ? "test" : NULL;
+}
+
+static void take_away(uint64_t id)
+{
+	broker_answered(id);
+	CHECK_EQUAL(revoke_tokens(&(struct revocation_wish){ .reason = is_token, .data = &id }).revoked, 1);
+}
+
 static bool release(uint64_t id)
 {
 	return broker_release(&(struct token_end){ .id = id });
@@ -113,6 +124,30 @@ static void tokens_are_counted_for_each_user(void)
 	check_count(all(), 0, 0);
 }
 
+/* Who registers and is revoked again and again must not fill the books. */
+static void held_tokens_that_were_revoked_are_limited(void)
+{
+	struct policy *limited = test_policy(false, UINT64_MAX);
+	uint64_t id;
+
+	limited->user.tokens = 3;
+	broker_set_policy(limited);
+	for (id = 1; id <= 6; id++) {
+		CHECK_EQUAL(grant(id, 1000, 10), 0);
+		take_away(id);
+	}
+	check_count(user(1000), 0, 0);
+	CHECK_EQUAL(grant(7, 1000, 10), EDQUOT);
+	CHECK_EQUAL(grant(7, 1001, 10), 0);
+	limited = test_policy(false, UINT64_MAX);
+	limited->all.tokens = 3;
+	broker_set_policy(limited);
+	CHECK_EQUAL(grant(8, 1002, 10), EDQUOT);
+	CHECK(release(1) && release(2));
+	CHECK_EQUAL(grant(8, 1002, 10), 0);
+	end_all();
+}
+
 static void id_in_use_is_refused_and_changes_nothing(void)
 {
 	policy(false, UINT64_MAX);
@@ -193,6 +228,7 @@ int main(void)
 	RUN(denying_policy_grants_nothing);
 	RUN(limit_of_bytes_is_exact);
 	RUN(tokens_are_counted_for_each_user);
+	RUN(held_tokens_that_were_revoked_are_limited);
 	RUN(id_in_use_is_refused_and_changes_nothing);
 	RUN(unknown_token_is_not_released);
 	RUN(withdrawn_token_is_not_counted);
