@@ -15,13 +15,24 @@
 
 #define DIRECTORY "/run/fuse-dmabuf"
 
+/* A server that hangs holds up nobody for longer. */
+static void set_patience(int fd, unsigned int seconds)
+{
+	const struct timeval time = { .tv_sec = seconds };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
+}
+
 /* -1: see errno. */
-static int connect_to(unsigned int number)
+static int connect_to(unsigned int number, unsigned int patience)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), DIRECTORY "/%u.socket", number);
+	if (fd >= 0)
+		set_patience(fd, patience);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address))) {
 		int error = errno;
 
@@ -43,6 +54,22 @@ static bool send_line(int fd, const json_t *request)
 	return sent;
 }
 
+/* Why the answer is a refusal; and of a revocation, what became of the tokens. */
+static void complain_of(const json_t *answer)
+{
+	const char *error = json_string_value(json_object_get(answer, "error"));
+	const json_t *failed = json_object_get(answer, "failed");
+
+	if (!error)
+		complain("the server gave an answer that is not understood");
+	else if (failed)
+		complain("%s: %lld tokens were revoked, %lld were not", error,
+			 (long long)json_integer_value(json_object_get(answer, "revoked")),
+			 (long long)json_integer_value(failed));
+	else
+		complain("%s", error);
+}
+
 /* NULL after a message. */
 static json_t *exchange(int fd, const json_t *request)
 {
@@ -50,22 +77,21 @@ static json_t *exchange(int fd, const json_t *request)
 
 	/* A server that has no room for more clients says so without waiting for the request. */
 	send_line(fd, request);
+	errno = 0;
 	answer = json_loadfd(fd, JSON_DISABLE_EOF_CHECK, NULL);
 	if (!answer) {
-		complain("the server has not answered");
+		complain(errno == EAGAIN ? "the server does not answer" : "the server has not answered");
 	} else if (!json_is_true(json_object_get(answer, "ok"))) {
-		const char *error = json_string_value(json_object_get(answer, "error"));
-
-		complain("%s", error ? error : "the server gave an answer that is not understood");
+		complain_of(answer);
 		json_decref(answer);
 		answer = NULL;
 	}
 	return answer;
 }
 
-json_t *ask_server_number(unsigned int number, json_t *request, bool *gone)
+json_t *ask_server_number(unsigned int number, json_t *request, unsigned int patience, bool *gone)
 {
-	int fd = connect_to(number);
+	int fd = connect_to(number, patience);
 	json_t *answer = NULL;
 
 	*gone = fd < 0 && (errno == ECONNREFUSED || errno == ENOENT);
@@ -93,7 +119,7 @@ static bool find_number(const char *mountpoint, unsigned int *number)
 	return !attr.stx_dev_major || (complain("%s: not on a mount of fuse-dmabuf", mountpoint), false);
 }
 
-json_t *ask_server(const char *mountpoint, json_t *request)
+json_t *ask_server(const char *mountpoint, json_t *request, unsigned int patience)
 {
 	unsigned int number;
 	json_t *answer;
@@ -103,16 +129,16 @@ json_t *ask_server(const char *mountpoint, json_t *request)
 		json_decref(request);
 		return NULL;
 	}
-	answer = ask_server_number(number, request, &gone);
+	answer = ask_server_number(number, request, patience, &gone);
 	if (gone)
 		complain("%s: not on a mount of fuse-dmabuf, or its server has ended", mountpoint);
 	return answer;
 }
 
-unsigned int *list_servers(void)
+/* Of the sockets that are there; NULL: out of memory. */
+static unsigned int *read_numbers(DIR *directory)
 {
 	unsigned int *numbers = calloc(1, sizeof(*numbers)), *grown;
-	DIR *directory = opendir(DIRECTORY);
 	const struct dirent *entry;
 	size_t count = 0;
 
@@ -126,6 +152,22 @@ unsigned int *list_servers(void)
 	}
 	if (numbers)
 		numbers[count] = 0;
+	return numbers;
+}
+
+unsigned int *list_servers(void)
+{
+	DIR *directory = opendir(DIRECTORY);
+	unsigned int *numbers;
+
+	/* The first mount makes it. */
+	if (!directory && errno != ENOENT) {
+		complain(DIRECTORY ": %s", strerror(errno));
+		return NULL;
+	}
+	numbers = read_numbers(directory);
+	if (!numbers)
+		complain("out of memory");
 	if (directory)
 		closedir(directory);
 	return numbers;

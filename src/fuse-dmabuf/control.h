@@ -7,14 +7,14 @@
 
 /*
  * Asks the server of a mount. Takes over the request. The answer, for json_decref(), whose "ok" is true; or
- * NULL after a message.
+ * NULL after a message, also when it does not come for so many seconds (0: however long it takes).
  */
-json_t *ask_server(const char *mountpoint, json_t *request);
+json_t *ask_server(const char *mountpoint, json_t *request, unsigned int patience);
 
-/* The numbers of all mounts that have a control socket; for free(), ended by 0. NULL: out of memory. */
+/* The numbers of all mounts that have a control socket; for free(), ended by 0. NULL after a message. */
 unsigned int *list_servers(void);
 
 /* The same as ask_server(), by number. NULL without a message if *gone: the server has ended. */
-json_t *ask_server_number(unsigned int number, json_t *request, bool *gone);
+json_t *ask_server_number(unsigned int number, json_t *request, unsigned int patience, bool *gone);
 
 #endif

@@ -77,7 +77,8 @@ static int revoke(const char *mountpoint, json_t *request)
 	json_t *answer;
 
 	json_object_set_new(request, "command", json_string("revoke"));
-	answer = ask_server(mountpoint, request);
+	/* It takes as long as the DMA that is in flight. */
+	answer = ask_server(mountpoint, request, 0);
 	if (!answer)
 		return EXIT_FAILED;
 	printf("%lld tokens revoked\n", (long long)json_integer_value(json_object_get(answer, "revoked")));

@@ -18,6 +18,9 @@ static const char usage[] =
 	"  --json      as JSON, with more details\n"
 	"  -h, --help  this text\n";
 
+/* Seconds. A server has its lists ready sooner. */
+#define PATIENCE 10
+
 /* "1.5G" */
 static const char *size_text(uint64_t bytes, char text[32])
 {
@@ -111,33 +114,38 @@ static json_t *status_request(void)
 	return json_pack("{s:s}", "command", "status");
 }
 
-/* An array of answers; NULL after a message. Servers that end meanwhile are left out. */
-static json_t *ask_all(void)
+/*
+ * An array of the answers that there were; NULL if there were none, after a message. Sets *failed, after a message,
+ * if one is missing. Servers that end meanwhile are left out.
+ */
+static json_t *ask_all(bool *failed)
 {
 	unsigned int *numbers = list_servers();
 	json_t *mounts = json_array(), *answer;
-	bool gone, failed = !numbers;
+	bool gone;
 
+	*failed = !numbers;
 	for (size_t i = 0; numbers && numbers[i]; i++) {
-		answer = ask_server_number(numbers[i], status_request(), &gone);
-		failed |= !answer && !gone;
+		answer = ask_server_number(numbers[i], status_request(), PATIENCE, &gone);
+		*failed |= !answer && !gone;
 		if (answer)
 			json_array_append_new(mounts, answer);
 	}
 	free(numbers);
-	if (!failed)
+	if (!*failed || json_array_size(mounts))
 		return mounts;
 	json_decref(mounts);
 	return NULL;
 }
 
-static json_t *ask(const char *mountpoint)
+static json_t *ask(const char *mountpoint, bool *failed)
 {
 	json_t *answer;
 
 	if (!mountpoint)
-		return ask_all();
-	answer = ask_server(mountpoint, status_request());
+		return ask_all(failed);
+	answer = ask_server(mountpoint, status_request(), PATIENCE);
+	*failed = !answer;
 	return answer ? json_pack("[o]", answer) : NULL;
 }
 
@@ -154,7 +162,8 @@ static void print_all(const json_t *mounts)
 
 static int show(const char *mountpoint, bool as_json)
 {
-	json_t *mounts = ask(mountpoint), *answer;
+	bool failed;
+	json_t *mounts = ask(mountpoint, &failed), *answer;
 	const json_t *mount;
 	size_t i;
 
@@ -171,7 +180,9 @@ static int show(const char *mountpoint, bool as_json)
 		print_all(mounts);
 	}
 	json_decref(mounts);
-	return fflush(stdout) || ferror(stdout) ? complain("the status cannot be written") : 0;
+	if (fflush(stdout) || ferror(stdout))
+		return complain("the status cannot be written");
+	return failed ? EXIT_FAILED : 0;
 }
 
 int status_command(int argc, char **argv)

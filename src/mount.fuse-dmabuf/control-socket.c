@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -57,15 +58,20 @@ static int bind_socket(const struct sockaddr_un *address, gid_t group)
 	return -1;
 }
 
+/* With that mode whatever umask mount(8) was called with. One that is there already may have another on purpose. */
+static bool make_directory(void)
+{
+	if (mkdir(DIRECTORY, 0755))
+		return errno == EEXIST;
+	return !chmod(DIRECTORY, 0755);
+}
+
 int control_socket_open(unsigned int number, gid_t group)
 {
 	struct sockaddr_un address = address_of(number);
 	int directory, fd = -1;
 
-	if (mkdir(DIRECTORY, 0755) && errno != EEXIST)
-		directory = -1;
-	else
-		directory = lock_directory();
+	directory = make_directory() ? lock_directory() : -1;
 	if (directory >= 0)
 		fd = bind_socket(&address, group);
 	if (fd < 0)

@@ -18,7 +18,7 @@ def wait_until(condition, seconds=20):
 
 
 class Server:
-    def __init__(self, program, source, target, log, options, descriptors):
+    def __init__(self, program, source, target, log, options, descriptors=None, umask=0o022):
         self.source, self.target, self.log = source, target, log
 
         def limit():
@@ -26,17 +26,21 @@ class Server:
         # Without CAP_SYS_RESOURCE the server cannot raise its limit again.
         limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource'] if descriptors else []
         with open(log, 'w') as stderr:
-            self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr,
+            self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr, umask=umask,
                                             preexec_fn=limit if descriptors else None)
         wait_until(lambda: 'is mounted' in log.read_text() or self.process.poll() is not None)
 
     def said(self):
         return self.log.read_text()
 
+    @property
+    def socket(self):
+        return Path(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+
     def connect(self):
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(20)
-        client.connect(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+        client.connect(str(self.socket))
         return client
 
     def ask(self, **request):

@@ -3,11 +3,14 @@
 Needs root and /dev/fuse; where no FUSE mount is possible these tests are skipped, and say so. The mounts are in the mount namespace of
 tests/bed/enter, so they end with it.
 """
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -23,10 +26,10 @@ NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinar
 @pytest.fixture
 def serve(program, tmp_path, request):
     """serve(options) mounts an empty directory: the server."""
-    def start(options='log=info', descriptors=None):
+    def start(options='log=info', **how):
         for name in ('source', 'target'):
             (tmp_path / name).mkdir()
-        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, descriptors)
+        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, **how)
         request.addfinalizer(server.end)
         assert server.process.poll() is None, server.said()
         return server
@@ -108,6 +111,67 @@ def test_mount_finds_the_installed_helper(tmp_path):
     subprocess.run(['meson', 'setup', tmp_path, SOURCE], capture_output=True, check=True)
     installed = json.loads(subprocess.check_output(['meson', 'introspect', '--installed', tmp_path])).values()
     assert {'/usr/sbin/mount.fuse-dmabuf', '/usr/sbin/mount.fuse.fuse-dmabuf'} <= set(installed)
+
+
+# Status
+
+
+SOCKETS = Path('/run/fuse-dmabuf')
+
+
+@pytest.fixture
+def pretend():
+    """pretend(number, answer) listens in the place of a server, which says that, or, with None, nothing."""
+    with contextlib.ExitStack() as stack:
+        def listen(number, answer):
+            SOCKETS.mkdir(exist_ok=True)
+            path = SOCKETS / f'{number}.socket'
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            stack.callback(path.unlink)
+            listener.listen()
+
+            def serve():
+                client = stack.enter_context(listener.accept()[0])
+                if answer:
+                    client.sendall(json.dumps(answer).encode() + b'\n')
+            threading.Thread(target=serve, daemon=True).start()
+        yield listen
+
+
+def test_status_of_all_shows_what_some_answer(serve, command, pretend):
+    """One refuses, one is stopped."""
+    server = serve()
+    pretend(4000000, {'ok': False, 'error': 'not for you'})
+    pretend(4000001, None)
+    result = subprocess.run([command, 'status'], text=True, capture_output=True, check=False, timeout=60)
+    assert result.stdout.startswith(f'{server.target}: 0 tokens') and result.returncode == 1
+    assert 'not for you' in result.stderr and 'the server does not answer' in result.stderr
+
+
+def test_directory_of_sockets_is_open_to_all_whatever_the_umask(serve):
+    with contextlib.suppress(FileNotFoundError):
+        SOCKETS.rmdir()
+    serve(umask=0o077)
+    assert SOCKETS.stat().st_mode & 0o777 == 0o755
+
+
+def test_status_tells_when_it_cannot_look_for_mounts(serve, command):
+    serve()
+    SOCKETS.chmod(0o700)
+    try:
+        result = subprocess.run([command, 'status'], user=1000, text=True, capture_output=True, check=False)
+    finally:
+        SOCKETS.chmod(0o755)
+    assert result.stderr == 'fuse-dmabuf: /run/fuse-dmabuf: Permission denied\n' and not result.stdout and result.returncode == 1
+
+
+def test_failed_revocation_tells_what_became_of_the_tokens(serve, command, pretend):
+    server = serve()
+    server.socket.unlink()
+    pretend(os.minor(os.stat(server.target).st_dev), {'ok': False, 'error': 'Interrupted', 'revoked': 3, 'failed': 2})
+    result = subprocess.run([command, 'revoke', '--all', server.target], text=True, capture_output=True, check=False)
+    assert result.stderr == 'fuse-dmabuf: Interrupted: 3 tokens were revoked, 2 were not\n' and result.returncode == 1
 
 
 # In the state in which descriptors are used up
