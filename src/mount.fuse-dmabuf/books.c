@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "books.h"
 #include "inode.h"
@@ -11,12 +12,18 @@
 /* Users with tokens at the same time are few. */
 #define USER_BUCKETS 64u
 
+/* Some system calls are made for each: together about as long as one grant takes on a busy machine. */
+#define WALK_PORTION 64
+#define GIVE_WAY_MICROSECONDS 50
+
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct token_count all;
 	uint64_t entries;
+	uint64_t grants;
 	struct token *oldest, *newest;
+	struct books_walk *walks;
 	struct token *tokens[TOKEN_BUCKETS];
 	struct user *users[USER_BUCKETS];
 } books = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
@@ -93,6 +100,7 @@ static void count_subtract(struct token_count *count, uint64_t size)
 
 static void add_newest(struct token *token)
 {
+	token->number = ++books.grants;
 	token->older = books.newest;
 	*(books.newest ? &books.newest->newer : &books.oldest) = token;
 	books.newest = token;
@@ -100,6 +108,10 @@ static void add_newest(struct token *token)
 
 static void remove_from_order(struct token *token)
 {
+	for (struct books_walk *walk = books.walks; walk; walk = walk->next) {
+		if (walk->upcoming == token)
+			walk->upcoming = token->newer;
+	}
 	*(token->older ? &token->older->newer : &books.oldest) = token->newer;
 	*(token->newer ? &token->newer->older : &books.newest) = token->older;
 }
@@ -162,6 +174,43 @@ void token_free(struct token *token)
 struct token *books_oldest(void)
 {
 	return books.oldest;
+}
+
+void books_walk_begin(struct books_walk *walk)
+{
+	*walk = (struct books_walk){
+		.next = books.walks, .upcoming = books.oldest, .last = books.newest ? books.newest->number : 0 };
+	books.walks = walk;
+}
+
+/* A mutex that is locked again at once is nobody else's. */
+static void give_way(void)
+{
+	books_unlock();
+	usleep(GIVE_WAY_MICROSECONDS);
+	books_lock();
+}
+
+struct token *books_walk_next(struct books_walk *walk)
+{
+	struct token *token;
+
+	if (++walk->looked_at % WALK_PORTION == 0)
+		give_way();
+	token = walk->upcoming;
+	if (!token || token->number > walk->last)
+		return NULL;
+	walk->upcoming = token->newer;
+	return token;
+}
+
+void books_walk_end(struct books_walk *walk)
+{
+	struct books_walk **slot = &books.walks;
+
+	while (*slot != walk)
+		slot = &(*slot)->next;
+	*slot = walk->next;
 }
 
 struct token_count books_all(void)

@@ -29,6 +29,7 @@ struct user {
 struct token {
 	struct token *next;             /* in its bucket */
 	struct token *older, *newer;
+	uint64_t number;                /* of the grant, consecutive */
 	struct token_request request;   /* node and groups are the books' own */
 	struct user *user;
 	uint32_t direction;             /* granted */
@@ -62,6 +63,21 @@ void token_free(struct token *token);
 
 /* In the order of their grants: books_oldest(), then ->newer. */
 struct token *books_oldest(void);
+
+/*
+ * A walk over those that were granted before it began, in that order. Now and then it gives the lock away, so that
+ * nobody waits for the end of a long one; tokens may end meanwhile.
+ */
+struct books_walk {
+	struct books_walk *next;
+	struct token *upcoming;
+	uint64_t last;          /* number of the newest when it began */
+	unsigned int looked_at;
+};
+
+void books_walk_begin(struct books_walk *walk);
+struct token *books_walk_next(struct books_walk *walk);   /* NULL: no more */
+void books_walk_end(struct books_walk *walk);
 
 struct token_count books_all(void);
 struct token_count books_user(uid_t uid);

@@ -24,14 +24,16 @@ struct candidates {
 /* With claim only those that nobody has to be waited for, and they are this revoker's. */
 static void collect(const struct revocation_wish *wish, struct candidates *candidates, bool claim)
 {
+	struct books_walk walk;
+	struct token *token;
 	const char *reason;
 
 	candidates->count = 0;
 	books_lock();
 	if (wish->begin)
 		wish->begin(wish->data);
-	for (struct token *token = books_oldest(); token && candidates->count < candidates->capacity;
-	     token = token->newer) {
+	books_walk_begin(&walk);
+	while (candidates->count < candidates->capacity && (token = books_walk_next(&walk))) {
 		if (token->revoked || (claim && (token->revoking || !token->answered)))
 			continue;
 		reason = wish->reason(token, wish->data);
@@ -40,6 +42,7 @@ static void collect(const struct revocation_wish *wish, struct candidates *candi
 		token->revoking |= claim;
 		candidates->list[candidates->count++] = (struct candidate){ token->request.id, reason };
 	}
+	books_walk_end(&walk);
 	books_unlock();
 }
 

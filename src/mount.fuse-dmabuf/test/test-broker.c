@@ -148,6 +148,27 @@ static void held_tokens_that_were_revoked_are_limited(void)
 	end_all();
 }
 
+static void walk_goes_over_what_was_there_and_has_not_ended(void)
+{
+	struct books_walk walk;
+
+	policy(false, UINT64_MAX);
+	for (uint64_t id = 1; id <= 4; id++)
+		CHECK_EQUAL(grant(id, 1000, 10), 0);
+	books_lock();
+	books_walk_begin(&walk);
+	CHECK_EQUAL(books_walk_next(&walk)->request.id, 1);
+	books_unlock();
+	CHECK(release(2) && release(3));
+	CHECK_EQUAL(grant(5, 1000, 10), 0);
+	books_lock();
+	CHECK_EQUAL(books_walk_next(&walk)->request.id, 4);
+	CHECK(!books_walk_next(&walk));
+	books_walk_end(&walk);
+	books_unlock();
+	end_all();
+}
+
 static void id_in_use_is_refused_and_changes_nothing(void)
 {
 	policy(false, UINT64_MAX);
@@ -229,6 +250,7 @@ int main(void)
 	RUN(limit_of_bytes_is_exact);
 	RUN(tokens_are_counted_for_each_user);
 	RUN(held_tokens_that_were_revoked_are_limited);
+	RUN(walk_goes_over_what_was_there_and_has_not_ended);
 	RUN(id_in_use_is_refused_and_changes_nothing);
 	RUN(unknown_token_is_not_released);
 	RUN(withdrawn_token_is_not_counted);

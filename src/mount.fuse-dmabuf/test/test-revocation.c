@@ -487,6 +487,44 @@ static void lowered_limit_of_users_takes_from_each(void)
 	broker_end();
 }
 
+enum { MANY = 2000 };
+
+static atomic_uint checks;
+
+static void slow_check(void)
+{
+	checks++;
+	usleep(10);
+	between_check_and_grant = slow_check;
+}
+
+static void *reload(void *unused)
+{
+	(void)unused;
+	broker_set_policy(test_policy(false, UINT64_MAX));
+	return NULL;
+}
+
+static void grant_does_not_wait_for_the_end_of_a_reload(void)
+{
+	pthread_t thread;
+
+	begin();
+	for (uint64_t id = 1; id <= MANY; id++)
+		grant_for(file, id, 1000, 10);
+	checks = 0;
+	between_check_and_grant = slow_check;
+	CHECK(!pthread_create(&thread, NULL, reload, NULL));
+	while (!checks)
+		usleep(1000);
+	broker_state(0);
+	CHECK(checks < MANY);
+	pthread_join(thread, NULL);
+	CHECK_EQUAL(checks, MANY);
+	between_check_and_grant = NULL;
+	broker_end();
+}
+
 static void policy_that_denies_takes_all(void)
 {
 	begin();
@@ -559,6 +597,7 @@ int main(void)
 	RUN(removal_while_a_grant_is_decided_ends_the_token);
 	RUN(lowered_limit_takes_the_newest);
 	RUN(lowered_limit_of_users_takes_from_each);
+	RUN(grant_does_not_wait_for_the_end_of_a_reload);
 	RUN(policy_that_denies_takes_all);
 	RUN(counts_stay_exact_in_a_storm);
 	inode_end_use(file);
