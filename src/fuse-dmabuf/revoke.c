@@ -72,9 +72,19 @@ static json_t *selection(int option, const char *text)
 	}
 }
 
+/* Those that --path has passed over. */
+static int check_unknown(const json_t *answer)
+{
+	json_int_t unknown = json_integer_value(json_object_get(answer, "unknown"));
+
+	return unknown ? complain("of %lld tokens the path is not known: revoke them by --token, --uid, --all or "
+				  "--path /", (long long)unknown) : 0;
+}
+
 static int revoke(const char *mountpoint, json_t *request)
 {
 	json_t *answer;
+	int code;
 
 	json_object_set_new(request, "command", json_string("revoke"));
 	/* It takes as long as the DMA that is in flight. */
@@ -82,8 +92,9 @@ static int revoke(const char *mountpoint, json_t *request)
 	if (!answer)
 		return EXIT_FAILED;
 	printf("%lld tokens revoked\n", (long long)json_integer_value(json_object_get(answer, "revoked")));
+	code = check_unknown(answer);
 	json_decref(answer);
-	return 0;
+	return code;
 }
 
 int revoke_command(int argc, char **argv)

@@ -6,11 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "books-copy.h"
 #include "broker.h"
 #include "control-answer.h"
 #include "inode.h"
 #include "kernel-tokens.h"
 #include "log.h"
+#include "privileges.h"
 
 static struct {
 	const char *source, *mountpoint;
@@ -132,29 +134,29 @@ static json_t *limits_as_json(const struct policy *policy)
 		"user_max_bytes", limit_as_json(policy->user.bytes), "deny", policy->deny);
 }
 
-static json_t *users_as_json(void)
+static json_t *users_as_json(const struct books_copy *books)
 {
 	json_t *users = json_array();
 
-	for (const struct user *user = books_next_user(NULL); user; user = books_next_user(user))
-		json_array_append_new(users, json_pack("{s:I, s:I, s:I}", "uid", (json_int_t)user->uid,
-			"tokens", (json_int_t)user->count.tokens, "bytes", (json_int_t)user->count.bytes));
+	for (size_t i = 0; i < books->user_count; i++)
+		json_array_append_new(users, json_pack("{s:I, s:I, s:I}", "uid", (json_int_t)books->users[i].uid,
+			"tokens", (json_int_t)books->users[i].count.tokens,
+			"bytes", (json_int_t)books->users[i].count.bytes));
 	return users;
 }
 
-static json_t *tokens_as_json(const struct kernel_statistics *statistics)
+static json_t *tokens_as_json(const struct books_copy *books, const struct kernel_statistics *statistics)
 {
 	json_t *tokens = json_array();
 
-	for (const struct token *token = books_oldest(); token; token = token->newer)
-		json_array_append_new(tokens, token_as_json(token, statistics));
+	for (size_t i = 0; i < books->token_count; i++)
+		json_array_append_new(tokens, token_as_json(&books->tokens[i], statistics));
 	return tokens;
 }
 
-static json_t *books_as_json(const struct kernel_statistics *statistics)
+static json_t *books_as_json(const struct books_copy *books, const struct policy *policy,
+			     const struct kernel_statistics *statistics)
 {
-	struct token_count all = books_all();
-
 	return json_pack("{s:b, s:b, s:s, s:i, s:o, s:o, s:b, s:o, s:o, s:o, s:o}",
 		"ok", 1,
 		"available", kernel_has_tokens(),
@@ -163,21 +165,29 @@ static json_t *books_as_json(const struct kernel_statistics *statistics)
 		"source", name_as_json(served.source),
 		"mountpoint", name_as_json(served.mountpoint),
 		"counters", statistics->known,
-		"all", count_as_json(&all),
-		"limits", limits_as_json(broker_policy()),
-		"users", users_as_json(),
-		"tokens", tokens_as_json(statistics));
+		"all", count_as_json(&books->all),
+		"limits", limits_as_json(policy),
+		"users", users_as_json(books),
+		"tokens", tokens_as_json(books, statistics));
 }
 
+/* A grant does not wait until all paths of all tokens have been looked up. */
 static char *answer_status(void)
 {
 	struct kernel_statistics statistics;
+	struct books_copy books;
+	struct policy limits;
 	json_t *status;
+	bool copied;
 
 	kernel_statistics_read(&statistics);
 	books_lock();
-	status = books_as_json(&statistics);
+	/* Its rules and quotas are not to be looked at without the lock. */
+	limits = *broker_policy();
+	copied = books_copy_make(&books);
 	books_unlock();
+	status = copied ? books_as_json(&books, &limits, &statistics) : NULL;
+	books_copy_free(&books);
 	kernel_statistics_free(&statistics);
 	return as_line(status);
 }
@@ -191,12 +201,33 @@ struct selection {
 	const char *path;
 	uid_t uid;
 	char reason[64];
+	uint64_t unknown;       /* tokens that may be below the path or not */
 };
+
+/* Each look at the books counts anew. */
+static void forget_unknown(void *data)
+{
+	struct selection *selection = data;
+
+	selection->unknown = 0;
+}
+
+/* The path of a file can be too long to be known, but it is below the root. */
+static bool is_below(const struct inode *inode, struct selection *selection)
+{
+	char name[INODE_NAME_MAX];
+
+	if (!selection->path[strspn(selection->path, "/")])
+		return true;
+	if (policy_file_name(inode, name))
+		return policy_path_fits(selection->path, name);
+	selection->unknown++;
+	return false;
+}
 
 static const char *is_selected(const struct token *token, void *data)
 {
-	const struct selection *selection = data;
-	char name[INODE_NAME_MAX];
+	struct selection *selection = data;
 	bool selected = true;
 
 	switch (selection->by) {
@@ -204,8 +235,7 @@ static const char *is_selected(const struct token *token, void *data)
 		selected = token->request.id == selection->token;
 		break;
 	case BY_PATH:
-		selected = policy_file_name(token->request.inode, name) &&
-			   policy_path_fits(selection->path, name);
+		selected = is_below(token->request.inode, selection);
 		break;
 	case BY_UID:
 		selected = token->request.owner.uid == selection->uid;
@@ -249,9 +279,22 @@ static const char *failure_of(const struct revocation *result)
 	return result->error == ENOTTY ? "this kernel cannot revoke tokens" : strerror(result->error);
 }
 
+static char *answer_revoked(const struct revocation *result, const struct selection *selection)
+{
+	json_t *answer = json_pack("{s:b, s:I}", "ok", !result->failed, "revoked", (json_int_t)result->revoked);
+
+	if (selection->unknown)
+		json_object_set_new(answer, "unknown", json_integer((json_int_t)selection->unknown));
+	if (result->failed) {
+		json_object_set_new(answer, "failed", json_integer((json_int_t)result->failed));
+		json_object_set_new(answer, "error", json_string(failure_of(result)));
+	}
+	return as_line(answer);
+}
+
 static char *answer_revoke(const json_t *request, const struct ucred *peer)
 {
-	struct selection selection;
+	struct selection selection = { 0 };
 	struct revocation result;
 
 	if (!parse_selection(request, &selection))
@@ -261,12 +304,10 @@ static char *answer_revoke(const json_t *request, const struct ucred *peer)
 		return control_answer_error("there is no such token");
 	snprintf(selection.reason, sizeof(selection.reason), "asked for by uid %u pid %d", peer->uid, peer->pid);
 	result = revoke_tokens(&(struct revocation_wish){
-		.reason = is_selected, .data = &selection, .all = selection.by == BY_ALL });
+		.begin = forget_unknown, .reason = is_selected, .data = &selection,
+		.all = selection.by == BY_ALL });
 	log_info("%llu tokens revoked, %s", (unsigned long long)result.revoked, selection.reason);
-	if (!result.failed)
-		return as_line(json_pack("{s:b, s:I}", "ok", 1, "revoked", (json_int_t)result.revoked));
-	return as_line(json_pack("{s:b, s:s, s:I, s:I}", "ok", 0, "error", failure_of(&result),
-				 "revoked", (json_int_t)result.revoked, "failed", (json_int_t)result.failed));
+	return answer_revoked(&result, &selection);
 }
 
 /* ---------------------------------------------------------------- requests */
@@ -287,10 +328,14 @@ char *control_answer(const char *text, size_t length, const struct ucred *peer)
 	json_t *request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
 	char *answer;
 
-	if (json_is_object(request))
+	if (json_is_object(request)) {
+		/* Letting go of a node may close its backing file, which needs them. */
+		privileges_resume();
 		answer = answer_request(request, peer);
-	else
+		privileges_suspend();
+	} else {
 		answer = control_answer_error("the request must be a JSON object in one line");
+	}
 	json_decref(request);
 	return answer;
 }

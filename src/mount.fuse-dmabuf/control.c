@@ -17,6 +17,7 @@
 #include "kernel-tokens.h"
 #include "log.h"
 #include "policy-load.h"
+#include "privileges.h"
 
 /* How long to wait when there is no descriptor for a client. It waits, too. */
 #define NO_DESCRIPTOR_MILLISECONDS 100
@@ -57,6 +58,8 @@ static void *attend_signals(void *unused)
 static void *attend_clients(void *unused)
 {
 	(void)unused;
+	/* What strangers send is read and parsed without privileges, here and in the threads of the clients. */
+	privileges_suspend();
 	while (wait_for(control.listen_fd, -1)) {
 		if (!control_client_accept(control.listen_fd, control.options->control_group))
 			wait_for(-1, NO_DESCRIPTOR_MILLISECONDS);
@@ -125,8 +128,10 @@ bool control_begin(const struct options *options, const char *mountpoint, int de
 	control_answer_begin(options->source, mountpoint);
 	control.listen_fd = control_socket_open(control.connection, options->control_group);
 	error = start_threads();
-	if (error)
+	if (error) {
 		log_error("cannot start the threads for control: %s", strerror(error));
+		control_socket_close(control.listen_fd, control.connection);
+	}
 	return !error;
 }
 

@@ -4,6 +4,7 @@
 #include <linux/securebits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -55,6 +56,29 @@ bool privileges_drop(void)
 		return false;
 	}
 	return true;
+}
+
+static void set_effective(bool all)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &header, data))
+		abort();
+	for (int i = 0; i < 2; i++)
+		data[i].effective = all ? data[i].permitted : 0;
+	if (syscall(SYS_capset, &header, data))
+		abort();
+}
+
+void privileges_suspend(void)
+{
+	set_effective(false);
+}
+
+void privileges_resume(void)
+{
+	set_effective(true);
 }
 
 static rlim_t system_file_limit(void)

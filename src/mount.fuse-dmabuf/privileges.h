@@ -8,6 +8,10 @@
 /* Gives up what the server does not need, for good. False: explained in the log. */
 bool privileges_drop(void);
 
+/* Of the calling thread, and of those that it starts while it does without. */
+void privileges_suspend(void);
+void privileges_resume(void);
+
 /* Open files, and the nodes that the kernel knows, hold descriptors: as many as the system allows. How many. */
 size_t privileges_raise_file_limit(void);
 

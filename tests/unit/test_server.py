@@ -201,6 +201,19 @@ def test_server_without_descriptors_does_not_burn_a_processor(serve):
             assert json.loads(client.makefile().read())['ok']
 
 
+# Clients
+
+
+def test_clients_are_read_without_privileges(serve):
+    """In two threads, of which one waits for clients, and one for what this one sends."""
+    server = serve()
+    with server.connect() as client:
+        assert server.ask(command='status')['ok']
+        assert sorted(server.threads('CapEff').values()).count('0' * 16) == 2
+        client.sendall(b'{"command":"revoke","all":true}\n')
+        assert json.loads(client.makefile().read()) == {'ok': True, 'revoked': 0}
+
+
 # The end
 
 
