@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -16,14 +17,16 @@
 /* /proc/self/fd: from there it is a shorter way. */
 static int own_fds = -1;
 
-/* Said once: every further request would repeat it. */
+/* Not each time: every further request would repeat it. */
 static void explain_file_limit(void)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
+	static atomic_llong next;
 	struct rlimit limit = { 0 };
+	struct timespec now;
 	int saved = errno;
 
-	if (atomic_flag_test_and_set(&said))
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!log_is_due(&next, now.tv_sec))
 		return;
 	getrlimit(RLIMIT_NOFILE, &limit);
 	log_error("%llu descriptors are not enough for the files in use: requests fail with ENFILE "

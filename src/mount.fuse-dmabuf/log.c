@@ -2,20 +2,21 @@
 #include <errno.h>
 #include <fuse_log.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "log.h"
+#include "stderr-log.h"
 #include "system-log.h"
-
-#define PROGRAM "mount.fuse-dmabuf"
 
 /* A path may have 4095 bytes; longer messages are cut. */
 #define MESSAGE_MAX 4608
 
 static int max_level = LOG_INFO;
 static bool use_syslog;
+static atomic_uint lost;
 
 void log_set_level(int level)
 {
@@ -43,7 +44,7 @@ int log_level_from_name(const char *name)
 
 void log_to_syslog(void)
 {
-	system_log_open(PROGRAM);
+	system_log_open(LOG_PROGRAM);
 	use_syslog = true;
 }
 
@@ -54,6 +55,24 @@ static void replace_control_characters(char *text)
 		if ((unsigned char)*text < ' ' || *text == 0x7f)
 			*text = '?';
 	}
+}
+
+/* False: there was no room for it. */
+static bool write_line(int level, const char *text)
+{
+	return use_syslog ? system_log_write(level, text) : stderr_log_write(level, text);
+}
+
+static void tell_of_lost(void)
+{
+	unsigned int count = atomic_exchange(&lost, 0);
+	char text[64];
+
+	if (!count)
+		return;
+	snprintf(text, sizeof(text), "%u messages were lost: the log was busy", count);
+	if (!write_line(LOG_WARNING, text))
+		lost += count;
 }
 
 static void write_message(int level, const char *format, va_list args)
@@ -69,10 +88,9 @@ static void write_message(int level, const char *format, va_list args)
 	if (length && text[length - 1] == '\n')
 		text[length - 1] = '\0';
 	replace_control_characters(text);
-	if (use_syslog)
-		system_log_write(level, text);
-	else
-		fprintf(stderr, PROGRAM ": %s\n", text);
+	tell_of_lost();
+	if (!write_line(level, text))
+		lost++;
 	errno = saved;
 }
 
@@ -91,7 +109,15 @@ static void write_libfuse_message(enum fuse_log_level level, const char *format,
 	write_message((int)level, format, args);
 }
 
-void log_take_over_libfuse(void)
+void log_begin(void)
 {
+	stderr_log_begin();
 	fuse_set_log_func(write_libfuse_message);
+}
+
+bool log_is_due(atomic_llong *next, time_t now)
+{
+	long long due = *next;
+
+	return now >= due && atomic_compare_exchange_strong(next, &due, now + 60);
 }

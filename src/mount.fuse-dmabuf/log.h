@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Messages for people: to stderr until the server is a daemon, then to syslog. */
+/* Messages for people: to stderr until the server is a daemon, then to syslog. Of those that find no room the next tells. */
 #ifndef LOG_H
 #define LOG_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <syslog.h>
+#include <time.h>
+
+#define LOG_PROGRAM "mount.fuse-dmabuf"
+
+/* At the start: libfuse's messages come to this log. */
+void log_begin(void);
 
 /* Levels are syslog's. What is less urgent than the level is dropped. */
 void log_set_level(int level);
@@ -14,10 +22,13 @@ int log_level_from_name(const char *name);
 /* From here on to syslog. */
 void log_to_syslog(void);
 
-/* Hands libfuse's messages to this log. */
-void log_take_over_libfuse(void);
-
 void log_message(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * Whether something that may happen at each request is to be said: at most once a minute. The time of the next is
+ * kept in *next; the clock is one that does not go back.
+ */
+bool log_is_due(atomic_llong *next, time_t now);
 
 #define log_error(...)   log_message(LOG_ERR, __VA_ARGS__)
 #define log_warning(...) log_message(LOG_WARNING, __VA_ARGS__)

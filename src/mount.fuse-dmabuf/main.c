@@ -20,6 +20,7 @@
 #include "removal.h"
 #include "session.h"
 #include "source.h"
+#include "stderr-log.h"
 
 /*
  * The mountpoint by its real path: the daemon leaves this working directory. Opened, because what stat() says
@@ -53,7 +54,9 @@ static int mount_source(const struct options *options)
 	source_fd = source_open(options->source);
 	if (source_fd < 0)
 		return EXIT_MOUNT;
-	if (!options->foreground && !daemon_begin())
+	if (options->foreground)
+		stderr_log_never_wait();
+	else if (!daemon_begin())
 		return EXIT_SYSTEM;
 	descriptors_begin(privileges_raise_file_limit());
 	if (!inodes_begin(source_fd))
@@ -75,7 +78,7 @@ int main(int argc, char **argv)
 
 	/* What the starting program left open must not stay open as long as the daemon lives. */
 	close_range(STDERR_FILENO + 1, ~0u, 0);
-	log_take_over_libfuse();
+	log_begin();
 	switch (options_parse(&options, argc, argv)) {
 	case OPTIONS_DONE:
 		break;

@@ -118,8 +118,11 @@ static bool read_id(const config_setting_t *setting, uint64_t *id)
 {
 	const char *text = config_setting_get_string(setting);
 
-	if (config_setting_type(setting) != CONFIG_TYPE_STRING)
-		return config_setting_is_number(setting) && read_number(setting, id) && *id < UINT32_MAX;
+	if (!text) {
+		*id = (uint64_t)config_setting_get_int64(setting);
+		return config_setting_is_number(setting) && config_setting_type(setting) != CONFIG_TYPE_FLOAT &&
+		       *id < UINT32_MAX;
+	}
 	return text[strspn(text, "0123456789")] == '\0' && parse_size(text, id) && *id < UINT32_MAX;
 }
 

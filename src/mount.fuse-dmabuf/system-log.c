@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +16,6 @@
 
 static const char *name;
 static int fd = -1;
-static atomic_uint lost;
 
 void system_log_open(const char *program)
 {
@@ -45,22 +43,8 @@ static bool write_line(int level, const char *text)
 	return send_message(message);
 }
 
-static void tell_of_lost(void)
+bool system_log_write(int level, const char *text)
 {
-	unsigned int count = atomic_exchange(&lost, 0);
-	char text[64];
-
-	if (!count)
-		return;
-	snprintf(text, sizeof(text), "%u messages were lost: the log was busy", count);
-	if (!write_line(LOG_WARNING, text))
-		lost += count;
-}
-
-void system_log_write(int level, const char *text)
-{
-	tell_of_lost();
-	/* Without a log there is nobody to miss them. */
-	if (!write_line(level, text) && (errno == EAGAIN || errno == ENOBUFS))
-		lost++;
+	/* Without a log there is nobody to miss a message. */
+	return write_line(level, text) || (errno != EAGAIN && errno != ENOBUFS);
 }

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <stdbool.h>
+
 /*
  * syslog() that never waits. glibc's does while the socket is full, with every other thread that has something to
  * say behind it: a log that is stopped would stop the server.
@@ -8,7 +10,7 @@
 
 void system_log_open(const char *program);
 
-/* The level is syslog's. A message that finds no room is lost, and counted in the next. */
-void system_log_write(int level, const char *text);
+/* The level is syslog's. False: there was no room for it. */
+bool system_log_write(int level, const char *text);
 
 #endif

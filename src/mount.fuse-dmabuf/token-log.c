@@ -12,12 +12,21 @@
 /* Which token: the same words in all lines. */
 #define WHICH_MAX (INODE_NAME_MAX + 160)
 
+/* A name is the user's choice, and what stands behind it must not be. */
+static const char *take_quotes_out(char *name)
+{
+	for (char *quote = name; (quote = strchr(quote, '"'));)
+		*quote = '?';
+	return name;
+}
+
 static const char *which(const struct token_request *request, char text[WHICH_MAX])
 {
 	char name[INODE_NAME_MAX];
 
-	snprintf(text, WHICH_MAX, "%s uid %u pid %d size %" PRIu64 " exporter %s",
-		 inode_name(request->inode, name), request->owner.uid, request->pid, request->size,
+	inode_name(request->inode, name);
+	snprintf(text, WHICH_MAX, "\"%s\" uid %u pid %d size %" PRIu64 " exporter %s",
+		 take_quotes_out(name), request->owner.uid, request->pid, request->size,
 		 request->exporter);
 	return text;
 }

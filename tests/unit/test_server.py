@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from server import Server
+from server import Server, wait_until
 
 DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
 SOURCE = Path(__file__).resolve().parents[2]
@@ -172,6 +172,58 @@ def test_failed_revocation_tells_what_became_of_the_tokens(serve, command, prete
     pretend(os.minor(os.stat(server.target).st_dev), {'ok': False, 'error': 'Interrupted', 'revoked': 3, 'failed': 2})
     result = subprocess.run([command, 'revoke', '--all', server.target], text=True, capture_output=True, check=False)
     assert result.stderr == 'fuse-dmabuf: Interrupted: 3 tokens were revoked, 2 were not\n' and result.returncode == 1
+
+
+# What it says on stderr
+
+
+@pytest.mark.parametrize('is_journal, begin', [(True, '<3>mount.fuse-dmabuf: '), (False, 'mount.fuse-dmabuf: ')])
+def test_journal_is_told_the_priority(program, tmp_path, is_journal, begin):
+    """systemd tells which file its journal is; stderr may be another by now."""
+    reader, writer = os.pipe()
+    journal = os.fstat(writer if is_journal else 0)
+    environment = os.environ | {'JOURNAL_STREAM': f'{journal.st_dev}:{journal.st_ino}'}
+    subprocess.run([program, tmp_path / 'missing', tmp_path], stderr=writer, env=environment, check=False)
+    os.close(writer)
+    with open(reader, encoding='utf-8') as said:
+        assert said.read().startswith(begin)
+
+
+def stream():
+    """As the journal's."""
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
+@pytest.mark.parametrize('kind', [os.pipe, stream])
+def test_reader_of_stderr_that_stops_stops_nothing(program, tmp_path, kind):
+    reader, writer = kind()
+    target = tmp_path / 'target'
+    target.mkdir()
+    server = subprocess.Popen([program, tmp_path, target, '-f', '-o', 'log=debug'], stderr=writer)
+    try:
+        wait_until(lambda: os.path.ismount(target))
+        # Several lines for each.
+        looking = subprocess.Popen(['sh', '-c', 'for i in $(seq 3000); do test -e "$0/$i"; done', target])
+        wait_until(lambda: looking.poll() is not None)
+        os.set_blocking(reader, False)
+        said = b''
+
+        def is_told():
+            nonlocal said
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    said += os.read(reader, 65536)
+            (target / 'file').exists()
+            return re.search(rb'^mount.fuse-dmabuf: \d+ messages were lost: the log was busy$', said, re.MULTILINE)
+        wait_until(is_told)
+        assert os.get_blocking(writer)
+    finally:
+        server.kill()
+        server.wait()
+        subprocess.run(['umount', '-l', target], check=True)
+        os.close(reader)
+        os.close(writer)
 
 
 # In the state in which descriptors are used up

@@ -24,7 +24,7 @@ def test_grant_and_end_are_logged_with_what_was_moved(serve, use):
     ring, fd, buffer = use(broker.target / 'file')
     assert ring.read_fixed(fd, 0, SIZE, 0) == SIZE
     expect(buffer[0:SIZE], random_bytes(SIZE))
-    assert broker.said(r'token (\d+) granted: (\S+) uid 0 pid (\d+) size (\d+) exporter (\w+)') == [('1', '/file', str(os.getpid()), str(SIZE), 'udmabuf')]
+    assert broker.said(r'token (\d+) granted: "(\S+)" uid 0 pid (\d+) size (\d+) exporter (\w+)') == [('1', '/file', str(os.getpid()), str(SIZE), 'udmabuf')]
     ring.unregister(0)
     wait_until(lambda: broker.said('closed'))
     ((number, requests, read, written),) = broker.said(r'token (\d+) closed: .* (\d+) requests, (\d+) bytes read, (\d+) bytes written')
@@ -53,7 +53,7 @@ def test_mount_without_tokens(serve, use):
     broker = serve('tokens=deny')
     with fails(EPERM):
         use(broker.target / 'file')
-    assert broker.said('refused: /file .*: mounted with tokens=deny')
+    assert broker.said('refused: "/file" .*: mounted with tokens=deny')
     assert (broker.target / 'file').read_bytes() == random_bytes(SIZE)
 
 

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <grp.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "handle.h"
 #include "log.h"
 #include "owner.h"
 #include "test-node.h"
+#include "test-said.h"
 
 enum { MAX = 8, COUNT = 100 };
 
@@ -184,6 +187,42 @@ static void groups_that_cannot_be_read_are_not_taken_for_none(void)
 	CHECK_EQUAL(errno, EACCES);
 }
 
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+
+static int minutes_later;
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+	int result = __real_clock_gettime(clock, now);
+
+	now->tv_sec += 60 * minutes_later;
+	return result;
+}
+
+/* What is said when a descriptor is wanted and there is none. */
+static const char *said_for_want_of_a_descriptor(void)
+{
+	const char *said;
+
+	said_begin();
+	fill_process();
+	CHECK(inode_open_child(node_root(), ".") < 0);
+	empty_process();
+	said = said_end();
+	CHECK(!*said || strstr(said, "descriptors are not enough"));
+	return said;
+}
+
+static void want_of_descriptors_is_told_once_a_minute(void)
+{
+	minutes_later++;
+	CHECK(*said_for_want_of_a_descriptor());
+	CHECK(!*said_for_want_of_a_descriptor());
+	minutes_later++;
+	CHECK(*said_for_want_of_a_descriptor());
+}
+
 static void *use_at_random(void *seed)
 {
 	unsigned int state = (unsigned int)(uintptr_t)seed;
@@ -231,6 +270,7 @@ int main(void)
 	RUN(file_with_the_number_of_another_is_another_node);
 	RUN(full_process_makes_room);
 	RUN(groups_are_read_by_a_full_process);
+	RUN(want_of_descriptors_is_told_once_a_minute);
 	log_set_level(LOG_EMERG);
 	RUN(groups_that_cannot_be_read_are_not_taken_for_none);
 	RUN(threads_use_more_nodes_than_there_are_descriptors);

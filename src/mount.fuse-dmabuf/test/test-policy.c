@@ -8,6 +8,7 @@
 #include "log.h"
 #include "policy-file.h"
 #include "test-node.h"
+#include "test-said.h"
 
 #define FILE_NAME "/tmp/fuse-dmabuf-test-policy.conf"
 
@@ -47,21 +48,13 @@ static uint32_t allowed(const char *text, const struct owner *owner)
 /* What is logged about a file with a mistake. */
 static const char *mistake_of(const char *text)
 {
-	static char said[600];
-	FILE *stream = tmpfile();
-	int saved = dup(STDERR_FILENO);
-	size_t length;
+	const char *said;
 
-	fflush(stderr);
-	CHECK(stream && dup2(fileno(stream), STDERR_FILENO) >= 0);
+	said_begin();
 	CHECK(!read_text(text));
-	fflush(stderr);
-	CHECK(dup2(saved, STDERR_FILENO) >= 0);
-	close(saved);
-	rewind(stream);
-	length = fread(said, 1, sizeof(said) - 1, stream);
-	said[length] = '\0';
-	fclose(stream);
+	said = said_end();
+	/* In one line. */
+	CHECK(strchr(said, '\n') == said + strlen(said) - 1);
 	return said;
 }
 

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "log.h"
+#include "test-node.h"
+#include "test-said.h"
+#include "token-log.h"
+
+static void what_may_happen_at_each_request_is_said_once_a_minute(void)
+{
+	atomic_llong next = 0;
+
+	CHECK(log_is_due(&next, 1000));
+	CHECK(!log_is_due(&next, 1000) && !log_is_due(&next, 1059));
+	CHECK(log_is_due(&next, 1060));
+	CHECK(!log_is_due(&next, 1061));
+}
+
+static void refuse(const char *name)
+{
+	struct token_request request = {
+		.id = 5, .inode = node_lookup(name), .owner = { .uid = 1000 }, .pid = 77, .size = 4096,
+		.exporter = "udmabuf" };
+
+	token_log_refused(&request, "why");
+	inode_forget(request.inode, 1);
+	node_remove(name);
+}
+
+/* In quotes, which it has none of itself. */
+static void name_of_a_file_forges_no_other_field(void)
+{
+	const char *said;
+
+	said_begin();
+	refuse("x\" uid 0 pid 1");
+	said = said_end();
+	CHECK(strstr(said, "refused: \"/"));
+	CHECK(strstr(said, "/x? uid 0 pid 1\" uid 1000 pid 77 size 4096 exporter udmabuf: why\n"));
+}
+
+int main(void)
+{
+	nodes_begin();
+	RUN(what_may_happen_at_each_request_is_said_once_a_minute);
+	RUN(name_of_a_file_forges_no_other_field);
+	nodes_end();
+	return 0;
+}
