@@ -10,7 +10,7 @@ from errno import EACCES, EDQUOT, ESTALE
 import pytest
 
 from broker_fixtures import *  # noqa: F403
-from broker_fixtures import SIZE, command
+from broker_fixtures import SIZE, as_user, command
 from dmabuf import TestBuffer
 from places import wait_until
 from token_words import DIRECT, KIB, expect, fails, in_background, random_bytes
@@ -29,6 +29,22 @@ def works(used):
         return False
     expect(buffer[0:4096], random_bytes(SIZE)[:4096])
     return True
+
+
+@pytest.fixture
+def policy(tmp_path):
+    """policy(text) writes the file; policy.path names it."""
+    def write(text):
+        write.path.write_text(text)
+        write.path.chmod(0o600)
+    write.path = tmp_path / 'policy.conf'
+    return write
+
+
+def reload(broker, said='is the policy now'):
+    before = len(broker.said(said))
+    broker.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(broker.said(said)) > before)
 
 
 # On demand
@@ -74,17 +90,42 @@ def test_revoke_by_user(serve, use):
 
 
 DEPTH, PIECE = 64, 16 * KIB
-WAYS = {'one token': {'token': 1}, 'by path': {'path': '/file'}, 'all at once': {'all': True}}
+
+
+def asked(**which):
+    """By the control socket."""
+    def end(broker):
+        assert broker.ask(command='revoke', **which) == {'ok': True, 'revoked': 1}
+    return end
+
+
+def chmod(broker):
+    (broker.target / 'file').chmod(0o600)
+
+
+def unlink(broker):
+    (broker.target / 'file').unlink()
+
+
+def new_policy(broker):
+    broker.policy('rules = ( { allow = "none"; } );')
+    reload(broker)
+
+
+WAYS = {'one token': asked(token=1), 'by path': asked(path='/file'), 'all at once': asked(all=True), 'chmod': chmod, 'revoke_on_unlink': unlink,
+        'reload': new_policy}
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_nothing_is_written_after_revoke_has_returned(serve, way):
-    """64 reads in flight, each from another place than the last, so that what comes late is seen."""
-    broker = serve()
+def test_nothing_is_written_after_the_token_was_revoked(serve, policy, way):
+    """When that has returned. 64 reads in flight, each from another place than the last, so that what comes late is seen."""
+    policy('max_tokens = 3;')
+    broker = serve(f'revoke-on-unlink,policy={policy.path}')
+    broker.policy = policy
     fd = os.open(broker.target / 'file', DIRECT)
-    with TestBuffer(DEPTH * PIECE) as buffer, Ring(DEPTH, flags=0) as ring:
+    with TestBuffer(DEPTH * PIECE) as buffer, Ring(DEPTH, flags=0, inherited=True) as ring:
         buffer.fill()
-        ring.register_dmabuf(0, buffer, fd)
+        as_user(1000, [], lambda: ring.register_dmabuf(0, buffer, fd))
         results = set()
 
         def keep_reading():
@@ -97,12 +138,11 @@ def test_nothing_is_written_after_revoke_has_returned(serve, way):
             wait_until(lambda: results)
             before = buffer[:]
             wait_until(lambda: buffer[:] != before)
-            answer = broker.ask(command='revoke', **WAYS[way])
+            WAYS[way](broker)
             left = buffer[:]
-            assert answer == {'ok': True, 'revoked': 1}
             wait_until(lambda: -ESTALE in results)
             time.sleep(1)
-            expect(buffer[:], left, 'what revoke has left')
+            expect(buffer[:], left, 'what was there when it returned')
         assert results == {PIECE, -ESTALE}
     os.close(fd)
 
@@ -144,6 +184,18 @@ def test_owner_loses_the_token_with_the_permission(serve, use, loss):
         use(broker.target / 'file', uid=1000)
 
 
+def test_owner_loses_the_token_with_the_acl(serve, use):
+    """Which alone gave the right."""
+    broker = serve()
+    subprocess.run('chmod 600 file; setfacl -m u:1000:r file', shell=True, cwd=broker.target, check=True)
+    with fails(EACCES):
+        use(broker.target / 'file', uid=1001)
+    used = use(broker.target / 'file', uid=1000)
+    assert works(used)
+    os.removexattr(broker.target / 'file', 'system.posix_acl_access')
+    assert not works(used)
+
+
 def test_owner_loses_the_token_with_the_file(serve, use):
     broker = serve()
     subprocess.run('chown 1000 file; chmod 600 file', shell=True, cwd=broker.target, check=True)
@@ -182,22 +234,6 @@ def test_file_with_another_name_is_not_removed(serve, use):
 
 
 # The policy
-
-@pytest.fixture
-def policy(tmp_path):
-    """policy(text) writes the file; policy.path names it."""
-    def write(text):
-        write.path.write_text(text)
-        write.path.chmod(0o600)
-    write.path = tmp_path / 'policy.conf'
-    return write
-
-
-def reload(broker, said='is the policy now'):
-    before = len(broker.said(said))
-    broker.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(broker.said(said)) > before)
-
 
 def test_lowered_quota_takes_the_newest_tokens(serve, use, policy):
     policy('max_tokens = 3;')
