@@ -149,9 +149,19 @@ def test_status_of_all_shows_what_some_answer(serve, command, pretend):
     assert 'not for you' in result.stderr and 'the server does not answer' in result.stderr
 
 
+@pytest.fixture
+def first_mount():
+    """Nothing was mounted before: the directory of sockets is not there."""
+    aside = SOCKETS.with_name('aside')
+    SOCKETS.mkdir(exist_ok=True)
+    SOCKETS.rename(aside)
+    yield
+    SOCKETS.rmdir()
+    aside.rename(SOCKETS)
+
+
+@pytest.mark.usefixtures('first_mount')
 def test_directory_of_sockets_is_open_to_all_whatever_the_umask(serve):
-    with contextlib.suppress(FileNotFoundError):
-        SOCKETS.rmdir()
     serve(umask=0o077)
     assert SOCKETS.stat().st_mode & 0o777 == 0o755
 
