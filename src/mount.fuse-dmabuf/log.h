@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Messages for people: to stderr until the server is a daemon, then to syslog. Of those that find no room the next tells. */
+/*
+ * Messages for people: to stderr until the server is a daemon, then to syslog. Nobody is waited for: a message that
+ * finds no room is lost, and before the next it is said how many were.
+ */
 #ifndef LOG_H
 #define LOG_H
 
