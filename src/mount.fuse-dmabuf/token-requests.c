@@ -9,35 +9,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "broker.h"
 #include "file.h"
 #include "log.h"
 #include "readers.h"
+#include "statx.h"
 #include "token-log.h"
 #include "token-protocol.h"
 #include "token-requests.h"
-
-/* False: the kernel no longer waits for this answer, or the connection has ended. */
-static bool answer(int device, const struct fuse_in_header *header, int error, const void *body, size_t size)
-{
-	struct fuse_out_header out = {
-		.len = (uint32_t)(sizeof(out) + size), .error = -error, .unique = header->unique,
-	};
-	struct iovec parts[] = {
-		{ .iov_base = &out, .iov_len = sizeof(out) },
-		{ .iov_base = (void *)body, .iov_len = size },
-	};
-
-	return writev(device, parts, size ? 2 : 1) >= 0;
-}
-
-/* The body of a request, if the request has all of it. Extensions may follow. */
-static const void *body_of(const struct fuse_in_header *header, size_t size, size_t wanted)
-{
-	if (header->len != size || size < sizeof(*header) + wanted)
-		return NULL;
-	return header + 1;
-}
 
 static bool is_valid(const struct fuse_dmabuf_token_in *in)
 {
@@ -142,7 +122,7 @@ static bool answer_undisturbed(int device, const void *request, size_t size)
 	int state;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-	answered = token_requests_answer(device, request, size);
+	answered = token_requests_answer(device, request, size) || statx_answer(device, request, size);
 	pthread_setcancelstate(state, NULL);
 	return answered;
 }

@@ -339,6 +339,15 @@ def test_times_are_kept_to_the_nanosecond(place):
     assert os.lstat(place / 'link').st_mtime_ns == 2
 
 
+def test_time_of_birth(place):
+    os.close(os.open(place / 'file', os.O_CREAT))
+    born, changed = sh(place, "stat -c '%w/%y' file").strip().split('/')
+    assert born == changed
+    sh(place, 'sleep 0.02; echo x >file; mv file moved')
+    assert sh(place, 'stat -c %w moved').strip() == born
+    assert sh(place, 'stat -c %w .').strip() != '-'
+
+
 def test_extended_attributes(place):
     (place / 'file').touch()
     os.setxattr(place / 'file', 'user.a', b'1', os.XATTR_CREATE)

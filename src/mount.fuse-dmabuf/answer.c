@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <sys/uio.h>
+
+#include "answer.h"
+
+bool answer(int device, const struct fuse_in_header *header, int error, const void *body, size_t size)
+{
+	struct fuse_out_header out = {
+		.len = (uint32_t)(sizeof(out) + size), .error = -error, .unique = header->unique,
+	};
+	struct iovec parts[] = {
+		{ .iov_base = &out, .iov_len = sizeof(out) },
+		{ .iov_base = (void *)body, .iov_len = size },
+	};
+
+	return writev(device, parts, size ? 2 : 1) >= 0;
+}
+
+const void *body_of(const struct fuse_in_header *header, size_t size, size_t wanted)
+{
+	if (header->len != size || size < sizeof(*header) + wanted)
+		return NULL;
+	return header + 1;
+}
