@@ -27,6 +27,23 @@ static bool set_ids(uid_t uid, gid_t gid)
 	return !syscall(SYS_setresgid, -1, gid, -1) && !syscall(SYS_setresuid, -1, uid, -1);
 }
 
+void ids_reset(void)
+{
+	int saved = errno;
+
+	if (!set_ids(0, 0))
+		abort();
+	errno = saved;
+}
+
+bool ids_set(uid_t uid, gid_t gid)
+{
+	if (set_ids(uid, gid))
+		return true;
+	ids_reset();
+	return false;
+}
+
 /* Of this thread; it keeps that of the last caller. */
 static void set_umask(mode_t mask)
 {
@@ -50,23 +67,16 @@ bool caller_begin(fuse_req_t req)
 	if (!own_umask())
 		return false;
 	set_umask(ctx->umask);
-	if (is_root(ctx) || set_ids(ctx->uid, ctx->gid))
+	if (is_root(ctx) || ids_set(ctx->uid, ctx->gid))
 		return true;
-	caller_end(req);
 	errno = EPERM;
 	return false;
 }
 
 void caller_end(fuse_req_t req)
 {
-	int saved = errno;
-
-	if (is_root(fuse_req_ctx(req)))
-		return;
-	/* Back to what a thread of root starts with. */
-	if (!set_ids(0, 0))
-		abort();
-	errno = saved;
+	if (!is_root(fuse_req_ctx(req)))
+		ids_reset();
 }
 
 bool caller_in_group(fuse_req_t req, gid_t gid)

@@ -13,6 +13,13 @@
 bool caller_begin(fuse_req_t req);
 void caller_end(fuse_req_t req);
 
+/*
+ * The ids that file systems see of this thread; and back to root's, without losing errno. The capabilities stay.
+ * False: see errno, nothing is to be undone.
+ */
+bool ids_set(uid_t uid, gid_t gid);
+void ids_reset(void);
+
 /* Whether the caller is in the group; if that cannot be found out, it is not. */
 bool caller_in_group(fuse_req_t req, gid_t gid);
 

@@ -6,6 +6,7 @@
 
 #include "file.h"
 #include "operations.h"
+#include "reserve.h"
 
 /*
  * A copy cannot be interrupted, so it is done in steps that take a second at most: a killed program ends in
@@ -49,13 +50,16 @@ void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, 
 	      struct fuse_file_info *info)
 {
 	struct file *file = file_from_info(info);
-	ssize_t written;
+	ssize_t written = -1;
 
 	(void)nodeid;
-	if (info->writepage && file->flags & O_APPEND)
-		written = write_in_place(file, data, size, offset);
-	else
-		written = pwrite(file_fd(file), data, size, offset);
+	if (reserve_forgo()) {
+		if (info->writepage && file->flags & O_APPEND)
+			written = write_in_place(file, data, size, offset);
+		else
+			written = pwrite(file_fd(file), data, size, offset);
+		reserve_resume();
+	}
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else
@@ -76,8 +80,14 @@ void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info)
 {
+	int result = -1;
+
 	(void)nodeid;
-	reply_result(req, fallocate(file_fd(file_from_info(info)), mode, offset, length));
+	if (reserve_forgo()) {
+		result = fallocate(file_fd(file_from_info(info)), mode, offset, length);
+		reserve_resume();
+	}
+	reply_result(req, result);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info)
@@ -102,8 +112,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 
 	(void)nodeid_in;
 	(void)nodeid_out;
-	if (in >= 0 && out >= 0)
+	if (in >= 0 && out >= 0 && reserve_forgo()) {
 		copied = copy_file_range(in, &offset_in, out, &offset_out, step, (unsigned int)flags);
+		reserve_resume();
+	}
 	if (copied < 0)
 		fuse_reply_err(req, errno);
 	else

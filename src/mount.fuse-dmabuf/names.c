@@ -135,9 +135,14 @@ void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *n
 {
 	struct inode *inode = use_node(req, nodeid);
 	struct inode *directory = inode ? use_node(req, parent) : NULL;
+	int result = -1;
 
+	if (directory && caller_begin(req)) {
+		result = linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH);
+		caller_end(req);
+	}
 	if (directory)
-		reply_made(req, linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH), directory, name);
+		reply_made(req, result, directory, name);
 	if (inode)
 		inode_end_use(inode);
 }
@@ -167,11 +172,23 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	inode_end_use(directory);
 }
 
-static int rename_in(const struct inode *directory, const char *name, const struct inode *new_directory,
-		     const char *new_name, unsigned int flags)
+static int rename_as(fuse_req_t req, const struct inode *directory, const char *name,
+		     const struct inode *new_directory, const char *new_name, unsigned int flags)
+{
+	int result;
+
+	if (!caller_begin(req))
+		return -1;
+	result = renameat2(directory->fd, name, new_directory->fd, new_name, flags);
+	caller_end(req);
+	return result;
+}
+
+static int rename_in(fuse_req_t req, const struct inode *directory, const char *name,
+		     const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
 	struct removal replaced = removal_begin(new_directory, new_name);
-	int error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+	int error = rename_as(req, directory, name, new_directory, new_name, flags) ? errno : 0;
 
 	removal_end(&replaced);
 	return error;
@@ -184,7 +201,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct inode *new_directory = directory ? use_node(req, new_parent) : NULL;
 
 	if (new_directory) {
-		fuse_reply_err(req, rename_in(directory, name, new_directory, new_name, flags));
+		fuse_reply_err(req, rename_in(req, directory, name, new_directory, new_name, flags));
 		inode_end_use(new_directory);
 	}
 	if (directory)

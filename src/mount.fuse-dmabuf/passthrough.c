@@ -9,6 +9,7 @@
 
 #include "log.h"
 #include "passthrough.h"
+#include "reserve.h"
 
 /* Files that were closed keep their ids, which saves two system calls when they are opened again. */
 #define MAX_IDLE 1024u
@@ -46,6 +47,18 @@ static int backing_open(int fd)
 	return ioctl(device, FUSE_DEV_IOC_BACKING_OPEN, &map);
 }
 
+/* With the ids and capabilities of this moment the kernel opens and writes the file for all users. */
+static int backing_open_as_nobody(int fd)
+{
+	int id;
+
+	if (!reserve_forgo())
+		return -1;
+	id = backing_open(fd);
+	reserve_resume();
+	return id;
+}
+
 /*
  * The kernel takes from this descriptor only which file it is: for each open of a program it opens a backing
  * file with that program's flags (O_DIRECT, O_APPEND, direction). So one id serves all opens, and the node's
@@ -53,7 +66,7 @@ static int backing_open(int fd)
  */
 static int register_inode(const struct inode *inode)
 {
-	int id = backing_open(inode->fd);
+	int id = backing_open_as_nobody(inode->fd);
 	int fd;
 
 	if (id > 0 || errno != EBADF)
@@ -62,7 +75,7 @@ static int register_inode(const struct inode *inode)
 	fd = reopen(inode->fd, O_RDONLY);
 	if (fd < 0)
 		return -1;
-	id = backing_open(fd);
+	id = backing_open_as_nobody(fd);
 	close(fd);
 	return id;
 }

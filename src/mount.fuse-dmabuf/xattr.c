@@ -135,11 +135,15 @@ void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char
 {
 	struct inode *inode = use_node(req, nodeid);
 	char path[INODE_PATH_MAX];
-	int result;
+	int result = -1;
 
 	if (!inode)
 		return;
-	result = setxattr(inode_path(inode, path), name, value, size, flags);
+	inode_path(inode, path);
+	if (caller_begin(req)) {
+		result = setxattr(path, name, value, size, flags);
+		caller_end(req);
+	}
 	if (!result && !strcmp(name, ACL_ACCESS)) {
 		result = drop_setgid(req, path);
 		recheck_tokens(inode);

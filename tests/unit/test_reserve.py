@@ -1,0 +1,124 @@
+"""Blocks that ext4 keeps for root: a mount, whose server is root, hands them to nobody."""
+import errno
+import mmap
+import os
+import subprocess
+
+import pytest
+
+from places import end_of, start_as
+from server import Server
+
+BLOCK, RESERVED = 4096, 1000
+LONG = 'x' * 200 + '{}'
+
+
+@pytest.fixture(scope='module')
+def ext4(tmp_path_factory):
+    image, directory = tmp_path_factory.mktemp('image') / 'ext4', tmp_path_factory.mktemp('ext4')
+    image.touch()
+    os.truncate(image, 32 << 20)
+    subprocess.run(['mkfs.ext4', '-q', '-b', f'{BLOCK}', '-m', '0', image], check=True)
+    subprocess.run(['tune2fs', '-r', f'{RESERVED}', image], check=True, capture_output=True)
+    mounted = subprocess.run(['mount', '-o', 'loop', image, directory], text=True, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f'no ext4 can be mounted from a file here: {mounted.stderr}')
+    for path in (directory, *list(directory.parents)[:-2]):
+        path.chmod(0o755)   # users go there
+    directory.chmod(0o777)
+    yield directory
+    subprocess.run(['umount', directory], check=True)
+
+
+@pytest.fixture(scope='module')
+def on_mount(ext4, program, tmp_path_factory):
+    target = tmp_path_factory.mktemp('target')
+    target.chmod(0o755)
+    server = Server(program, ext4, target, target.with_suffix('.log'), 'log=info', None)
+    assert server.process.poll() is None, server.said()
+    yield target
+    server.end()
+
+
+@pytest.fixture(params=['ext4', 'mount'])
+def full(request, ext4):
+    """All that users may have is in use; a test cannot tell where."""
+    root = ext4 if request.param == 'ext4' else request.getfixturevalue('on_mount')
+    end_of(start_as(1000, lambda: prepare(root)))
+    yield root
+    subprocess.run(f'rm -r {root}/[a-k]*', shell=True, check=True)
+
+
+def prepare(root):
+    """What the tests work with, and a file that fills the rest."""
+    (root / 'data').write_bytes(b'x' * BLOCK)
+    (root / 'empty').touch()
+    (root / 'few-names').mkdir()
+    for i in range(60):
+        os.link(root / 'data', root / f'f{i}')
+    os.sync()   # what is written later has its place already
+    fd = os.open(root / 'filler', os.O_CREAT | os.O_WRONLY)
+    size, step = 0, 16 << 20
+    while step >= BLOCK:
+        try:
+            os.posix_fallocate(fd, size, step)
+            size += step
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            step //= 2
+    os.close(fd)
+
+
+def write(root):
+    fd = os.open(root / 'empty', os.O_WRONLY)
+    os.write(fd, b'x' * 16 * BLOCK)
+    os.fsync(fd)
+
+
+def write_directly(root):
+    fd = os.open(root / 'empty', os.O_WRONLY | os.O_DIRECT)
+    os.pwritev(fd, [mmap.mmap(-1, 16 * BLOCK)], 0)
+
+
+def allocate(root):
+    fd = os.open(root / 'empty', os.O_WRONLY)
+    os.posix_fallocate(fd, 0, 16 * BLOCK)
+
+
+def copy(root):
+    source, target = os.open(root / 'data', os.O_RDONLY), os.open(root / 'empty', os.O_WRONLY)
+    for i in range(16):
+        os.copy_file_range(source, target, BLOCK, 0, i * BLOCK)
+    os.fsync(target)
+
+
+def make_directories(root):
+    for i in range(16):
+        (root / f'directory-{i}').mkdir()
+
+
+def set_large_attributes(root):
+    """More than has room in the inode."""
+    for name in ('data', 'empty', 'few-names', 'filler'):
+        os.setxattr(root / name, 'user.large', os.urandom(2000))
+
+
+def link(root):
+    """The directory needs another block for so many names."""
+    for i in range(60):
+        os.link(root / 'empty', root / 'few-names' / LONG.format(i))
+
+
+def rename(root):
+    for i in range(60):
+        os.rename(root / f'f{i}', root / 'few-names' / LONG.format(i))
+
+
+@pytest.mark.parametrize('way', [write, write_directly, allocate, copy, make_directories, set_large_attributes, link, rename])
+def test_user_gets_no_block_of_the_reserve(full, way):
+    def use():
+        with pytest.raises(OSError, match='No space left'):
+            way(full)
+    end_of(start_as(1000, use))
+    assert os.statvfs(full).f_bavail == 0
+    assert os.statvfs(full).f_bfree >= RESERVED
