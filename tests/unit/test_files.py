@@ -1,6 +1,6 @@
 """The tests of files, names and attributes on the machine's own kernel: on plain ext4 and on a mount of it, with the same expectations.
 
-On the mount they run in the virtual machine, too.
+They run in the virtual machine, too, with the kernel that this project has changed.
 """
 import inspect
 import re
