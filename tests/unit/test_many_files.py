@@ -18,7 +18,7 @@ BYTES = int(re.search(r'cost about (\d+) bytes of memory each', (Path(__file__).
 @pytest.fixture
 def known(serve, request):  # noqa: F811
     """A mount on which that many files were looked at, and the server's memory before: .target, .files, .before."""
-    server = serve('log=info', DESCRIPTORS)
+    server = serve(descriptors=DESCRIPTORS)
     server.files = request.config.getoption('--storm') * 12 * IN_DIRECTORY
     for i in range(0, server.files, IN_DIRECTORY):
         (server.source / f'{i}').mkdir()

@@ -6,9 +6,10 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 import traceback
-from errno import EBUSY, EIO, ENODEV, ENOMEM
+from errno import EAGAIN, EBUSY, EIO, ENODEV, ENOMEM, ENOTCONN, ESTALE
 
 import pytest
 
@@ -16,8 +17,12 @@ import guest
 from dmabuf import TestBuffer
 from fuse_server import fork
 from token_fixtures import *  # noqa: F403
-from token_words import BUFFER_SIZE, KIB, MIB, expect, expect_untouched, fails, in_background, read_and_compare
-from uring import DEFER_TASKRUN, IOPOLL, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
+from token_words import (
+    BUFFER_SIZE, KIB, MIB, expect, expect_untouched, fails, in_background, make_file, opened, random_bytes, read_and_compare, wait_for,
+)  # fmt: skip
+from uring import DEFER_TASKRUN, IOPOLL, IOSQE_ASYNC, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL, Ring
+
+RWF_NOWAIT = 8
 
 SIZE = 16 * KIB  # of a request
 DEPTH = 32
@@ -192,15 +197,88 @@ def test_a_slow_mapping_delays_only_its_own_requests(file, moving, udmabuf):
 def test_a_mapping_that_fails_fails_the_request(ring, front, moving):
     ring.register_dmabuf(0, moving, front.fd)
     read_and_compare(ring, front, moving, (0, SIZE, 0))
-    for number in (EIO, ENOMEM, EBUSY):
+    for number in (EIO, ENOMEM, EBUSY, EAGAIN):
         moving.move()
         moving.fill()
         moving.fail_map(1, number)
-        with fails(number):
+        with fails(EBUSY if number == EAGAIN else number):  # which has another meaning there
             ring.read_fixed(front.fd, 0, SIZE, front.base)
         expect_untouched(moving)
         read_and_compare(ring, front, moving, (0, MIB, 0))
-    assert moving.stats.failed_maps == 3
+    assert moving.stats.failed_maps == 4
+
+
+def test_a_request_that_must_not_wait_makes_no_map(ring, front, moving):
+    """RWF_NOWAIT: EAGAIN when the memory has moved, also for a worker, until a request that may wait has found it."""
+    ring.register_dmabuf(0, moving, front.fd)
+    moving.move()
+    maps = moving.stats.maps
+    for flags in (0, IOSQE_ASYNC):
+        with fails(EAGAIN):
+            ring.run(READ_FIXED, front.fd, 0, SIZE, front.base, op_flags=RWF_NOWAIT, flags=flags)
+    assert moving.stats.maps == maps
+    read_and_compare(ring, front, moving, (0, SIZE, 0))
+    assert moving.stats.maps == maps + 1
+
+
+@contextlib.contextmanager
+def held(moving, seconds=4):
+    """Its exporter holds its lock, as if it were moving it all the time; tells whether it still does."""
+    done = threading.Event()
+
+    def move():
+        moving.move(hold_ms=seconds * 1000)
+        done.set()
+
+    mover = threading.Thread(target=move)
+    moves = moving.stats.moves
+    mover.start()
+    time.sleep(0.5)
+    try:
+        yield lambda: not done.is_set()
+    finally:
+        mover.join()
+    assert moving.stats.moves == moves + 1
+
+
+def test_an_exporter_holds_up_nobody_but_its_own_users(file, ring, moving, udmabuf):
+    """A token of its buffer goes meanwhile, which has to wait for it."""
+    held_then = []
+
+    def use_other_memory(still):
+        time.sleep(0.5)
+        with Ring() as other:
+            other.register_dmabuf(0, udmabuf, file.fd)
+            other.read_fixed(file.fd, 0, SIZE, 0)
+            other.unregister(0)
+        held_then.append(still())
+
+    ring.register_dmabuf(0, moving, file.fd)
+    with held(moving) as still:
+        thread = threading.Thread(target=use_other_memory, args=(still,))
+        thread.start()
+        ring.unregister(0)
+        thread.join()
+    assert held_then == [True]
+    expect(udmabuf[:SIZE], file.content[:SIZE])
+    wait_for(lambda: moving.stats.detaches == 1)
+
+
+def test_a_server_ends_while_an_exporter_holds_its_lock(fuse, ring, moving, ext4):
+    """The end of a connection ends its tokens without waiting for anybody."""
+    make_file(ext4 / "file", random_bytes(SIZE))
+    # closing a file of a server that is gone says so
+    with contextlib.suppress(OSError), opened(fuse.path("file")) as fd:
+        ring.register_dmabuf(0, moving, fd)
+        ring.read_fixed(fd, 0, SIZE, 0)
+        moving.fill()
+        with held(moving) as still:
+            fuse.kill()
+            with fails(ESTALE, ENOTCONN):
+                ring.read_fixed(fd, 0, SIZE, 0)
+            ended_in_time = still()
+    assert ended_in_time
+    expect_untouched(moving)
 
 
 def test_a_mapping_that_fails_at_the_registration(ring, file, moving):

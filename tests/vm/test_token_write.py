@@ -14,7 +14,7 @@ from token_words import (
     BUFFER_SIZE, GIB, KIB, MIB, attachments, expect, fails, in_background, make_file, on_disk, opened,
     random_bytes, set_direct, wait_for,
 )  # fmt: skip
-from uring import DEFER_TASKRUN, NOP, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
+from uring import DEFER_TASKRUN, NOP, READ_FIXED, SINGLE_ISSUER, SQPOLL, WRITE_FIXED, Ring
 
 NEW = random_bytes(BUFFER_SIZE, seed=9)
 A = random_bytes(64 * KIB, seed=1)
@@ -190,6 +190,37 @@ def written(ring, udmabuf):
             return file.read()
 
     return write
+
+
+def test_moves_under_writes_of_parts_of_blocks(directory, moving):
+    """Over many extents, of which some have been written when the memory moves: each byte arrives where it belongs."""
+    extents, size, length = 12, 128 * KIB, 512 * KIB
+    path, _ = directory("file")
+    with opened(path, os.O_RDWR) as fd, open(directory("between")[0], "r+b") as between:
+        for i in range(extents):
+            os.posix_fallocate(fd, i * size, size)
+            os.posix_fallocate(between.fileno(), i * size, size)
+        content = bytearray(os.urandom(extents * size))
+        os.pwrite(fd, content, 0)
+        os.fsync(fd)
+    moving[:] = NEW
+    chance = random.Random(7)
+    with opened(path) as fd, Ring(32) as ring, in_background(moving.move):
+        ring.register_dmabuf(0, moving, fd)
+        for _ in range(20):
+            numbers = []
+            for first in (0, 6 * size):  # two that do not meet
+                to = first + 512 * chance.randrange(1, 256) + 1024 * (first > 0)
+                start = 512 * chance.randrange(1, 1024)
+                numbers.append(ring.prepare(WRITE_FIXED, fd, start, length, to))
+                content[to : to + length] = NEW[start : start + length]
+            # these find the memory again, at the wrong moment for the writes
+            reads = [ring.prepare(READ_FIXED, fd, MIB + i * 64 * KIB, 64 * KIB, i * 64 * KIB) for i in range(16)]
+            ring.submit()
+            assert ring.wait_all(18) == dict.fromkeys(numbers, length) | dict.fromkeys(reads, 64 * KIB)
+    with open(path, "rb") as file:
+        expect(file.read(), bytes(content))
+    assert moving.stats.dirty == 0
 
 
 def test_append(directory, written):
