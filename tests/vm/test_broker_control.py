@@ -13,8 +13,11 @@ import pytest
 import guest
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE, command
+from dmabuf import TestBuffer
 from places import sh, wait_until
-from token_words import KIB, make_file, random_bytes
+from token_fixtures import vfio  # noqa: F401
+from token_words import KIB, MIB, make_file, opened, random_bytes
+from uring import Ring
 
 GROUP = 2345
 
@@ -34,6 +37,27 @@ def test_status_tells_all_of_a_token(serve, use):
     assert (status['source'], status['mountpoint'], status['pid']) == (str(broker.source), str(broker.target), broker.process.pid)
     assert status['available'] and status['counters']
     assert status['limits'] == {'max_tokens': 7, 'max_bytes': 4 << 40, 'user_max_tokens': None, 'user_max_bytes': 1 << 30, 'deny': False}
+
+
+def test_status_counts_moves(serve):
+    broker = serve()
+    with TestBuffer(MIB) as buffer, Ring() as ring, opened(broker.target / 'file') as fd:
+        ring.register_dmabuf(0, buffer, fd)
+        for _ in range(3):
+            buffer.move()
+            ring.read_fixed(fd, 0, 64 * KIB, 0)
+        (token,) = broker.tokens()
+        assert (token['maps'], token['invalidations'], token['peer_bytes']) == (4, 3, 0)
+
+
+def test_status_tells_what_went_to_another_device(serve, vfio):
+    broker = serve()
+    with vfio.export(MIB) as buffer, Ring() as ring, opened(broker.target / 'file') as fd:
+        ring.register_dmabuf(0, buffer, fd)
+        ring.read_fixed(fd, 0, 64 * KIB, 0)
+        ring.write_fixed(fd, 0, 4096, 64 * KIB)
+        (token,) = broker.tokens()
+        assert (token['read_bytes'], token['write_bytes'], token['peer_bytes']) == (64 * KIB, 4096, 68 * KIB)
 
 
 def test_path_is_where_the_file_is_now(serve, use):

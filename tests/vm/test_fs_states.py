@@ -202,7 +202,7 @@ def test_no_unmount_while_a_token_exists(small, make, ring, udmabuf, filesystems
     assert not os.path.ismount(target)
 
 
-def test_shutdown(broken, make, token, udmabuf):
+def test_shutdown(broken, make, token, ring, udmabuf):
     """Requests and registrations fail, and nothing hangs."""
     path = make(A)
     read = token(path)
@@ -213,6 +213,8 @@ def test_shutdown(broken, make, token, udmabuf):
         read(0, 64 * KIB, 0)
     with fails(EIO):
         read.write(0, 64 * KIB, 0)
+    with fails(EIO):
+        ring.register_dmabuf(1, udmabuf, read.fd)
     expect_untouched(udmabuf)
 
 
