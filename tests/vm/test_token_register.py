@@ -19,6 +19,7 @@ from uring import EMPTY, IOPOLL, BufferDescriptor, Ring, dmabuf_descriptor
 
 @pytest.fixture(autouse=True)
 def no_token_left(_nothing_left_behind):
+    wait_for(lambda: not attachments())  # rings of the tests before end in the background
     yield
     wait_for(lambda: not attachments())
 
