@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
+from ext4 import new_ext4, served
 from places import end_of, start_as
-from server import Server
 
 BLOCK, RESERVED = 4096, 1000
 LONG = 'x' * 200 + '{}'
@@ -15,29 +15,15 @@ LONG = 'x' * 200 + '{}'
 
 @pytest.fixture(scope='module')
 def ext4(tmp_path_factory):
-    image, directory = tmp_path_factory.mktemp('image') / 'ext4', tmp_path_factory.mktemp('ext4')
-    image.touch()
-    os.truncate(image, 32 << 20)
-    subprocess.run(['mkfs.ext4', '-q', '-b', f'{BLOCK}', '-m', '0', image], check=True)
-    subprocess.run(['tune2fs', '-r', f'{RESERVED}', image], check=True, capture_output=True)
-    mounted = subprocess.run(['mount', '-o', 'loop', image, directory], text=True, capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f'no ext4 can be mounted from a file here: {mounted.stderr}')
-    for path in (directory, *list(directory.parents)[:-2]):
-        path.chmod(0o755)   # users go there
-    directory.chmod(0o777)
-    yield directory
-    subprocess.run(['umount', directory], check=True)
+    with new_ext4(tmp_path_factory, 32 << 20, reserved=RESERVED) as directory:
+        directory.chmod(0o777)
+        yield directory
 
 
 @pytest.fixture(scope='module')
 def on_mount(ext4, program, tmp_path_factory):
-    target = tmp_path_factory.mktemp('target')
-    target.chmod(0o755)
-    server = Server(program, ext4, target, target.with_suffix('.log'), 'log=info', None)
-    assert server.process.poll() is None, server.said()
-    yield target
-    server.end()
+    with served(ext4, program, tmp_path_factory) as target:
+        yield target
 
 
 @pytest.fixture(params=['ext4', 'mount'])

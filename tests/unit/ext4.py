@@ -1,0 +1,36 @@
+"""An ext4 of one's own, and the server's mount of it."""
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+from server import Server
+
+
+@contextlib.contextmanager
+def new_ext4(tmp_path_factory, size, reserved):
+    """The directory of one in a file of so many bytes, with so many blocks for root only."""
+    image, directory = tmp_path_factory.mktemp('image') / 'ext4', tmp_path_factory.mktemp('ext4')
+    image.touch()
+    os.truncate(image, size)
+    subprocess.run(['mkfs.ext4', '-q', '-b', '4096', image], check=True)
+    subprocess.run(['tune2fs', '-r', f'{reserved}', image], check=True, capture_output=True)
+    mounted = subprocess.run(['mount', '-o', 'loop', image, directory], text=True, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f'no ext4 can be mounted from a file here: {mounted.stderr}')
+    for path in (directory, *list(directory.parents)[:-2]):
+        path.chmod(0o755)   # users go there
+    yield directory
+    subprocess.run(['umount', directory], check=True)
+
+
+@contextlib.contextmanager
+def served(directory, program, tmp_path_factory):
+    """The server's mount of it."""
+    target = tmp_path_factory.mktemp('target')
+    target.chmod(0o755)
+    server = Server(program, directory, target, target.with_suffix('.log'), 'log=info', None)
+    assert server.process.poll() is None, server.said()
+    yield target
+    server.end()
