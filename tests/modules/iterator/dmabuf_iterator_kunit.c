@@ -15,7 +15,7 @@
 #define OFFSET (5ULL << 30)	/* beyond 32 bits */
 #define COUNT 16384
 
-static struct dmabuf_token *const token = (void *)-4096L;
+static struct dma_buf_token *const token = (void *)-4096L;
 
 static struct iov_iter iterator(unsigned int direction)
 {
