@@ -4,7 +4,7 @@
 #   tests/run.sh -k fuse                      only tests with "fuse" in their name
 #   tests/run.sh tests/vm/test_bed.py -x      one file
 #   tests/run.sh --no-vm                      only the unit tests
-#   tests/run.sh --fuzz=100000 --storm=9 --moves=5000   more of what is done at random
+#   tests/run.sh --fuzz=100000 --storm=9 --moves=5000 --mix=1000   more of what is done at random
 #   tests/run.sh --parallel                   with processors that run at the same time, not in turns: slower, and sees other races
 #   tests/run.sh --stress 3 [--seed N]        for so many minutes a mixture of tests at random, nothing else, with such processors
 set -euo pipefail

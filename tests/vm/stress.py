@@ -13,12 +13,12 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 MIXED = ["test_token_*.py", "test_uring_*.py", "test_nvme_*.py", "test_fs_*.py", "test_passthrough.py", "test_broker_*.py", "test_load_library.py"]
-LONG = ["test_token_fuzz.py", "test_token_moves.py::test_many_moves_under_random_reads_and_writes"]
+LONG = ["test_token_fuzz.py", "test_token_moves.py::test_many_moves_under_random_reads_and_writes", "test_token_mix.py"]
 
 
 def collected():
     """The names of all tests that mix."""
-    files = sorted(str(path) for pattern in MIXED for path in TESTS.glob(pattern) if path.name != "test_token_fuzz.py")
+    files = sorted(str(path) for pattern in MIXED for path in TESTS.glob(pattern) if path.name not in LONG)
     output = subprocess.run([sys.executable, "-m", "pytest", "-q", "--collect-only", *files], text=True, capture_output=True, check=True).stdout
     return [line for line in output.splitlines() if "::" in line and "many_moves" not in line]
 
@@ -34,8 +34,9 @@ def stress(minutes, seed):
     end = time.monotonic() + 60 * minutes
     while not rounds or time.monotonic() < end:
         round_of = [*chance.sample(names, min(25, len(names))), *(str(TESTS / name) for name in LONG)]
-        counts = [f"--fuzz={chance.randrange(2000, 10_000)}", f"--moves={100_000 if minutes >= 30 and not rounds else chance.randrange(100, 400)}"]
-        seeds = {"FUZZ_SEED": str(chance.randrange(1, 1 << 32)), "MOVES_SEED": str(chance.randrange(1, 1 << 32))}
+        counts = [f"--fuzz={chance.randrange(2000, 10_000)}", f"--moves={100_000 if minutes >= 30 and not rounds else chance.randrange(100, 400)}",
+                  f"--mix={chance.randrange(10, 40)}"]
+        seeds = {name: str(chance.randrange(1, 1 << 32)) for name in ("FUZZ_SEED", "MOVES_SEED", "MIX_SEED")}
         print(f"stress: seed {seed}, round {rounds}: {counts} {seeds}", flush=True)
         status = run_tests([*counts, *round_of], **seeds)
         if status:

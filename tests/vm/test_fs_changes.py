@@ -125,6 +125,19 @@ def test_mapped_pages_see_a_write(directory, token, udmabuf):
             expect(memory[:], NEW[:4096] + A[4096:])
 
 
+def test_what_a_mounted_filesystem_keeps_in_the_cache_of_its_device(nvme, ext4, ring, udmabuf):
+    """It would be overwritten behind its back, and there is no page cache to write to instead: the write says so, and does nothing."""
+    superblock = 4096   # bytes, from the beginning of the device
+    with opened(nvme.device) as fd:
+        ring.register_dmabuf(0, udmabuf, fd)
+        assert ring.read_fixed(fd, 0, superblock, 0) == superblock
+        before = udmabuf[:superblock]
+        with fails(EBUSY):
+            ring.write_fixed(fd, 0, superblock, 0)
+        assert ring.read_fixed(fd, superblock, superblock, 0) == superblock
+        expect(udmabuf[superblock : 2 * superblock], before)
+
+
 # Durability
 
 

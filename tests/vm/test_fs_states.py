@@ -1,11 +1,13 @@
 """States of a whole filesystem: full, over quota, frozen, read-only, shut down, to be unmounted."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import select
 import struct
 import time
-from errno import EDQUOT, EIO, ENOSPC
+from errno import EDQUOT, EIO, ENODEV, ENOSPC, ENXIO
 
 import pytest
 
@@ -222,3 +224,54 @@ def shut_down(path):
     FS_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
     with opened(path, os.O_RDONLY) as fd:
         fcntl.ioctl(fd, FS_IOC_SHUTDOWN, struct.pack("=I", NOLOGFLUSH))
+
+
+class ErrorsOf:
+    """Who is told of errors of a filesystem: fanotify(7), FAN_FS_ERROR."""
+
+    FAN_REPORT_FID, FAN_MARK_ADD, FAN_MARK_FILESYSTEM, FAN_FS_ERROR, AT_FDCWD = 0x200, 0x1, 0x100, 0x8000, -100
+    _libc = ctypes.CDLL(None, use_errno=True)
+
+    def __init__(self, path):
+        self.fd = self._check(self._libc.fanotify_init(self.FAN_REPORT_FID, os.O_RDONLY))
+        self._check(self._libc.fanotify_mark(
+            self.fd, self.FAN_MARK_ADD | self.FAN_MARK_FILESYSTEM, ctypes.c_uint64(self.FAN_FS_ERROR), self.AT_FDCWD, os.fsencode(path),
+        ))  # fmt: skip
+
+    def _check(self, result):
+        if result < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return result
+
+    def number(self, seconds=1):
+        """Reports until none comes for so long: they come by a worker."""
+        found = 0
+        while select.select([self.fd], [], [], seconds)[0]:
+            events = os.read(self.fd, 65536)
+            while events:
+                found += 1
+                events = events[struct.unpack_from("=I", events)[0] :]
+        return found
+
+    def close(self):
+        os.close(self.fd)
+
+
+@DIRECTLY
+def test_refusals_are_no_errors_of_the_filesystem(broken, make, ring, moving):
+    """Whoever watches it for corruption is not told that a token was refused, by a hole, a move or its end; but of what is an error."""
+    path = make(A, 64 * KIB, A)
+    with contextlib.closing(ErrorsOf(broken.backing)) as errors, opened(path, READ_ONLY) as fd:
+        ring.register_dmabuf(0, moving, fd)
+        assert ring.read_fixed(fd, 0, 128 * KIB, 0) == 64 * KIB
+        with fails(ENXIO):
+            ring.read_fixed(fd, 0, 64 * KIB, 64 * KIB)
+        moving.move()
+        assert ring.read_fixed(fd, 0, 64 * KIB, 128 * KIB) == 64 * KIB
+        moving.revoke()
+        with fails(ENODEV):
+            ring.read_fixed(fd, 0, 64 * KIB, 0)
+        assert errors.number() == 0
+        ring.unregister(0)
+        shut_down(broken.backing)
+        assert errors.number() > 0

@@ -16,6 +16,7 @@ from token_words import GIB, KIB, MIB, Target, attachments, expect, fails, make_
 from uring import Ring, dmabuf_descriptor
 
 SGL_THRESHOLD = Path("/sys/module/nvme/parameters/sgl_threshold")
+OWN_READS = "qid > 0 && opcode == 2 && ctrl_id == {}"
 OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
 
 
@@ -192,3 +193,23 @@ def test_thousands_of_tokens_of_one_controller(ext4, little):
         wait_for(lambda: not attachments(), ring)
     for file in files:
         file.close()
+
+
+def test_requests_go_by_the_queue_of_their_processor(nvme, file, udmabuf, trace):
+    """No queue, and no lock of one, is shared by two processors, if the controller has enough of them."""
+    queues = {int(path.name) + 1: (path / "cpu_list").read_text().strip() for path in Path("/sys/block", nvme.namespace.name, "mq").iterdir()}
+    for _ in range(int(Path("/sys/module/nvme/parameters/poll_queues").read_text())):   # the last ones
+        del queues[max(queues)]
+    assert sorted(queues.values()) == [str(cpu) for cpu in range(os.cpu_count())], queues
+    before = os.sched_getaffinity(0)
+    try:
+        for queue, cpu in queues.items():
+            os.sched_setaffinity(0, {int(cpu)})
+            with Ring() as ring:
+                ring.register_dmabuf(0, udmabuf, file.fd)
+                with trace("nvme:nvme_setup_cmd", key="qid", where=OWN_READS.format(nvme.controller.name.removeprefix("nvme"))) as commands:
+                    for _ in range(16):
+                        assert ring.read_fixed(file.fd, 0, 4 * KIB, 0) == 4 * KIB
+                assert commands.by_key == {queue: 16}
+    finally:
+        os.sched_setaffinity(0, before)

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from errno import EAGAIN, EBUSY, EIO, ENODEV, ENOMEM, ENOTCONN, ESTALE
+from pathlib import Path
 
 import pytest
 
@@ -439,29 +440,75 @@ def test_moves_while_the_task_of_the_ring_is_stopped(target, flags):
         assert buffer.stats.dirty == 0
 
 
-@pytest.fixture
-def cgroup(tmp_path):
-    """A memory cgroup with a low limit."""
-    root = tmp_path / "cgroup"
-    root.mkdir()
-    guest.run("mount", "-t", "cgroup2", "cgroup", root)
-    (root / "cgroup.subtree_control").write_text("+memory")
-    group = root / "small"
+@contextlib.contextmanager
+def cgroup(directory, controller, limit, value):
+    """One with that limit, for as long as it has processes."""
+    directory.mkdir()
+    guest.run("mount", "-t", "cgroup2", "cgroup", directory)
+    (directory / "cgroup.subtree_control").write_text(f"+{controller}")
+    group = directory / "limited"
     group.mkdir()
-    (group / "memory.max").write_text("8M")
+    (group / limit).write_text(value)
     yield group
-    while (group / "cgroup.procs").read_text():
-        time.sleep(0.02)
+    wait_for(lambda: not (group / "cgroup.procs").read_text())
     group.rmdir()
-    guest.unmount(root)
+    guest.unmount(directory)
+
+
+@pytest.fixture
+def little_memory(tmp_path):
+    with cgroup(tmp_path / "cgroup", "memory", "memory.max", "8M") as group:
+        yield group
+
+
+@pytest.fixture
+def slow_device(tmp_path, nvme):
+    """Reads of its processes reach the device at 64 KiB per second."""
+    with cgroup(tmp_path / "cgroup", "io", "io.max", f"{(nvme.namespace / 'dev').read_text().strip()} rbps=65536") as group:
+        yield group
+
+
+@contextlib.contextmanager
+def member_of(group):
+    """This process, meanwhile."""
+    before = Path("/proc/self/cgroup").read_text().strip().removeprefix("0::/")
+    (group / "cgroup.procs").write_text("0")
+    try:
+        yield
+    finally:
+        (group.parent / before / "cgroup.procs").write_text("0")
+
+
+@pytest.mark.parametrize("target", ["raw", "ext4", "fuse"], indirect=True)
+@pytest.mark.parametrize("flags", [0, IOSQE_ASYNC], ids=["inline", "worker"])
+def test_moves_while_requests_are_held_back(nvme, target, moving, slow_device, flags):
+    """Below the filesystem, above the driver: they hold no memory of the exporter, who need not wait for them."""
+    target.fd
+    with Ring() as ring:
+        ring.register_dmabuf(0, moving, target.fd)
+        read_and_compare(ring, target, moving, (0, SIZE, 0))
+        moving.fill()
+        with member_of(slow_device):
+            for place in range(DEPTH):
+                ring.prepare(READ_FIXED, target.fd, place * SIZE, SIZE, target.base + place * SIZE, flags=flags)
+            ring.submit()
+            for _ in range(10):
+                moving.move()
+            ring.run_deferred()
+            assert ring.ready() < DEPTH / 2, "nothing was held back"
+            (slow_device / "io.max").write_text(f"{(nvme.namespace / 'dev').read_text().strip()} rbps=max")
+            assert set(ring.wait_all(DEPTH).values()) == {SIZE}
+    expect(moving[: DEPTH * SIZE], target.content[: DEPTH * SIZE])
+    assert moving.stats.moves == 10
+    assert moving.stats.dirty == 0
 
 
 @pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)
-def test_moves_while_the_task_of_the_ring_reclaims_memory(target, cgroup, ext4):
+def test_moves_while_the_task_of_the_ring_reclaims_memory(target, little_memory, ext4):
     """It and its workers have no memory left but what they write back first, to the same device."""
 
     def read():
-        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        (little_memory / "cgroup.procs").write_text(str(os.getpid()))
         with open(ext4 / "pages", "wb", buffering=0) as file:
 
             def write_pages():
@@ -473,7 +520,7 @@ def test_moves_while_the_task_of_the_ring_reclaims_memory(target, cgroup, ext4):
 
     target.fd
     with TestBuffer(DEPTH * SIZE) as buffer, child(read) as pid:
-        limit_reached = lambda: int(dict(line.split() for line in (cgroup / "memory.events").read_text().splitlines())["max"])  # noqa: E731
+        limit_reached = lambda: int(dict(line.split() for line in (little_memory / "memory.events").read_text().splitlines())["max"])  # noqa: E731
         while buffer.stats.moves < 200 or limit_reached() < 50:
             buffer.move()
             assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it found wrong bytes"

@@ -7,6 +7,7 @@
  *
  * No helper may look into the token, so there is none: a pointer to a page that faults.
  */
+#include <linux/bvec.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/uio.h>
@@ -93,6 +94,8 @@ static void it_has_no_pages(struct kunit *test)
 {
 	struct iov_iter iter = iterator(ITER_DEST);
 	struct page *few[4] = {}, **pages = few;
+	struct bio_vec vecs[2];
+	unsigned short nr_vecs = 0;
 	size_t start;
 
 	KUNIT_EXPECT_LE(test, iov_iter_get_pages2(&iter, pages, PAGE_SIZE, 4, &start), 0);
@@ -103,6 +106,9 @@ static void it_has_no_pages(struct kunit *test)
 	KUNIT_EXPECT_LE(test, iov_iter_get_pages_alloc2(&iter, &pages, PAGE_SIZE, &start), 0);
 	is_at(test, &iter, 0);
 	kvfree(pages);
+	KUNIT_EXPECT_LT(test, iov_iter_extract_bvecs(&iter, vecs, PAGE_SIZE, &nr_vecs, 2, 0, 0), 0);
+	KUNIT_EXPECT_EQ(test, nr_vecs, 0);
+	is_at(test, &iter, 0);
 	KUNIT_EXPECT_EQ(test, iov_iter_npages(&iter, 4), 0);
 }
 

@@ -1,0 +1,90 @@
+"""Allocations of memory that fail when a test wants it: the kernel's fault injection (Documentation/fault-injection)."""
+
+import contextlib
+import os
+from errno import ENOMEM
+from pathlib import Path
+
+DEBUGFS = Path("/sys/kernel/debug")
+KINDS = [DEBUGFS / "failslab", DEBUGFS / "fail_page_alloc"]
+
+
+@contextlib.contextmanager
+def injection(probability=0):
+    """Makes the allocations that ordinary kernel code makes ones that may fail: by count(), or with a probability in percent within marked()."""
+    settings = {"verbose": 0, "ignore-gfp-wait": "N", "task-filter": "Y", "times": -1, "interval": 1, "probability": probability}
+    before = {}
+    try:
+        for kind in KINDS:
+            for name, value in settings.items() | ({("min-order", 0)} if kind.name == "fail_page_alloc" else set()):
+                before[kind / name] = (kind / name).read_text()
+                (kind / name).write_text(str(value))
+        yield
+    finally:
+        for path, value in before.items():
+            path.write_text(value.replace("\0", ""))
+
+
+@contextlib.contextmanager
+def marked():
+    """This task's allocations fail with that probability, and those of the workers of rings that it starts meanwhile."""
+    fd = os.open("/proc/thread-self/make-it-fail", os.O_WRONLY)
+    os.write(fd, b"1")
+    try:
+        yield
+    finally:
+        os.pwrite(fd, b"0", 0)
+        os.close(fd)
+
+
+class Failing:
+    """with Failing(n) as failing: the n-th allocation of the body fails; failing.has_failed says whether there were so many.
+
+    With `threads` it is the n-th of each of these, workers of a ring, say.
+    """
+
+    def __init__(self, number, threads=()):
+        self.number, self.has_failed = number, False
+        self._paths = [f"/proc/self/task/{thread}/fail-nth" for thread in threads] or ["/proc/thread-self/fail-nth"]
+
+    def __enter__(self):
+        self._fds = [os.open(path, os.O_RDWR) for path in self._paths]
+        for fd in self._fds:
+            os.pwrite(fd, str(self.number).encode(), 0)
+        return self
+
+    def __exit__(self, *exc):
+        for fd in self._fds:
+            # What is left of the number; 0 when it was used up.
+            self.has_failed |= int(os.pread(fd, 16, 0)) == 0
+            os.pwrite(fd, b"0", 0)
+            os.close(fd)
+
+
+def workers():
+    """Threads of this process that do what requests of its rings cannot do at once."""
+    return [path.parent.name for path in Path("/proc/self/task").glob("*/comm") if path.read_text().startswith("iou-wrk-")]
+
+
+def each_failure(attempt, undo=lambda result: None, allowed=(ENOMEM,)):
+    """attempt() again and again, first with its first allocation failing, then the second, until it makes no more.
+
+    It fails with an error that is allowed, or does without; undo(result) follows then. Returns how often it failed, and how many allocations failed.
+    """
+    undo(attempt())   # what is made once for all is there
+    errors, number = 0, 0
+    while True:
+        number += 1
+        assert number < 1000, "it never ends"
+        failing = Failing(number)
+        try:
+            with failing:
+                result = attempt()
+        except OSError as error:
+            assert failing.has_failed, f"no allocation failed, but {error}"
+            assert error.errno in allowed, f"allocation {number}: {error}"
+            errors += 1
+            continue
+        undo(result)
+        if not failing.has_failed:
+            return errors, number - 1
