@@ -59,7 +59,6 @@ bool daemon_begin(void)
 	ready_fd = fds[1];
 	/* The pipe tells by EPIPE if the parent was killed. */
 	signal(SIGPIPE, SIG_IGN);
-	setsid();
 	return true;
 }
 
@@ -84,6 +83,8 @@ bool daemon_ready(void)
 		return true;
 	log_to_syslog();
 	let_go_of_terminal();
+	/* Not earlier: until it is mounted, autofs lets only the process group of systemd reach the mountpoint. */
+	setsid();
 	/* Keep no directory busy. */
 	if (chdir("/"))
 		log_warning("chdir /: %s", strerror(errno));

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -23,18 +24,24 @@
 #include "stderr-log.h"
 
 /*
- * The mountpoint by its real path: the daemon leaves this working directory. Opened, because what stat() says
- * may be a memory of a server that has ended.
+ * Asked anew, because what the kernel remembers may be of a server that has ended. And not as by somebody who looks
+ * at it: where systemd waits for that, it would mount it, too.
  */
+static bool is_directory(const char *path)
+{
+	struct statx attr;
+
+	if (statx(AT_FDCWD, path, AT_NO_AUTOMOUNT | AT_STATX_FORCE_SYNC, STATX_TYPE, &attr))
+		return false;
+	errno = ENOTDIR;
+	return S_ISDIR(attr.stx_mode);
+}
+
+/* The mountpoint by its real path: the daemon leaves this working directory. */
 static bool check_mountpoint(const char *given, char path[PATH_MAX])
 {
-	int fd = open(given, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		close(fd);
-		if (realpath(given, path))
-			return true;
-	}
+	if (is_directory(given) && realpath(given, path))
+		return true;
 	log_error("mountpoint %s: %s", given,
 		  errno == ENOTCONN ? "its FUSE server has ended: umount it first" : strerror(errno));
 	return false;
