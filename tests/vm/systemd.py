@@ -17,7 +17,7 @@ After=systemd-journald.service local-fs.target
 # As a container: what it makes in /dev, /run and /etc is its own. $1: the directory that it gets.
 START = r'''
 mount --bind "$1/dev" /mnt
-for name in null zero full random urandom tty fuse autofs; do
+for name in null zero full random urandom tty fuse autofs udmabuf; do
   ! test -e /dev/$name || { touch /mnt/$name; mount --bind /dev/$name /mnt/$name; }
 done
 touch /mnt/console; ln -s /proc/self/fd /mnt/fd; mkdir -p /mnt/shm
@@ -64,10 +64,18 @@ class Systemd:
         """Of its first process, as it is called here."""
         return int(subprocess.check_output(['ps', '-o', 'pid=', '--ppid', f'{self._process.pid}']))
 
-    def run(self, *words, check=True, **options):
-        """A command there; what it prints."""
+    def start(self, *words, **options):
+        """A command there."""
         inside = ['nsenter', f'--target={self.pid}', '--cgroup', '--mount', '--pid', '--root', '--wd']
-        return subprocess.run([*inside, *map(str, words)], text=True, stdout=subprocess.PIPE, check=check, timeout=300, **options).stdout
+        return subprocess.Popen([*inside, *map(str, words)], text=True, stdout=subprocess.PIPE, **options)
+
+    def run(self, *words, check=True, **options):
+        """The same to its end; what it prints."""
+        with self.start(*words, **options) as command:
+            said, _ = command.communicate(timeout=300)
+        if check and command.returncode:
+            raise subprocess.CalledProcessError(command.returncode, words, said)
+        return said
 
     def systemctl(self, *words, **options):
         return self.run('systemctl', *words, **options)
