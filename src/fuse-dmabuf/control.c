@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,24 +16,26 @@
 
 #define DIRECTORY "/run/fuse-dmabuf"
 
-/* A server that hangs holds up nobody for longer. */
-static void set_patience(int fd, unsigned int seconds)
+/* Seconds; a server that lives takes and gives its lines sooner. */
+#define PATIENCE 5
+
+static void set_patience(int fd)
 {
-	const struct timeval time = { .tv_sec = seconds };
+	const struct timeval time = { .tv_sec = PATIENCE };
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
 }
 
 /* -1: see errno. */
-static int connect_to(unsigned int number, unsigned int patience)
+static int connect_to(unsigned int number)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), DIRECTORY "/%u.socket", number);
 	if (fd >= 0)
-		set_patience(fd, patience);
+		set_patience(fd);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address))) {
 		int error = errno;
 
@@ -70,17 +73,66 @@ static void complain_of(const json_t *answer)
 		complain("%s", error);
 }
 
+/* Whatever the answer is. A server that is busy with a revocation has threads for others. */
+static bool is_alive(unsigned int number)
+{
+	int fd = connect_to(number);
+	json_t *request = json_pack("{s:s}", "command", "ping");
+	char byte;
+	bool alive;
+
+	send_line(fd, request);
+	alive = recv(fd, &byte, 1, 0) == 1;
+	json_decref(request);
+	if (fd >= 0)
+		close(fd);
+	return alive;
+}
+
+static void complain_of_silence(int fd)
+{
+	struct ucred server = { 0 };
+	socklen_t size = sizeof(server);
+
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &size);
+	complain("the server (pid %d) does not answer", server.pid);
+}
+
+/* False after a message. */
+static bool wait_for_answer(int fd, unsigned int number, unsigned int limit)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	unsigned int waited = 0, next;
+
+	while (!limit || waited < limit) {
+		next = !limit || limit - waited > PATIENCE ? PATIENCE : limit - waited;
+		if (poll(&poll_fd, 1, (int)next * 1000) > 0)
+			return true;
+		if (!is_alive(number)) {
+			complain_of_silence(fd);
+			return false;
+		}
+		waited += next;
+	}
+	complain("it takes longer than %u seconds; the server goes on with it", limit);
+	return false;
+}
+
 /* NULL after a message. */
-static json_t *exchange(int fd, const json_t *request)
+static json_t *exchange(int fd, unsigned int number, const json_t *request, unsigned int limit)
 {
 	json_t *answer;
 
 	/* A server that has no room for more clients says so without waiting for the request. */
 	send_line(fd, request);
+	if (!wait_for_answer(fd, number, limit))
+		return NULL;
 	errno = 0;
 	answer = json_loadfd(fd, JSON_DISABLE_EOF_CHECK, NULL);
-	if (!answer) {
-		complain(errno == EAGAIN ? "the server does not answer" : "the server has not answered");
+	if (!answer && errno == EAGAIN) {
+		complain_of_silence(fd);
+	} else if (!answer) {
+		complain("the server has not answered");
 	} else if (!json_is_true(json_object_get(answer, "ok"))) {
 		complain_of(answer);
 		json_decref(answer);
@@ -89,17 +141,19 @@ static json_t *exchange(int fd, const json_t *request)
 	return answer;
 }
 
-json_t *ask_server_number(unsigned int number, json_t *request, unsigned int patience, bool *gone)
+json_t *ask_server_number(unsigned int number, json_t *request, unsigned int limit, bool *gone)
 {
-	int fd = connect_to(number, patience);
+	int fd = connect_to(number);
 	json_t *answer = NULL;
 
 	*gone = fd < 0 && (errno == ECONNREFUSED || errno == ENOENT);
 	if (fd >= 0) {
-		answer = exchange(fd, request);
+		answer = exchange(fd, number, request, limit);
 		close(fd);
 	} else if (!*gone) {
-		complain(DIRECTORY "/%u.socket: %s", number, strerror(errno));
+		/* EAGAIN: more clients wait for it than have room. */
+		complain(DIRECTORY "/%u.socket: %s", number,
+			 errno == EAGAIN ? "the server does not answer" : strerror(errno));
 	}
 	json_decref(request);
 	return answer;
@@ -119,7 +173,7 @@ static bool find_number(const char *mountpoint, unsigned int *number)
 	return !attr.stx_dev_major || (complain("%s: not on a mount of fuse-dmabuf", mountpoint), false);
 }
 
-json_t *ask_server(const char *mountpoint, json_t *request, unsigned int patience)
+json_t *ask_server(const char *mountpoint, json_t *request, unsigned int limit)
 {
 	unsigned int number;
 	json_t *answer;
@@ -129,7 +183,7 @@ json_t *ask_server(const char *mountpoint, json_t *request, unsigned int patienc
 		json_decref(request);
 		return NULL;
 	}
-	answer = ask_server_number(number, request, patience, &gone);
+	answer = ask_server_number(number, request, limit, &gone);
 	if (gone)
 		complain("%s: not on a mount of fuse-dmabuf, or its server has ended", mountpoint);
 	return answer;

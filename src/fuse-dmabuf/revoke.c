@@ -11,7 +11,7 @@
 #include "control.h"
 
 static const char usage[] =
-	"usage: fuse-dmabuf revoke MOUNTPOINT --token ID | --path PATTERN | --uid USER | --all\n"
+	"usage: fuse-dmabuf revoke MOUNTPOINT --token ID | --path PATTERN | --uid USER | --all [--timeout SECONDS]\n"
 	"\n"
 	"Ends tokens of a mount. When it returns, no DMA of them is in flight.\n"
 	"\n"
@@ -20,7 +20,12 @@ static const char usage[] =
 	"                  paths are those of \"fuse-dmabuf status\", which begin at the mountpoint\n"
 	"  --uid USER      those of a user, by name or number\n"
 	"  --all           all of them\n"
+	"  --timeout SECONDS\n"
+	"                  do not wait longer, and fail if DMA may still be in flight then; it is revoked all the same\n"
 	"  -h, --help      this text\n";
+
+/* Seconds. A day. */
+#define TIMEOUT_MAX 86400
 
 static bool parse_number(const char *text, unsigned long long max, json_int_t *number)
 {
@@ -81,20 +86,48 @@ static int check_unknown(const json_t *answer)
 				  "--path /", (long long)unknown) : 0;
 }
 
-static int revoke(const char *mountpoint, json_t *request)
+static int revoke(const char *mountpoint, json_t *request, unsigned int timeout)
 {
 	json_t *answer;
 	int code;
 
 	json_object_set_new(request, "command", json_string("revoke"));
 	/* It takes as long as the DMA that is in flight. */
-	answer = ask_server(mountpoint, request, 0);
+	answer = ask_server(mountpoint, request, timeout);
 	if (!answer)
 		return EXIT_FAILED;
 	printf("%lld tokens revoked\n", (long long)json_integer_value(json_object_get(answer, "revoked")));
 	code = check_unknown(answer);
 	json_decref(answer);
 	return code;
+}
+
+static bool parse_timeout(const char *text, unsigned int *timeout)
+{
+	json_int_t seconds;
+
+	if (!parse_number(text, TIMEOUT_MAX, &seconds) || !seconds) {
+		complain("--timeout %s: give seconds from 1 to %d", text, TIMEOUT_MAX);
+		return false;
+	}
+	*timeout = (unsigned int)seconds;
+	return true;
+}
+
+struct arguments {
+	json_t *request;
+	unsigned int selections, timeout;
+};
+
+/* False after a message. */
+static bool take_option(int option, const char *text, struct arguments *arguments)
+{
+	if (option == 's')
+		return parse_timeout(text, &arguments->timeout);
+	json_decref(arguments->request);
+	arguments->request = selection(option, text);
+	arguments->selections++;
+	return arguments->request;
 }
 
 int revoke_command(int argc, char **argv)
@@ -104,26 +137,24 @@ int revoke_command(int argc, char **argv)
 		{ "path", required_argument, NULL, 'p' },
 		{ "uid", required_argument, NULL, 'u' },
 		{ "all", no_argument, NULL, 'a' },
+		{ "timeout", required_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	json_t *request = NULL;
-	int option, count = 0;
+	struct arguments arguments = { 0 };
+	int option;
 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		if (option == 'h')
 			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
-		json_decref(request);
-		request = selection(option, option == '?' ? argv[optind - 1] : optarg);
-		if (!request)
+		if (!take_option(option, option == '?' ? argv[optind - 1] : optarg, &arguments))
 			return EXIT_BAD_INPUT;
-		count++;
 	}
-	if (argc - optind != 1 || count != 1) {
-		json_decref(request);
+	if (argc - optind != 1 || arguments.selections != 1) {
+		json_decref(arguments.request);
 		complain("give one MOUNTPOINT and one of --token, --path, --uid and --all: see fuse-dmabuf revoke --help");
 		return EXIT_BAD_INPUT;
 	}
-	return revoke(argv[optind], request);
+	return revoke(argv[optind], arguments.request, arguments.timeout);
 }

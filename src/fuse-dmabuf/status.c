@@ -19,7 +19,7 @@ static const char usage[] =
 	"  -h, --help  this text\n";
 
 /* Seconds. A server has its lists ready sooner. */
-#define PATIENCE 10
+#define LIMIT 10
 
 /* "1.5G" */
 static const char *size_text(uint64_t bytes, char text[32])
@@ -126,7 +126,7 @@ static json_t *ask_all(bool *failed)
 
 	*failed = !numbers;
 	for (size_t i = 0; numbers && numbers[i]; i++) {
-		answer = ask_server_number(numbers[i], status_request(), PATIENCE, &gone);
+		answer = ask_server_number(numbers[i], status_request(), LIMIT, &gone);
 		*failed |= !answer && !gone;
 		if (answer)
 			json_array_append_new(mounts, answer);
@@ -144,7 +144,7 @@ static json_t *ask(const char *mountpoint, bool *failed)
 
 	if (!mountpoint)
 		return ask_all(failed);
-	answer = ask_server(mountpoint, status_request(), PATIENCE);
+	answer = ask_server(mountpoint, status_request(), LIMIT);
 	*failed = !answer;
 	return answer ? json_pack("[o]", answer) : NULL;
 }

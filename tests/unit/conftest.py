@@ -7,7 +7,7 @@ import pytest
 
 import checkpoints
 from library import Library
-from server import Server
+from server import Pretender, Server
 
 # What the tests in the virtual machine share is used here too.
 sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ('vm', 'bed')]
@@ -58,3 +58,26 @@ def program(build, tmp_path_factory):
         pytest.skip(f'no FUSE mount is possible here, the server was not tested on this kernel: {server.said()}')
     server.end()
     return path
+
+
+@pytest.fixture
+def serve(program, tmp_path, request):
+    """serve(options) mounts an empty directory: the server."""
+    def start(options='log=info', **how):
+        for name in ('source', 'target'):
+            (tmp_path / name).mkdir()
+        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, **how)
+        request.addfinalizer(server.end)
+        assert server.process.poll() is None, server.said()
+        return server
+    return start
+
+
+@pytest.fixture
+def pretend(request):
+    """pretend(number, answer) listens in the place of a server: a Pretender."""
+    def begin(number, answer):
+        pretender = Pretender(number, answer)
+        request.addfinalizer(pretender.end)
+        return pretender
+    return begin

@@ -6,8 +6,12 @@ import re
 import resource
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
+
+
+SOCKETS = Path('/run/fuse-dmabuf')
 
 
 def wait_until(condition, seconds=20):
@@ -35,7 +39,7 @@ class Server:
 
     @property
     def socket(self):
-        return Path(f'/run/fuse-dmabuf/{os.minor(os.stat(self.target).st_dev)}.socket')
+        return SOCKETS / f'{os.minor(os.stat(self.target).st_dev)}.socket'
 
     def connect(self):
         client = socket.socket(socket.AF_UNIX)
@@ -64,3 +68,35 @@ class Server:
         self.process.terminate()
         self.process.wait(20)
         subprocess.run(['umount', '-l', self.target], capture_output=True, check=False)
+
+
+class Pretender:
+    """Listens in the place of a server: what it is asked, and what it says, which is `answer`, or what that makes of the request. None: nothing."""
+
+    def __init__(self, number, answer):
+        SOCKETS.mkdir(exist_ok=True)
+        self.requests, self._answer, self._clients, self._path = [], answer, [], SOCKETS / f'{number}.socket'
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):   # the end
+            while True:
+                self._clients.append(self._listener.accept()[0])
+                threading.Thread(target=self._serve, args=[self._clients[-1]], daemon=True).start()
+
+    def _serve(self, client):
+        request = json.loads(client.makefile().readline())
+        self.requests.append(request)
+        answer = self._answer(request) if callable(self._answer) else self._answer
+        if answer:
+            client.sendall(json.dumps(answer).encode() + b'\n')
+
+    def end(self):
+        self._path.unlink(missing_ok=True)
+        for end in (self._listener, *self._clients):
+            with contextlib.suppress(OSError):   # it is not connected
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from server import wait_until
-from test_server import serve  # noqa: F401  (fixture)
 
 MIB = 1 << 20
 STEP = 128 * MIB
@@ -15,7 +14,7 @@ SIZE = 3 * STEP + 5
 
 
 @pytest.fixture
-def large(serve):  # noqa: F811
+def large(serve):
     """A file with data at the ends of the steps, and nothing between."""
     target = serve().target
     with open(target / 'large', 'wb') as file:

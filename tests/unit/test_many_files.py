@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from test_server import serve  # noqa: F401  (fixture)
 
 DESCRIPTORS = 2000
 KNOWN_WITH_DESCRIPTOR = DESCRIPTORS // 2
@@ -16,7 +15,7 @@ BYTES = int(re.search(r'cost about (\d+) bytes of memory each', (Path(__file__).
 
 
 @pytest.fixture
-def known(serve, request):  # noqa: F811
+def known(serve, request):
     """A mount on which that many files were looked at, and the server's memory before: .target, .files, .before."""
     server = serve(descriptors=DESCRIPTORS)
     server.files = request.config.getoption('--storm') * 12 * IN_DIRECTORY

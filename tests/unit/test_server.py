@@ -10,30 +10,16 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from server import Server, wait_until
+from server import SOCKETS, Server, wait_until
 
 DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
 SOURCE = Path(__file__).resolve().parents[2]
 NO_TOKENS = 'this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one'
-
-
-@pytest.fixture
-def serve(program, tmp_path, request):
-    """serve(options) mounts an empty directory: the server."""
-    def start(options='log=info', **how):
-        for name in ('source', 'target'):
-            (tmp_path / name).mkdir()
-        server = Server(program, tmp_path / 'source', tmp_path / 'target', tmp_path / 'log', options, **how)
-        request.addfinalizer(server.end)
-        assert server.process.poll() is None, server.said()
-        return server
-    return start
 
 
 @pytest.fixture
@@ -116,29 +102,6 @@ def test_mount_finds_the_installed_helper(tmp_path):
 # Status
 
 
-SOCKETS = Path('/run/fuse-dmabuf')
-
-
-@pytest.fixture
-def pretend():
-    """pretend(number, answer) listens in the place of a server, which says that, or, with None, nothing."""
-    with contextlib.ExitStack() as stack:
-        def listen(number, answer):
-            SOCKETS.mkdir(exist_ok=True)
-            path = SOCKETS / f'{number}.socket'
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listener.bind(str(path))
-            stack.callback(path.unlink)
-            listener.listen()
-
-            def serve():
-                client = stack.enter_context(listener.accept()[0])
-                if answer:
-                    client.sendall(json.dumps(answer).encode() + b'\n')
-            threading.Thread(target=serve, daemon=True).start()
-        yield listen
-
-
 def test_status_of_all_shows_what_some_answer(serve, command, pretend):
     """One refuses, one is stopped."""
     server = serve()
@@ -146,7 +109,7 @@ def test_status_of_all_shows_what_some_answer(serve, command, pretend):
     pretend(4000001, None)
     result = subprocess.run([command, 'status'], text=True, capture_output=True, check=False, timeout=60)
     assert result.stdout.startswith(f'{server.target}: 0 tokens') and result.returncode == 1
-    assert 'not for you' in result.stderr and 'the server does not answer' in result.stderr
+    assert 'not for you' in result.stderr and f'the server (pid {os.getpid()}) does not answer' in result.stderr
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_members_of_the_group_and_nobody_else(serve, use):
 
 # What clients cannot do
 
-MALFORMED = [b'\n', b'', b'x\n', b'{\n', b'[]\n', b'5\n', b'{}\n', b'{"command":5}\n', b'{"command":"status","x":1}\n', b'{"command":"halt"}\n',
+MALFORMED = [b'\n', b'', b'x\n', b'{\n', b'[]\n', b'5\n', b'{}\n', b'{"command":5}\n', b'{"command":"status","x":1}\n', b'{"command":"halt"}\n', b'{"command":"ping","x":1}\n',
              b'{"command":"revoke"}\n', b'{"command":"revoke","all":false}\n', b'{"command":"revoke","all":true,"uid":5}\n',
              b'{"command":"revoke","token":-1}\n', b'{"command":"revoke","token":"1"}\n', b'{"command":"revoke","path":""}\n',
              b'{"command":"revoke","uid":4294967295}\n', b'{"command":"status","command":"status"}\n', b'\xff\xfe\0\n', b'[' * 8000 + b'\n']

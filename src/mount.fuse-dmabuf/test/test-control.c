@@ -244,6 +244,8 @@ static void clients_are_answered_while_a_reload_waits(void)
 		usleep(1000);
 	ask(STATUS, answer);
 	CHECK(strstr(answer, "\"revoked\":false"));
+	ask("{\"command\":\"ping\"}\n", answer);
+	CHECK(!strcmp(answer, "{\"ok\":true}\n"));
 	finish = true;
 }
 
