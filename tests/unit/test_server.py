@@ -92,6 +92,19 @@ def test_remount_is_refused_whatever_stands_beside_it(program, tmp_path, words):
     assert result.returncode == 1
 
 
+@pytest.mark.parametrize('words, begin', [(['-h'], 'Usage: mount -t fuse-dmabuf'), (['--help'], 'Usage: mount -t fuse-dmabuf'),
+                                          (['-V'], 'mount.fuse-dmabuf '), (['-nvs', '-t', 'fuse-dmabuf', '-V'], 'mount.fuse-dmabuf ')])
+def test_help_and_version_need_nothing_else(program, words, begin):
+    result = subprocess.run([program, *words], text=True, capture_output=True, check=False, user=1000)
+    assert result.stdout.startswith(begin) and not result.stderr and not result.returncode
+
+
+@pytest.mark.parametrize('words, message', [(['-t'], "option requires an argument -- 't'"), (['-x'], "invalid option -- 'x'"), (['--type', 'x'], "unrecognized option '--type'")])
+def test_wrong_word_is_named(program, tmp_path, words, message):
+    result = subprocess.run([program, tmp_path, tmp_path, *words], text=True, capture_output=True, check=False)
+    assert message in result.stderr and result.stderr.count('\n') == 1 and result.returncode == 1
+
+
 def test_mount_finds_the_installed_helper(tmp_path):
     """mount(8) looks in /sbin only, and for a mount of the mount table by the type that stands there."""
     subprocess.run(['meson', 'setup', tmp_path, SOURCE], capture_output=True, check=True)

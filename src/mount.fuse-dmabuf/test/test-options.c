@@ -42,6 +42,19 @@ static void words_of_mount_are_understood(void)
 	options_free(&options);
 }
 
+static void type_is_taken_and_its_value_is_no_directory(void)
+{
+	struct options options;
+
+	CHECK(PARSE(&options, "-t", "fuse.fuse-dmabuf") == OPTIONS_MOUNT);
+	CHECK(PARSE(&options, "-tfuse-dmabuf", "-o", "ro") == OPTIONS_MOUNT);
+	CHECK(!strcmp(options.source, "src") && !strcmp(options.mountpoint, "mnt") && !strcmp(options.mount_options, "ro"));
+	options_free(&options);
+	CHECK(PARSE(&options, "-nt", "fuse-dmabuf", "-f") == OPTIONS_MOUNT && options.foreground);
+	CHECK(PARSE(&options, "-t") == OPTIONS_WRONG);
+	CHECK(PARSE(&options, "-t", "fuse-dmabuf", "third") == OPTIONS_WRONG);
+}
+
 static void own_options(void)
 {
 	struct options options;
@@ -125,6 +138,7 @@ int main(void)
 	log_set_level(LOG_EMERG);
 	RUN(defaults);
 	RUN(words_of_mount_are_understood);
+	RUN(type_is_taken_and_its_value_is_no_directory);
 	RUN(own_options);
 	RUN(limits);
 	RUN(hyphens_may_stand_for_underscores);
