@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fuse.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -13,6 +15,9 @@
 
 /* Files that were closed keep their ids, which saves two system calls when they are opened again. */
 #define MAX_IDLE 1024u
+
+/* More than there are of errno. */
+#define ERRORS_MAX 256
 
 static int device = -1;
 static bool enabled;
@@ -80,15 +85,26 @@ static int register_inode(const struct inode *inode)
 	return id;
 }
 
-/* Said once: the reason is the same for all files. */
+/* What comes of the source's kind is so for all its files, and stays. What there was not enough of may be missed again. */
+static bool is_lasting(int error)
+{
+	return error == ELOOP || error == EOPNOTSUPP || error == EPERM;
+}
+
+/* Each cause by itself: that a file system cannot do it must not hide that memory is short. */
 static void explain(int error)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
+	static atomic_llong next[ERRORS_MAX];
+	atomic_llong *due = &next[error < ERRORS_MAX ? error : 0];
+	struct timespec now;
 
-	if (!atomic_flag_test_and_set(&said))
-		log_warning("no passthrough for some or all files, their data goes through the server, no tokens: %s%s",
-			    strerror(error),
-			    error == ELOOP ? " (the source is on a stack of filesystems)" : "");
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!log_is_due(due, now.tv_sec))
+		return;
+	if (is_lasting(error))
+		*due = LLONG_MAX;
+	log_warning("no passthrough for some or all files, their data goes through the server, no tokens: %s%s",
+		    strerror(error), error == ELOOP ? " (the source is on a stack of filesystems)" : "");
 }
 
 static void close_id(int id)
