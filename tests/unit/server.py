@@ -22,7 +22,7 @@ def wait_until(condition, seconds=20):
 
 
 class Server:
-    def __init__(self, program, source, target, log, options, descriptors=None, umask=0o022):
+    def __init__(self, program, source, target, log, options, descriptors=None, umask=0o022, preload=None):
         self.source, self.target, self.log = source, target, log
 
         def limit():
@@ -31,6 +31,7 @@ class Server:
         limited = ['setpriv', '--bounding-set=-sys_resource', '--inh-caps=-sys_resource'] if descriptors else []
         with open(log, 'w') as stderr:
             self.process = subprocess.Popen([*limited, program, source, target, '-f', '-o', options], stderr=stderr, umask=umask,
+                                            env=os.environ | ({'LD_PRELOAD': str(preload)} if preload else {}),
                                             preexec_fn=limit if descriptors else None)
         wait_until(lambda: 'is mounted' in log.read_text() or self.process.poll() is not None)
 

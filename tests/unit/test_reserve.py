@@ -26,10 +26,18 @@ def on_mount(ext4, program, tmp_path_factory):
         yield target
 
 
-@pytest.fixture(params=['ext4', 'mount'])
-def full(request, ext4):
+@pytest.fixture(scope='module')
+def on_mount_without_passthrough(ext4, program, build, tmp_path_factory):
+    """Data goes through the server, as where the kernel can do no better."""
+    with served(ext4, program, tmp_path_factory, preload=build / 'tests/unit/no-passthrough.so') as target:
+        yield target
+        assert 'no passthrough for some or all files' in target.with_suffix('.log').read_text()
+
+
+@pytest.fixture(params=['ext4', 'on_mount', 'on_mount_without_passthrough'])
+def full(request):
     """All that users may have is in use; a test cannot tell where."""
-    root = ext4 if request.param == 'ext4' else request.getfixturevalue('on_mount')
+    root = request.getfixturevalue(request.param)
     end_of(start_as(1000, lambda: prepare(root)))
     yield root
     subprocess.run(f'rm -r {root}/[a-k]*', shell=True, check=True)
