@@ -10,6 +10,7 @@
 
 #include "cache.h"
 #include "operations.h"
+#include "share.h"
 
 /* What an entry says. */
 enum detail {
@@ -22,6 +23,7 @@ struct directory {
 	/* The kernel asks one by one, but a request whose caller was killed may still be running. */
 	pthread_mutex_t lock;
 	int fd;
+	uid_t uid;           /* of who opened it */
 	off_t position;      /* the offset behind the last entry handed out */
 	size_t next, filled; /* in the buffer */
 	/* 32 KiB, as glibc takes; holds at least a hundred of the longest names. */
@@ -35,13 +37,14 @@ static struct directory *directory_from_info(const struct fuse_file_info *info)
 
 static void free_directory(struct directory *directory)
 {
+	share_remove(directory->uid);
 	close(directory->fd);
 	pthread_mutex_destroy(&directory->lock);
 	free(directory);
 }
 
 /* NULL: see errno. */
-static struct directory *open_directory(const struct inode *inode)
+static struct directory *open_directory(const struct inode *inode, uid_t uid)
 {
 	struct directory *directory = malloc(sizeof(*directory));
 
@@ -52,6 +55,8 @@ static struct directory *open_directory(const struct inode *inode)
 		free(directory);
 		return NULL;
 	}
+	share_add(uid);
+	directory->uid = uid;
 	directory->position = 0;
 	directory->next = directory->filled = 0;
 	pthread_mutex_init(&directory->lock, NULL);
@@ -60,12 +65,12 @@ static struct directory *open_directory(const struct inode *inode)
 
 void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 {
-	struct inode *inode = use_node(req, nodeid);
+	struct inode *inode = use_node_to_open(req, nodeid);
 	struct directory *directory;
 
 	if (!inode)
 		return;
-	directory = open_directory(inode);
+	directory = open_directory(inode, fuse_req_ctx(req)->uid);
 	inode_end_use(inode);
 	if (!directory) {
 		fuse_reply_err(req, errno);

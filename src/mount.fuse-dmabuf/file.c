@@ -40,7 +40,7 @@ static void end_file(struct file *file)
  * Makes the "fh" of an open file. Takes over the use of its node, which lasts as long: what is open can lose its
  * last name. Takes over the descriptor, if there is one. NULL: see errno.
  */
-static struct file *begin_file(struct inode *inode, int fd, struct fuse_file_info *info)
+static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, struct fuse_file_info *info)
 {
 	struct file *file = malloc(sizeof(*file));
 
@@ -51,7 +51,8 @@ static struct file *begin_file(struct inode *inode, int fd, struct fuse_file_inf
 		errno = ENOMEM;
 		return NULL;
 	}
-	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags };
+	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags,
+			       .uid = fuse_req_ctx(req)->uid };
 	open_files_add(file);
 	info->fh = (uintptr_t)file;
 	info->backing_id = passthrough_begin(inode);
@@ -81,12 +82,12 @@ static void allow_any_alignment(const struct file *file, const struct fuse_file_
 
 void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 {
-	struct inode *inode = use_node(req, nodeid);
+	struct inode *inode = use_node_to_open(req, nodeid);
 	struct file *file;
 
 	if (!inode)
 		return;
-	file = begin_file(inode, -1, info);
+	file = begin_file(req, inode, -1, info);
 	if (!file) {
 		fuse_reply_err(req, errno);
 	} else if (!needs_no_descriptor(file, info) && file_fd(file) < 0) {
@@ -120,7 +121,7 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 		inode_forget(inode, 1);
 		return;
 	}
-	file = begin_file(inode, fd, info);
+	file = begin_file(req, inode, fd, info);
 	if (!file) {
 		fuse_reply_err(req, errno);
 		inode_forget(inode, 1);
@@ -141,7 +142,7 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *info)
 {
-	struct inode *directory = use_node(req, parent);
+	struct inode *directory = use_node_to_open(req, parent);
 	int flags = (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = -1;
 
@@ -162,7 +163,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *info)
 {
-	struct inode *directory = use_node(req, parent);
+	struct inode *directory = use_node_to_open(req, parent);
 	int fd = -1;
 
 	if (!directory)

@@ -10,6 +10,7 @@ struct file {
 	struct inode *inode;    /* in use */
 	atomic_int fd;          /* -1: not needed so far */
 	int flags;              /* of the open */
+	uid_t uid;              /* of who opened it */
 };
 
 static inline struct file *file_from_info(const struct fuse_file_info *info)

@@ -20,6 +20,7 @@
 #include "privileges.h"
 #include "removal.h"
 #include "session.h"
+#include "share.h"
 #include "source.h"
 #include "stderr-log.h"
 
@@ -52,6 +53,7 @@ static int mount_source(const struct options *options)
 	char mountpoint[PATH_MAX];
 	struct policy *policy;
 	int source_fd, code;
+	size_t limit;
 
 	if (!check_mountpoint(options->mountpoint, mountpoint))
 		return EXIT_MOUNT;
@@ -65,7 +67,9 @@ static int mount_source(const struct options *options)
 		stderr_log_never_wait();
 	else if (!daemon_begin())
 		return EXIT_SYSTEM;
-	descriptors_begin(privileges_raise_file_limit());
+	limit = privileges_raise_file_limit();
+	descriptors_begin(limit);
+	share_begin(limit);
 	if (!inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	broker_begin(policy);

@@ -9,6 +9,7 @@
 #include "caller.h"
 #include "operations.h"
 #include "removal.h"
+#include "share.h"
 
 void reply_result(fuse_req_t req, int result)
 {
@@ -22,6 +23,14 @@ struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid)
 	if (inode && inode_use(inode))
 		return inode;
 	fuse_reply_err(req, inode ? errno : ESTALE);
+	return NULL;
+}
+
+struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid)
+{
+	if (share_is_left(fuse_req_ctx(req)->uid))
+		return use_node(req, nodeid);
+	fuse_reply_err(req, ENFILE);
 	return NULL;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "file.h"
+#include "share.h"
 
 /* 8 KiB; chains are short up to some thousand open files. */
 #define BUCKETS 1024u
@@ -21,6 +22,7 @@ static struct file **slot_of(uint64_t fh)
 
 void open_files_add(struct file *file)
 {
+	share_add(file->uid);
 	pthread_mutex_lock(&open_files.lock);
 	file->next = NULL;
 	*slot_of((uintptr_t)file) = file;
@@ -29,6 +31,7 @@ void open_files_add(struct file *file)
 
 void open_files_remove(struct file *file)
 {
+	share_remove(file->uid);
 	pthread_mutex_lock(&open_files.lock);
 	*slot_of((uintptr_t)file) = file->next;
 	pthread_mutex_unlock(&open_files.lock);

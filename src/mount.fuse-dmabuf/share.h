@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How many files each user has open, so that nobody's are why others can open none. */
+#ifndef SHARE_H
+#define SHARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* How many descriptors the process may have in all. */
+void share_begin(size_t descriptors);
+
+void share_add(uid_t uid);
+void share_remove(uid_t uid);
+
+/* Whether that user may open one more; otherwise it is said why not. */
+bool share_is_left(uid_t uid);
+
+#endif
