@@ -537,14 +537,18 @@ def copy_into(path):
         assert os.copy_file_range(source.fileno(), target.fileno(), 4) == 4
 
 
-def test_change_by_another_user_takes_setuid_away(place):
+CHANGES = {'write': write_with(), 'append': write_with(os.O_APPEND), 'truncating open': lambda path: os.close(os.open(path, os.O_WRONLY | os.O_TRUNC)),
+           'truncate': lambda path: os.truncate(path, 1), 'allocate': allocate, 'copy_file_range': copy_into}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_change_by_another_user_takes_setuid_away(place, change):
     path = place / 'file'
     path.write_text('data')
     (place / 'from').write_text('other data')
-    for change in (write_with(), write_with(os.O_APPEND), write_with(os.O_TRUNC), lambda path: os.truncate(path, 1), allocate, copy_into):
-        path.chmod(0o6777)
-        end_of(start_as(1000, lambda change=change: change(path)))
-        assert stat.S_IMODE(path.stat().st_mode) == 0o777
+    path.chmod(0o6777)
+    end_of(start_as(1000, lambda: CHANGES[change](path)))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
 @pytest.mark.parametrize('change', ['echo x >>file', 'truncate -s 1 file', 'fallocate -l 10000 file', 'cp from file'])
