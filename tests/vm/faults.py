@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from errno import ENOMEM
 from pathlib import Path
 
@@ -11,12 +12,12 @@ KINDS = [DEBUGFS / "failslab", DEBUGFS / "fail_page_alloc"]
 
 @contextlib.contextmanager
 def injection(probability=0):
-    """Makes the allocations that ordinary kernel code makes ones that may fail: by count(), or with a probability in percent within marked()."""
+    """Makes the allocations that ordinary kernel code makes ones that may fail: by Failing, or with a probability in percent within marked()."""
     settings = {"verbose": 0, "ignore-gfp-wait": "N", "task-filter": "Y", "times": -1, "interval": 1, "probability": probability}
     before = {}
     try:
         for kind in KINDS:
-            for name, value in settings.items() | ({("min-order", 0)} if kind.name == "fail_page_alloc" else set()):
+            for name, value in [*settings.items(), *([("min-order", 0)] if (kind / "min-order").exists() else [])]:
                 before[kind / name] = (kind / name).read_text()
                 (kind / name).write_text(str(value))
         yield
@@ -40,15 +41,14 @@ def marked():
 class Failing:
     """with Failing(n) as failing: the n-th allocation of the body fails; failing.has_failed says whether there were so many.
 
-    With `threads` it is the n-th of each of these, workers of a ring, say.
+    It is the n-th of each of the threads(), which are looked for when the body begins.
     """
 
-    def __init__(self, number, threads=()):
-        self.number, self.has_failed = number, False
-        self._paths = [f"/proc/self/task/{thread}/fail-nth" for thread in threads] or ["/proc/thread-self/fail-nth"]
+    def __init__(self, number, threads):
+        self.number, self.threads, self.has_failed = number, threads, False
 
     def __enter__(self):
-        self._fds = [os.open(path, os.O_RDWR) for path in self._paths]
+        self._fds = [os.open(f"/proc/self/task/{thread}/fail-nth", os.O_RDWR) for thread in self.threads()]
         for fd in self._fds:
             os.pwrite(fd, str(self.number).encode(), 0)
         return self
@@ -61,30 +61,40 @@ class Failing:
             os.close(fd)
 
 
+def this_thread():
+    return [threading.get_native_id()]
+
+
 def workers():
     """Threads of this process that do what requests of its rings cannot do at once."""
     return [path.parent.name for path in Path("/proc/self/task").glob("*/comm") if path.read_text().startswith("iou-wrk-")]
 
 
+def failures(threads=this_thread):
+    """A Failing for the first allocation, then for the second, until there are no more: each is to be used once."""
+    for number in range(1, 1000):
+        failing = Failing(number, threads)
+        yield failing
+        if not failing.has_failed:
+            return
+    raise AssertionError("it never ends")
+
+
 def each_failure(attempt, undo=lambda result: None, allowed=(ENOMEM,)):
-    """attempt() again and again, first with its first allocation failing, then the second, until it makes no more.
+    """attempt() again and again, with one of its failures() each time.
 
     It fails with an error that is allowed, or does without; undo(result) follows then. Returns how often it failed, and how many allocations failed.
     """
     undo(attempt())   # what is made once for all is there
-    errors, number = 0, 0
-    while True:
-        number += 1
-        assert number < 1000, "it never ends"
-        failing = Failing(number)
+    errors = 0
+    for failing in failures():
         try:
             with failing:
                 result = attempt()
         except OSError as error:
             assert failing.has_failed, f"no allocation failed, but {error}"
-            assert error.errno in allowed, f"allocation {number}: {error}"
+            assert error.errno in allowed, f"allocation {failing.number}: {error}"
             errors += 1
             continue
         undo(result)
-        if not failing.has_failed:
-            return errors, number - 1
+    return errors, failing.number - 1

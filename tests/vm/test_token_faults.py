@@ -10,7 +10,7 @@ import pytest
 
 import guest
 import machine
-from faults import Failing, each_failure, injection, marked, workers
+from faults import each_failure, failures, injection, marked, this_thread, workers
 from token_fixtures import *  # noqa: F403
 from token_words import BUFFER_SIZE, KIB, MIB, SLOTS, Target, expect, fails, on_disk, random_bytes, read_and_compare, wait_for
 from uring import IOSQE_ASYNC, READ_FIXED, WRITE_FIXED, Ring, dmabuf_descriptor
@@ -51,10 +51,9 @@ def test_registration(ring, target, moving):
 def test_replacement(ring, target, moving, udmabuf):
     """A token that cannot be made leaves the one that is there."""
     ring.register_dmabuf(0, moving, target.fd)
-    errors = number = 0
-    while True:
-        number += 1
-        failing, there = Failing(number), udmabuf
+    errors = 0
+    for failing in failures():
+        there = udmabuf
         try:
             with failing:
                 ring.register_dmabuf(0, udmabuf, target.fd)
@@ -62,9 +61,8 @@ def test_replacement(ring, target, moving, udmabuf):
             assert error.errno == ENOMEM
             errors, there = errors + 1, moving
         read_and_compare(ring, target, there, (0, 64 * KIB, 0))
-        if not failing.has_failed:
-            break
-        ring.register_dmabuf(0, moving, target.fd)
+        if failing.has_failed:
+            ring.register_dmabuf(0, moving, target.fd)
     assert errors >= 4
     wait_for(lambda: moving.stats.attaches == moving.stats.detaches, ring)
 
@@ -72,10 +70,7 @@ def test_replacement(ring, target, moving, udmabuf):
 def test_several_registrations_in_one_call(ring, file, moving):
     """The call says how many it made; these work, and those behind are empty."""
     descriptors = [dmabuf_descriptor(moving, file.fd) for _ in range(4)]
-    number = 0
-    while True:
-        number += 1
-        failing = Failing(number)
+    for failing in failures():
         done = 0
         with contextlib.suppress(OSError), failing:
             done = ring.update(0, descriptors)
@@ -86,8 +81,6 @@ def test_several_registrations_in_one_call(ring, file, moving):
                 expect(moving[:SIZE], file.content[:SIZE])
         ring.unregister_all()
         ring.register_sparse(SLOTS)
-        if not failing.has_failed:
-            break
     assert done == 4
     nothing_is_held(moving, ring)
 
@@ -99,14 +92,12 @@ def test_requests(ring, target, moving, opcode, flags):
     length = MIB + 64 * KIB   # of several commands
     ring.register_dmabuf(0, moving, target.fd)
     content = random_bytes(length, seed=opcode)
-    outcomes, number = [], 0
-    while True:
-        number += 1
+    outcomes = []
+    for failing in failures(workers if flags else this_thread):
         if flags:   # there is a worker, or there would be none to arm
             assert ring.read_fixed(target.fd, 0, SIZE, target.base, flags=flags) == SIZE
         moving[:length] = content if opcode == WRITE_FIXED else bytes(length)
         moving.move()
-        failing = Failing(number, workers() if flags else ())
         ring.prepare(opcode, target.fd, 0, length, target.base, flags=flags)
         with failing:
             with contextlib.suppress(BlockingIOError):   # the ring may lack memory for the request itself
@@ -118,50 +109,38 @@ def test_requests(ring, target, moving, opcode, flags):
                 ring.submit()
             result = ring.wait().res
         outcomes.append(result)
-        assert result in OWN_ERRORS or 0 < result <= length, f"allocation {number}: {result}"
+        assert result in OWN_ERRORS or 0 < result <= length, f"allocation {failing.number}: {result}"
         done = max(result, 0)
         if opcode == READ_FIXED:
-            expect(moving[:done], target.content[:done], f"allocation {number}")
+            expect(moving[:done], target.content[:done], f"allocation {failing.number}")
         else:
-            expect(on_disk(target, done), content[:done], f"allocation {number}")
-        if not failing.has_failed:
-            break
-    print(number - 1, "allocations:", outcomes)
+            expect(on_disk(target, done), content[:done], f"allocation {failing.number}")
+    print(failing.number - 1, "allocations:", outcomes)
     assert outcomes[-1] == length
-    assert -ENOMEM in outcomes or not flags, f"{number - 1} allocations, and none was needed"
+    assert -ENOMEM in outcomes or not flags, f"{failing.number - 1} allocations, and none was needed"
     moving.move()   # waits for whoever still has the memory
     assert moving.stats.dirty == 0
 
 
 def test_unregistration_needs_no_memory(ring, target, moving):
-    number = 0
-    while True:
-        number += 1
+    for failing in failures():
         ring.register_dmabuf(0, moving, target.fd)
-        failing = Failing(number)
         with failing:
             ring.unregister(0)
-        if not failing.has_failed:
-            break
     nothing_is_held(moving, ring)
 
 
 @pytest.mark.parametrize("target", ["ext4", "fuse"], indirect=True)
 def test_the_end_of_ring_and_file_needs_no_memory(target, moving):
-    number = 0
-    while True:
-        number += 1
+    for failing in failures():
         fd = target.open()
         ring = Ring()
         ring.register_dmabuf(0, moving, fd)
-        failing = Failing(number)
         with failing:
             ring.close()
             os.close(fd)
         target.fds.remove(fd)
         wait_for(lambda: moving.stats.attaches == moving.stats.detaches)
-        if not failing.has_failed:
-            break
     buffer_is_free(moving)
 
 

@@ -91,7 +91,7 @@ class Worker:
                 time.sleep(0.01)
 
     def _round(self, chance, ring, fd, memory):
-        """Reads of what all read, and writes of what nobody else writes, read back in the next round."""
+        """Reads of what all read, and writes of what nobody else writes, which are read back."""
         data = chance.randbytes(DEPTH * SIZE)
         memory[: DEPTH * SIZE] = data
         memory[DEPTH * SIZE :] = bytes(DEPTH * SIZE)
