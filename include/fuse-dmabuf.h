@@ -87,12 +87,15 @@ FDMABUF_API int64_t fdmabuf_file_pread(struct fdmabuf_file *file, void *data, si
  *	"udmabuf"			host memory as a dma-buf
  *	"vfio:DOMAIN:BUS:DEV.FN"	the biggest memory BAR of a PCI device that is bound to
  *					vfio-pci; what the BAR holds is left as it is
+ *	"cuda", "cuda:NUMBER" or	memory of an NVIDIA GPU: the first, or by CUDA's number (see
+ *	"cuda:DOMAIN:BUS:DEV.FN"	CUDA_VISIBLE_DEVICES) or its PCI address. In the device's primary
+ *					context. Without a dma-buf, and bounce only, where the driver exports none
  *	"memory"			ordinary host memory, no dma-buf: bounce only
  *
  * @size is rounded up to whole pages. 0 takes all that the exporter has (vfio only).
  * Errors: -EINVAL (@what or @size is not understood), -ENOSPC (the exporter has less than
  * @size), -ENODEV (no such device, or not bound to vfio-pci), -EOPNOTSUPP (the kernel lacks the
- * exporter), -EACCES, -ENOMEM.
+ * exporter, or the machine NVIDIA's driver), -EBUSY, -EACCES, -ENOMEM, -EIO (another error of the driver).
  */
 FDMABUF_API int fdmabuf_buffer_allocate(const char *what, uint64_t size,
 					struct fdmabuf_buffer **buffer);
@@ -110,11 +113,15 @@ FDMABUF_API uint64_t fdmabuf_buffer_size(const struct fdmabuf_buffer *buffer);
 /* The dma-buf descriptor, still the buffer's own (dup(2) it to keep it); -1 where there is none. */
 FDMABUF_API int fdmabuf_buffer_fd(const struct fdmabuf_buffer *buffer);
 
-/* "udmabuf", "vfio", "memory" or "import". */
+/* Where the memory is in the device's own address space (cuda: a CUdeviceptr, good until the buffer is freed);
+ * 0 for exporters that have none. */
+FDMABUF_API uint64_t fdmabuf_buffer_device_address(const struct fdmabuf_buffer *buffer);
+
+/* "udmabuf", "vfio", "cuda", "memory" or "import". */
 FDMABUF_API const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer);
 
-/* Copies by the CPU between host memory and the buffer, and zeroing, each with the
- * exporter's cache maintenance. -EFAULT: outside the buffer. -EOPNOTSUPP: the CPU has no access. */
+/* Copies between host memory and the buffer, and zeroing, by the CPU with the exporter's cache
+ * maintenance, or (cuda) by the GPU. -EFAULT: outside the buffer. -EOPNOTSUPP: the CPU has no access. */
 FDMABUF_API int fdmabuf_buffer_write(struct fdmabuf_buffer *buffer, uint64_t offset,
 				     const void *data, size_t length);
 FDMABUF_API int fdmabuf_buffer_read(struct fdmabuf_buffer *buffer, uint64_t offset,
@@ -135,7 +142,7 @@ enum fdmabuf_reason {
 	FDMABUF_REASON_NONE,		/* it is direct */
 	FDMABUF_REASON_ASKED,		/* the caller asked for bounce */
 	FDMABUF_REASON_NO_RING,		/* io_uring is not available */
-	FDMABUF_REASON_NO_DMABUF,	/* the buffer is ordinary memory */
+	FDMABUF_REASON_NO_DMABUF,	/* the buffer is ordinary memory, or its exporter gives no dma-buf */
 	FDMABUF_REASON_NOT_DIRECT,	/* the file cannot be opened with O_DIRECT */
 	FDMABUF_REASON_KERNEL,		/* the kernel has no dma-buf tokens */
 	FDMABUF_REASON_UNSUPPORTED,	/* the filesystem, its server or its device has none */
@@ -194,6 +201,8 @@ FDMABUF_API const char *fdmabuf_channel_reason_text(const struct fdmabuf_channel
  * modulo the block size, else the whole range is copied. (With FDMABUF_DIRECT, where a copy is needed
  * the read fails with -EINVAL instead.) Holes of the file become zeros.
  *
+ * When it returns, all bytes are in the buffer, for what its own device does afterwards too.
+ *
  * Errors: -EFAULT (outside the buffer), -ESTALE (the token has ended, there is no new one, and the path may
  * not change; or the mount has returned with another file, or the file has changed), -ENOTCONN (the FUSE
  * server has ended, and the mount has not returned), -ECANCELED (by the progress function), or what
@@ -215,7 +224,7 @@ FDMABUF_API bool fdmabuf_channel_is_waiting(const struct fdmabuf_channel *channe
 /* Sums over all reads of the channel. */
 struct fdmabuf_counters {
 	uint64_t bytes_direct;	/* written to the buffer by DMA */
-	uint64_t bytes_copied;	/* written to the buffer by the CPU */
+	uint64_t bytes_copied;	/* copied to the buffer from host memory */
 	uint64_t bytes_zeroed;	/* holes, zeroed by the CPU on a direct channel */
 	uint64_t requests;	/* read requests submitted to the kernel */
 	uint64_t retries;	/* of these, requests submitted again: EAGAIN, a short read, a new token */

@@ -14,6 +14,7 @@ static const char usage[] =
 	"\n"
 	"  --into udmabuf                  host memory as a dma-buf\n"
 	"  --into vfio:DOMAIN:BUS:DEV.FN   the biggest memory BAR of a device bound to vfio-pci\n"
+	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
 	"  --into memory                   ordinary host memory (bounce only)\n"
 	"  --path auto|direct|bounce       auto: direct if possible; direct: or fail (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
@@ -162,7 +163,7 @@ int parse_load_options(int argc, char **argv, struct load_options *options)
 		return EXIT_BAD_INPUT;
 	}
 	if (!options->into) {
-		complain("give a destination: --into udmabuf or --into vfio:DOMAIN:BUS:DEV.FN");
+		complain("give a destination: --into cuda, --into vfio:DOMAIN:BUS:DEV.FN or --into udmabuf");
 		return EXIT_BAD_INPUT;
 	}
 	options->file = argv[optind];

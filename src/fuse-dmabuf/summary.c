@@ -20,7 +20,7 @@ static int print_line(const struct load_options *options, const struct load_resu
 	bool bounce = result->path == FDMABUF_BOUNCE;
 
 	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, %.1f MiB/s, "
-		      "CPU %.3f s user %.3f s system, %llu bytes copied by the CPU, %llu requests, %llu retries, %llu tokens%s%s\n",
+		      "CPU %.3f s user %.3f s system, %llu bytes copied, %llu requests, %llu retries, %llu tokens%s%s\n",
 		      options->file, (unsigned long long)result->tensors, (unsigned long long)result->bytes,
 		      options->into, path_name(result->path), bounce ? " (" : "", bounce ? result->reason : "",
 		      bounce ? ")" : "", result->seconds, throughput(result) / (1 << 20),

@@ -12,6 +12,7 @@
 static const struct exporter *const exporters[] = {
 	&exporter_udmabuf,
 	&exporter_vfio,
+	&exporter_cuda,
 	&exporter_memory,
 };
 
@@ -49,7 +50,7 @@ int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buff
 	int ret;
 
 	if (!exporter)
-		return fail(EINVAL, "%s: no such exporter: use udmabuf, vfio:DOMAIN:BUS:DEV.FN or memory", what);
+		return fail(EINVAL, "%s: no such exporter: use udmabuf, vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or memory", what);
 	if (size > INT64_MAX - (uint64_t)getpagesize())
 		return fail(EINVAL, "%s: no buffer can be that large", what);
 	buffer = new_buffer(exporter);
@@ -115,136 +116,50 @@ int fdmabuf_buffer_fd(const struct fdmabuf_buffer *buffer)
 	return buffer->dmabuf_fd;
 }
 
+uint64_t fdmabuf_buffer_device_address(const struct fdmabuf_buffer *buffer)
+{
+	return buffer->address;
+}
+
 const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer)
 {
 	return buffer->exporter->name;
 }
 
-int buffer_map(struct fdmabuf_buffer *buffer)
+int buffer_reach(struct fdmabuf_buffer *buffer)
 {
-	return buffer->map ? 0 : buffer->exporter->map(buffer);
+	return buffer->map || !buffer->exporter->map ? 0 : buffer->exporter->map(buffer);
 }
 
-/* Exporters that need no cache maintenance (ordinary memory, BARs) are not asked. */
-static int cpu_access(struct fdmabuf_buffer *buffer, uint64_t flags)
+static int check_range(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
 {
-	struct dma_buf_sync sync = { .flags = flags };
-	int ret;
-
-	if (buffer->dmabuf_fd < 0 || buffer->exporter->is_io_memory)
-		return 0;
-	do
-		ret = ioctl(buffer->dmabuf_fd, DMA_BUF_IOCTL_SYNC, &sync);
-	while (ret && (errno == EINTR || errno == EAGAIN));
-	return ret ? fail(errno, "the exporter refuses the CPU access: %s", strerror(errno)) : 0;
-}
-
-static int begin_access(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length, uint64_t flags)
-{
-	int ret;
-
 	if (length > buffer->size || offset > buffer->size - length)
 		return fail(EFAULT, "%llu bytes at offset %llu are outside the buffer of %llu bytes",
 			    (unsigned long long)length, (unsigned long long)offset,
 			    (unsigned long long)buffer->size);
-	ret = buffer_map(buffer);
-	return ret ? ret : cpu_access(buffer, DMA_BUF_SYNC_START | flags);
-}
-
-static int end_access(struct fdmabuf_buffer *buffer, uint64_t flags)
-{
-	return cpu_access(buffer, DMA_BUF_SYNC_END | flags);
-}
-
-static bool is_word_aligned(const volatile void *pointer)
-{
-	return (uintptr_t)pointer % sizeof(uint64_t) == 0;
-}
-
-/* Device memory takes no unaligned and no vector accesses on every machine, and memcpy(3) may use
- * both: hence aligned words here, bytes at the ends. */
-static void copy_to_io(volatile unsigned char *to, const unsigned char *from, uint64_t length)
-{
-	uint64_t word;
-
-	for (; length && !is_word_aligned(to); length--)
-		*to++ = *from++;
-	for (; length >= sizeof(word); length -= sizeof(word)) {
-		memcpy(&word, from, sizeof(word));
-		*(volatile uint64_t *)to = word;
-		to += sizeof(word);
-		from += sizeof(word);
-	}
-	while (length--)
-		*to++ = *from++;
-}
-
-static void copy_from_io(unsigned char *to, const volatile unsigned char *from, uint64_t length)
-{
-	uint64_t word;
-
-	for (; length && !is_word_aligned(from); length--)
-		*to++ = *from++;
-	for (; length >= sizeof(word); length -= sizeof(word)) {
-		word = *(const volatile uint64_t *)from;
-		memcpy(to, &word, sizeof(word));
-		to += sizeof(word);
-		from += sizeof(word);
-	}
-	while (length--)
-		*to++ = *from++;
-}
-
-static void zero_io(volatile unsigned char *to, uint64_t length)
-{
-	for (; length && !is_word_aligned(to); length--)
-		*to++ = 0;
-	for (; length >= sizeof(uint64_t); length -= sizeof(uint64_t)) {
-		*(volatile uint64_t *)to = 0;
-		to += sizeof(uint64_t);
-	}
-	while (length--)
-		*to++ = 0;
+	return buffer_reach(buffer);
 }
 
 int fdmabuf_buffer_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
 			 size_t length)
 {
-	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_WRITE);
+	int ret = check_range(buffer, offset, length);
 
-	if (ret)
-		return ret;
-	if (buffer->exporter->is_io_memory)
-		copy_to_io(buffer->map + offset, data, length);
-	else
-		memcpy(buffer->map + offset, data, length);
-	return end_access(buffer, DMA_BUF_SYNC_WRITE);
+	return ret || !length ? ret : buffer->exporter->write(buffer, offset, data, length);
 }
 
 int fdmabuf_buffer_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, size_t length)
 {
-	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_READ);
+	int ret = check_range(buffer, offset, length);
 
-	if (ret)
-		return ret;
-	if (buffer->exporter->is_io_memory)
-		copy_from_io(data, buffer->map + offset, length);
-	else
-		memcpy(data, buffer->map + offset, length);
-	return end_access(buffer, DMA_BUF_SYNC_READ);
+	return ret || !length ? ret : buffer->exporter->read(buffer, offset, data, length);
 }
 
 int fdmabuf_buffer_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
 {
-	int ret = begin_access(buffer, offset, length, DMA_BUF_SYNC_WRITE);
+	int ret = check_range(buffer, offset, length);
 
-	if (ret)
-		return ret;
-	if (buffer->exporter->is_io_memory)
-		zero_io(buffer->map + offset, length);
-	else
-		memset(buffer->map + offset, 0, length);
-	return end_access(buffer, DMA_BUF_SYNC_WRITE);
+	return ret || !length ? ret : buffer->exporter->zero(buffer, offset, length);
 }
 
 /* --------------------------------------------- exporters without a file of their own */
@@ -270,6 +185,9 @@ void dmabuf_release(struct fdmabuf_buffer *buffer)
 const struct exporter exporter_import = {
 	.name = "import",
 	.map = dmabuf_map,
+	.write = host_write,
+	.read = host_read,
+	.zero = host_zero,
 	.release = dmabuf_release,
 };
 
@@ -290,5 +208,8 @@ static int memory_allocate(struct fdmabuf_buffer *buffer, const char *argument, 
 const struct exporter exporter_memory = {
 	.name = "memory",
 	.allocate = memory_allocate,
+	.write = host_write,
+	.read = host_read,
+	.zero = host_zero,
 	.release = dmabuf_release,
 };

@@ -77,7 +77,8 @@ static int register_token(struct fdmabuf_channel *channel)
 int channel_register(struct fdmabuf_channel *channel)
 {
 	if (channel->buffer->dmabuf_fd < 0)
-		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "the buffer is ordinary memory, not a dma-buf");
+		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "%s", *channel->buffer->why_no_dmabuf ?
+				   channel->buffer->why_no_dmabuf : "the buffer is ordinary memory, not a dma-buf");
 	else if (!channel->file->is_direct)
 		channel_set_reason(channel, FDMABUF_REASON_NOT_DIRECT, "file is not O_DIRECT capable");
 	else if (channel->ring && !ring_has_tokens(channel->ring))
@@ -108,7 +109,7 @@ static int choose_path(struct fdmabuf_channel *channel)
 	}
 
 	channel->path = FDMABUF_BOUNCE;
-	ret = buffer_map(channel->buffer);
+	ret = buffer_reach(channel->buffer);
 	if (ret && channel->wanted == FDMABUF_AUTO) {
 		char why[256];
 
@@ -204,6 +205,8 @@ void fdmabuf_channel_close(struct fdmabuf_channel *channel)
 	if (!channel)
 		return;
 	ring_close(channel->ring);
+	if (channel->host_is_pinned)
+		channel->buffer->exporter->unpin_host(channel->buffer, channel->host);
 	if (channel->host)
 		munmap(channel->host, (size_t)channel->host_depth * channel->host_chunk);
 	free(channel->requests);
@@ -225,6 +228,8 @@ int channel_need_host(struct fdmabuf_channel *channel)
 		channel->requests[i].host = channel->host + (size_t)i * channel->host_chunk;
 	/* Refused where little memory may be locked; the reads work all the same. */
 	ring_register_host(channel->ring, channel->host, size);
+	if (channel->buffer->exporter->pin_host)
+		channel->host_is_pinned = channel->buffer->exporter->pin_host(channel->buffer, channel->host, size);
 	return 0;
 }
 

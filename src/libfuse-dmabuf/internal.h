@@ -80,38 +80,62 @@ bool file_is_lost(const struct fdmabuf_file *file, int error);
  */
 int file_return(struct fdmabuf_file *file);
 
-/* ---------------------------------------------------------------- buffer*.c */
+/* --------------------------------------------------------------- buffer.c and the exporters */
 
 struct exporter {
 	const char *name;
 	/* @argument is what follows "name:", NULL if nothing does. Sets dmabuf_fd and size. */
 	int (*allocate)(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size);
-	/* Lets the CPU reach the whole buffer: sets map. */
+	/* Lets the CPU reach the whole buffer: sets map. NULL: the copies need no map. */
 	int (*map)(struct fdmabuf_buffer *buffer);
 	/* Frees what allocate and map made, also after their failure. */
 	void (*release)(struct fdmabuf_buffer *buffer);
-	bool is_io_memory;	/* map is device memory: aligned words only */
+
+	/* Copies between host memory and a range of the buffer, done when they return. */
+	int (*write)(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
+	int (*read)(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
+	int (*zero)(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
+
+	/* Optional: makes copies from this host memory faster, until it is let go. */
+	bool (*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
+	void (*unpin_host)(struct fdmabuf_buffer *buffer, void *memory);
+	/* Optional: what other devices have written into the buffer is seen by the buffer's own device after it. */
+	int (*flush)(struct fdmabuf_buffer *buffer);
 };
 
 struct fdmabuf_buffer {
 	const struct exporter *exporter;
 	uint64_t size;
+	uint64_t address;	/* in the device's own address space; 0: none */
 	int dmabuf_fd;		/* -1: none */
+	char why_no_dmabuf[160];	/* where there could be one */
 	unsigned char *map;	/* NULL until the CPU needs it */
 	struct vfio_device *vfio;
+	struct cuda_memory *cuda;
 };
 
 extern const struct exporter exporter_memory;
 extern const struct exporter exporter_udmabuf;
 extern const struct exporter exporter_vfio;
+extern const struct exporter exporter_cuda;
 extern const struct exporter exporter_import;
 
 /* For exporters whose dma-buf can be mapped. */
 int dmabuf_map(struct fdmabuf_buffer *buffer);
 void dmabuf_release(struct fdmabuf_buffer *buffer);
 
-/* Maps the buffer for the CPU if it is not yet. */
-int buffer_map(struct fdmabuf_buffer *buffer);
+/* Makes copies possible; fails where the exporter does not let the CPU reach the buffer. */
+int buffer_reach(struct fdmabuf_buffer *buffer);
+
+/* -------------------------------------------------------------- cpu-copy.c */
+
+/* For exporters with a map: of the host's memory, or of a device's, which wants aligned words only. */
+int host_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
+int host_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
+int host_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
+int io_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
+int io_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
+int io_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
 
 /* ------------------------------------------------------------------ ring.c */
 
@@ -168,6 +192,7 @@ struct fdmabuf_channel {
 	struct request *requests;	/* depth of them */
 
 	unsigned char *host;		/* bounce memory; NULL until needed */
+	bool host_is_pinned;		/* by the exporter */
 	uint32_t host_depth, host_chunk;
 	bool bounce_is_plain;		/* bounce reads go without O_DIRECT */
 

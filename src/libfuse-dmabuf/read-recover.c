@@ -24,7 +24,7 @@ static void turn_to_bounce(struct transfer *t)
 	channel->path = FDMABUF_BOUNCE;
 	channel->generation = channel->file->generation;
 	t->direct = false;
-	t->error = buffer_map(channel->buffer);
+	t->error = buffer_reach(channel->buffer);
 	if (!t->error)
 		t->error = channel_need_host(channel);
 	/* The requests that were in flight are larger and more than those of bounce. */

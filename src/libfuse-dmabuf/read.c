@@ -242,6 +242,7 @@ int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offs
 			     uint64_t buffer_offset, uint64_t length, unsigned flags)
 {
 	uint64_t size = file_look(channel->file), room = fdmabuf_buffer_size(channel->buffer);
+	uint64_t before = channel->counters.bytes_direct;
 	struct transfer t = { .channel = channel, .eof = UINT64_MAX };
 
 	if (flags & ~FDMABUF_WHOLE_BLOCKS)
@@ -258,6 +259,8 @@ int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offs
 	t.stop = file_offset + length;
 	t.shift = buffer_offset - file_offset;
 	run(&t, flags & FDMABUF_WHOLE_BLOCKS);
+	if (!t.error && channel->buffer->exporter->flush && channel->counters.bytes_direct != before)
+		t.error = channel->buffer->exporter->flush(channel->buffer);
 	if (t.error) {
 		forget_requests(channel);
 		return t.error;

@@ -90,5 +90,8 @@ const struct exporter exporter_udmabuf = {
 	.name = "udmabuf",
 	.allocate = udmabuf_allocate,
 	.map = dmabuf_map,
+	.write = host_write,
+	.read = host_read,
+	.zero = host_zero,
 	.release = dmabuf_release,
 };

@@ -247,6 +247,8 @@ const struct exporter exporter_vfio = {
 	.name = "vfio",
 	.allocate = vfio_allocate,
 	.map = vfio_map,
+	.write = io_write,
+	.read = io_read,
+	.zero = io_zero,
 	.release = vfio_release,
-	.is_io_memory = true,
 };

@@ -38,6 +38,7 @@ SIGNATURES = {
     'buffer_free': (None, c_void_p),
     'buffer_size': (c_uint64, c_void_p),
     'buffer_fd': (c_int, c_void_p),
+    'buffer_device_address': (c_uint64, c_void_p),
     'buffer_exporter': (c_char_p, c_void_p),
     'buffer_write': (c_int, c_void_p, c_uint64, c_void_p, c_size_t),
     'buffer_read': (c_int, c_void_p, c_uint64, c_void_p, c_size_t),
@@ -120,6 +121,7 @@ class Buffer(Handle):
 
     size = property(lambda self: self.library.buffer_size(self.handle))
     fd = property(lambda self: self.library.buffer_fd(self.handle))
+    device_address = property(lambda self: self.library.buffer_device_address(self.handle))
     exporter = property(lambda self: self.library.buffer_exporter(self.handle).decode())
 
     def write(self, offset, data):

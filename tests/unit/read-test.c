@@ -27,8 +27,8 @@ static int map_nothing(struct fdmabuf_buffer *unused)
 	return fail(EOPNOTSUPP, "the exporter gives the CPU no access");
 }
 
-/* "Device memory", so that no cache maintenance is asked of the descriptor, which is none. */
-static const struct exporter exporter_test = { .name = "test", .map = map_nothing, .is_io_memory = true };
+/* As of a device, so that no cache maintenance is asked of the descriptor, which is none. */
+static const struct exporter exporter_test = { .name = "test", .map = map_nothing, .write = io_write, .read = io_read, .zero = io_zero };
 
 static unsigned char content(uint64_t offset)
 {

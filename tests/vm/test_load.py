@@ -73,6 +73,16 @@ def test_direct_from_the_mount_into_device_memory(model, vram, trace):
     assert requests.hits == 0
 
 
+@pytest.mark.parametrize('words', ['', 'unordered'])
+def test_direct_into_memory_of_a_gpu(model, monkeypatch, words):
+    """tests/unit/simulated-cuda.c, whose memory is a udmabuf. Unordered: what came by DMA is seen after a flush."""
+    monkeypatch.setenv('LD_LIBRARY_PATH', '/usr/lib/bed')
+    monkeypatch.setenv('SIMULATED_CUDA', words)
+    loaded = load(model.path, 'cuda', '--path', 'direct', '--verify')
+    assert (loaded.code, loaded.error) == (0, '')
+    assert (loaded.summary['bytes_direct'], loaded.summary['bytes_copied']) == (model.size, 0)
+
+
 @pytest.mark.parametrize('options', [(), ('--depth', 1, '--chunk', '64K'), ('--depth', 64, '--chunk', '64M')])
 def test_direct_bytes_are_right(model, into, options):
     loaded = load(model.path, into, '--path', 'direct', '--verify', *options)

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * NVIDIA's driver library, opened when it is first asked for: nothing is linked to it, and its headers are not needed.
+ * Numbers and prototypes are those of the CUDA driver API, whose binary interface does not change; the suffix _v2 is
+ * part of a symbol's name there.
+ */
+#ifndef FDMABUF_CUDA_DRIVER_H
+#define FDMABUF_CUDA_DRIVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum cuda_result {
+	CUDA_SUCCESS = 0,
+	CUDA_ERROR_INVALID_VALUE = 1,
+	CUDA_ERROR_OUT_OF_MEMORY = 2,
+	CUDA_ERROR_DEVICE_UNAVAILABLE = 46,
+	CUDA_ERROR_NO_DEVICE = 100,
+	CUDA_ERROR_INVALID_DEVICE = 101,
+	CUDA_ERROR_NOT_PERMITTED = 800,
+	CUDA_ERROR_NOT_SUPPORTED = 801,
+};
+
+enum cuda_attribute {
+	CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING = 118,
+	CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED = 124,
+};
+
+/* Values of CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING. */
+#define CUDA_WRITES_ORDERED_FOR_OWNER 100
+
+#define CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS 6
+#define CUDA_STREAM_NON_BLOCKING 1u
+#define CUDA_HANDLE_DMA_BUF_FD 1
+#define CUDA_RANGE_FLAG_PCIE 1ull
+#define CUDA_FLUSH_CURRENT_CONTEXT 0
+#define CUDA_FLUSH_TO_OWNER 100
+
+typedef uint64_t cuda_pointer;
+typedef struct cuda_context *cuda_context;
+typedef struct cuda_stream *cuda_stream;
+
+/* result name(parameters), symbol */
+#define CUDA_FUNCTIONS(F)										\
+	F(init, cuInit, (unsigned flags))								\
+	F(error_text, cuGetErrorString, (int result, const char **text))				\
+	F(device_get, cuDeviceGet, (int *device, int ordinal))						\
+	F(device_by_address, cuDeviceGetByPCIBusId, (int *device, const char *address))			\
+	F(device_name, cuDeviceGetName, (char *name, int room, int device))				\
+	F(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, int device))		\
+	F(context_retain, cuDevicePrimaryCtxRetain, (cuda_context *context, int device))		\
+	F(context_release, cuDevicePrimaryCtxRelease_v2, (int device))					\
+	F(context_push, cuCtxPushCurrent_v2, (cuda_context context))					\
+	F(context_pop, cuCtxPopCurrent_v2, (cuda_context *context))					\
+	F(allocate, cuMemAlloc_v2, (cuda_pointer *pointer, size_t size))				\
+	F(free, cuMemFree_v2, (cuda_pointer pointer))							\
+	F(memory_info, cuMemGetInfo_v2, (size_t *available, size_t *total))				\
+	F(pointer_set, cuPointerSetAttribute, (const void *value, int attribute, cuda_pointer pointer))	\
+	F(stream_create, cuStreamCreate, (cuda_stream *stream, unsigned flags))				\
+	F(stream_destroy, cuStreamDestroy_v2, (cuda_stream stream))					\
+	F(stream_wait, cuStreamSynchronize, (cuda_stream stream))					\
+	F(copy_in, cuMemcpyHtoDAsync_v2,								\
+	  (cuda_pointer to, const void *from, size_t length, cuda_stream stream))			\
+	F(copy_out, cuMemcpyDtoHAsync_v2,								\
+	  (void *to, cuda_pointer from, size_t length, cuda_stream stream))				\
+	F(fill, cuMemsetD8Async,									\
+	  (cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream))			\
+	F(host_register, cuMemHostRegister_v2, (void *memory, size_t length, unsigned flags))		\
+	F(host_unregister, cuMemHostUnregister, (void *memory))
+
+/* Since CUDA 11.3 and 11.7: NULL in older drivers. */
+#define CUDA_NEWER_FUNCTIONS(F)										\
+	F(flush_writes, cuFlushGPUDirectRDMAWrites, (int target, int scope))				\
+	F(export_range, cuMemGetHandleForAddressRange,							\
+	  (void *handle, cuda_pointer from, size_t length, int type, unsigned long long flags))
+
+#define CUDA_MEMBER(name, symbol, parameters) int (*name) parameters;
+
+struct cuda_driver {
+	CUDA_FUNCTIONS(CUDA_MEMBER)
+	CUDA_NEWER_FUNCTIONS(CUDA_MEMBER)
+};
+
+/* The driver, initialised, or NULL: fdmabuf_error() says why, and *error is a positive errno. */
+const struct cuda_driver *cuda_driver(int *error);
+
+/* Like fail(), for what a function of the driver gave. */
+int cuda_fail(const struct cuda_driver *driver, int result, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif
