@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import select
 import time
 from pathlib import Path
@@ -74,6 +75,20 @@ def controller(serial):
         return nvme if os.path.exists(nvme.device) and nvme.size else None
     except (StopIteration, OSError):
         return None
+
+
+@contextlib.contextmanager
+def software_controller():
+    """The controller of tests/modules/controller, which takes 8 MiB a command; its registers are where memmap= has left room for them."""
+    registers = Path("/sys/module/nvme_test/parameters/registers")
+    size, address = re.search(r"\bmemmap=(\w+)\$(\w+)M", Path("/proc/cmdline").read_text()).groups()
+    assert size == "8K"
+    registers.write_text(hex(int(address) << 20))
+    try:
+        wait_for(lambda: controller("large"), timeout=60)
+        yield guest.Nvme("large")
+    finally:
+        registers.write_text("0")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 import guest
 from dmabuf import TestBuffer, Udmabuf
-from machine import monitor
+from machine import monitor, software_controller
 from token_fixtures import *  # noqa: F403
 from token_words import GIB, KIB, MIB, Target, attachments, expect, fails, make_file, on_disk, opened, random_bytes, wait_for
 from uring import Ring, dmabuf_descriptor
@@ -74,6 +74,32 @@ def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, sgl_thr
         assert big.max_transfer == 2 * MIB
         assert commands.hits == 2 * 4, commands.by_key
         expect(on_disk(target, 8 * MIB), NEW)
+
+
+@pytest.fixture(scope="module")
+def large():
+    with software_controller() as nvme:
+        yield nvme
+
+
+@pytest.mark.parametrize("order", [11, 10, 4, 0], ids=["contiguous", "4 MiB", "64 KiB", "4 KiB"])
+def test_8_mib_are_one_command_where_the_device_takes_as_much(large, order, sgl_threshold, trace):
+    assert large.max_transfer == 8 * MIB
+    controller = large.controller.name.removeprefix("nvme")
+    with TestBuffer(8 * MIB, order) as buffer, Ring() as ring, opened(large.device) as fd:
+        ring.register_dmabuf(0, buffer, fd)
+        for base, content in (0, NEW), (12 * MIB, OLD):
+            buffer[:] = content
+            with trace("nvme:nvme_setup_cmd", key="opcode", where=f"qid > 0 && ctrl_id == {controller}") as commands:
+                assert ring.write_fixed(fd, 0, 8 * MIB, base) == 8 * MIB
+                buffer.fill()
+                assert ring.read_fixed(fd, 0, 8 * MIB, base) == 8 * MIB
+            assert commands.by_key == {1: 1, 2: 1}
+            expect(buffer[:], content)
+            with open(large.device, "rb", buffering=0) as plain:
+                plain.seek(base)
+                expect(plain.read(8 * MIB), content, "by an ordinary read")
+        assert buffer.stats.segments == 8 * MIB // (4096 << order)
 
 
 @contextlib.contextmanager

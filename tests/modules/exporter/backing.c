@@ -4,6 +4,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/topology.h>
 
 #include "backing.h"
 #include "dmabuf-test.h"
@@ -15,6 +16,24 @@
 static unsigned int interleave(unsigned int i, unsigned int nr)
 {
 	return i % 2 ? nr - 1 - i / 2 : i / 2;
+}
+
+/* Larger pieces than the page allocator's largest are looked for in free memory. */
+static struct page *chunk_alloc(unsigned int order)
+{
+	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN;
+
+	if (order > MAX_PAGE_ORDER)
+		return alloc_contig_pages(1ul << order, gfp, numa_mem_id(), NULL);
+	return alloc_pages(gfp, order);
+}
+
+static void chunk_free(struct page *page, unsigned int order)
+{
+	if (order > MAX_PAGE_ORDER)
+		free_contig_range(page_to_pfn(page), 1ul << order);
+	else
+		__free_pages(page, order);
 }
 
 struct backing *backing_alloc(size_t bytes, unsigned int order)
@@ -31,7 +50,7 @@ struct backing *backing_alloc(size_t bytes, unsigned int order)
 	INIT_LIST_HEAD(&backing->retired);
 
 	for (unsigned int i = 0; i < nr; i++) {
-		page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN, order);
+		page = chunk_alloc(order);
 		if (!page) {
 			backing_free(backing);
 			return NULL;
@@ -45,7 +64,7 @@ void backing_free(struct backing *backing)
 {
 	for (unsigned int i = 0; i < backing->nr; i++)
 		if (backing->chunks[i])
-			__free_pages(backing->chunks[i], backing->order);
+			chunk_free(backing->chunks[i], backing->order);
 	kvfree(backing);
 }
 

@@ -18,6 +18,9 @@
 /* What pages that the buffer has left are filled with. */
 #define DMABUF_TEST_POISON	0x6b
 
+/* The largest pieces: 1 GiB of pages of 4 KiB. */
+#define DMABUF_TEST_ORDER_MAX	18
+
 #define DMABUF_TEST_VMAP	0x1	/* the kernel may map the buffer, too */
 
 /**

@@ -53,7 +53,7 @@ static int check_create(const struct dmabuf_test_create *arg)
 {
 	size_t chunk = PAGE_SIZE << arg->chunk_order;
 
-	if (arg->chunk_order > MAX_PAGE_ORDER || arg->padding ||
+	if (arg->chunk_order > DMABUF_TEST_ORDER_MAX || arg->padding ||
 	    arg->flags & ~DMABUF_TEST_VMAP)
 		return -EINVAL;
 	if (!arg->size || !PAGE_ALIGNED(arg->size) || arg->backed > arg->size)
