@@ -86,3 +86,34 @@ def test_direct_writes_that_go_through_bounce_buffers(stable_writes, token):
     make_file(stable_writes / "file", A)
     with fails(EOPNOTSUPP):
         token(stable_writes / "file")
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def dax(request, disk):
+    """mount(options) a filesystem with one file, whose device has DAX by grace of tests/modules/dax. No NVMe device has."""
+    claim = Path("/sys/module/dax_claim/parameters/device")
+    make = {"ext4": ["mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard", disk, "320M"],
+            "xfs": ["mkfs.xfs", "-q", "-f", "-K", "-d", "size=320m", disk]}
+    guest.run(*make[request.param])
+    guest.run("mount", disk, ROOT)
+    make_file(ROOT / "file", A)
+    guest.unmount(ROOT)
+    claim.write_text(disk)
+
+    def mount(options):
+        guest.run("mount", "-o", options, disk, ROOT)
+        return ROOT / "file"
+
+    yield mount
+    guest.unmount(ROOT)
+    claim.write_text("\n")
+
+
+@pytest.mark.parametrize("options, refused", [("dax=always", True), ("dax=never", False)])
+def test_file_that_is_read_past_its_block_device(dax, token, options, refused):
+    path = dax(options)
+    if refused:
+        with fails(EOPNOTSUPP):
+            token(path)
+    else:
+        assert token(path)(0, 64 * KIB, 0) == 64 * KIB
