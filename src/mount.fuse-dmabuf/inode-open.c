@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -22,11 +21,9 @@ static void explain_file_limit(void)
 {
 	static atomic_llong next;
 	struct rlimit limit = { 0 };
-	struct timespec now;
 	int saved = errno;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (!log_is_due(&next, now.tv_sec))
+	if (!log_is_due(&next))
 		return;
 	getrlimit(RLIMIT_NOFILE, &limit);
 	log_error("%llu descriptors are not enough for the files in use: requests fail with ENFILE "

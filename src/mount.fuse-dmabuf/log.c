@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "log.h"
 #include "stderr-log.h"
@@ -115,9 +116,11 @@ void log_begin(void)
 	fuse_set_log_func(write_libfuse_message);
 }
 
-bool log_is_due(atomic_llong *next, time_t now)
+bool log_is_due(atomic_llong *next)
 {
 	long long due = *next;
+	struct timespec now;
 
-	return now >= due && atomic_compare_exchange_strong(next, &due, now + 60);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec >= due && atomic_compare_exchange_strong(next, &due, now.tv_sec + 60);
 }

@@ -9,7 +9,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <syslog.h>
-#include <time.h>
 
 #define LOG_PROGRAM "mount.fuse-dmabuf"
 
@@ -28,10 +27,10 @@ void log_to_syslog(void);
 void log_message(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * Whether something that may happen at each request is to be said: at most once a minute. The time of the next is
- * kept in *next; the clock is one that does not go back.
+ * Whether something that may happen at each request is to be said: at most once a minute. *next, 0 at first, is when
+ * it is again, by the monotonic clock.
  */
-bool log_is_due(atomic_llong *next, time_t now);
+bool log_is_due(atomic_llong *next);
 
 #define log_error(...)   log_message(LOG_ERR, __VA_ARGS__)
 #define log_warning(...) log_message(LOG_WARNING, __VA_ARGS__)

@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -96,10 +95,8 @@ static void explain(int error)
 {
 	static atomic_llong next[ERRORS_MAX];
 	atomic_llong *due = &next[error < ERRORS_MAX ? error : 0];
-	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (!log_is_due(due, now.tv_sec))
+	if (!log_is_due(due))
 		return;
 	if (is_lasting(error))
 		*due = LLONG_MAX;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <limits.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include "log.h"
 #include "share.h"
@@ -35,10 +34,8 @@ void share_remove(uid_t uid)
 static void explain(uid_t uid, unsigned int own)
 {
 	static atomic_llong next;
-	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (log_is_due(&next, now.tv_sec))
+	if (log_is_due(&next))
 		log_warning("uid %u has %u files open, of %u that the server has room for: it gets ENFILE for more", uid,
 			    own, open_files.max);
 }
