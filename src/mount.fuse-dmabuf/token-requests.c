@@ -35,6 +35,22 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
+/* Why the groups of a process are not known. The kernel has no number for one that this namespace does not have. */
+static const char *why_unknown(pid_t pid, int error)
+{
+	if (!pid)
+		return "its process is in a PID namespace that the server does not see "
+		       "(start the server in one that the programs' namespaces are in, best the initial one)";
+	switch (error) {
+	case EACCES:
+		return "its process has ended";
+	case ENFILE:
+		return "no descriptor is left to look its groups up";
+	default:
+		return strerror(error);
+	}
+}
+
 /* The request's groups are read first: rules and limits may be about them. */
 static int grant(struct token_request *request, uint32_t *direction)
 {
@@ -43,7 +59,7 @@ static int grant(struct token_request *request, uint32_t *direction)
 	if (owner_read_groups(&request->owner, request->pid))
 		return broker_grant(request, direction);
 	error = errno;
-	token_log_refused(request, "the groups of its process are not known");
+	token_log_refused(request, why_unknown(request->pid, error));
 	return error;
 }
 

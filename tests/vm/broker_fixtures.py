@@ -24,10 +24,10 @@ SIZE = 4 * MIB
 class Broker:
     """A server in the foreground, and what it says."""
 
-    def __init__(self, source, target, log, options):
+    def __init__(self, source, target, log, options, starter):
         self.source, self.target, self.log, self.ended = source, target, log, False
         with open(log, 'w') as stderr:
-            self.process = subprocess.Popen(['/sbin/mount.fuse-dmabuf', source, target, '-f', '-o', options], stderr=stderr)
+            self.process = subprocess.Popen([*starter, '/sbin/mount.fuse-dmabuf', source, target, '-f', '-o', options], stderr=stderr)
         wait_until(lambda: self.said('is mounted') or self.process.poll() is not None)
         assert self.process.poll() is None, log.read_text()
 
@@ -82,7 +82,7 @@ def command(*words, check=True, **who):
 
 @pytest.fixture
 def serve(ext4, tmp_path, request):
-    """serve(options) mounts a directory with a file of 4 MiB: the server. A target that was mounted before can be given."""
+    """serve(options) mounts a directory with a file of 4 MiB: the server. A target that was mounted before can be given, and what starts the server."""
     make_file(ext4 / 'file', random_bytes(SIZE))
     (ext4 / 'file').chmod(0o644)
 
@@ -93,9 +93,9 @@ def serve(ext4, tmp_path, request):
         request.addfinalizer(target.rmdir)
         return target
 
-    def start(options='tokens=allow', target=None):
+    def start(options='tokens=allow', target=None, starter=()):
         target = target or new_target()
-        broker = Broker(ext4, target, tmp_path / f'{target.name}.log', options)
+        broker = Broker(ext4, target, tmp_path / f'{target.name}.log', options, starter)
         request.addfinalizer(broker.end)
         return broker
     return start

@@ -3,11 +3,12 @@ import ctypes
 import os
 import signal
 import time
-from errno import EDQUOT, EPERM
+from errno import EACCES, EDQUOT, EPERM
 from pathlib import Path
 
 import pytest
 
+import guest
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE
 from dmabuf import Udmabuf
@@ -55,6 +56,15 @@ def test_mount_without_tokens(serve, use):
         use(broker.target / 'file')
     assert broker.said('refused: "/file" .*: mounted with tokens=deny')
     assert (broker.target / 'file').read_bytes() == random_bytes(SIZE)
+
+
+def test_server_in_a_pid_namespace_of_its_own_tells_why_it_refuses_those_outside(serve, use):
+    broker = serve(starter=['unshare', '--pid', '--fork'])
+    with fails(EACCES):
+        use(broker.target / 'file')
+    guest.unmount(broker.target)    # by a signal unshare(1) does not end
+    assert broker.process.wait(20) == 0
+    assert broker.said('refused: "/file" .* pid 0 .*: its process is in a PID namespace that the server does not see .start the server in')
 
 
 def test_limit_of_bytes(serve, use):

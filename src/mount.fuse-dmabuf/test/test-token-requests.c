@@ -5,12 +5,14 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "broker.h"
 #include "file.h"
 #include "log.h"
 #include "test-node.h"
 #include "test-policy.h"
+#include "test-said.h"
 #include "token-protocol.h"
 #include "token-requests.h"
 
@@ -196,14 +198,36 @@ static void refusal_has_the_brokers_errno(void)
 	broker_set_policy(test_policy(false, UINT64_MAX));
 }
 
-/* As the kernel tells it of one in a pid namespace that the server does not see. */
-static void process_without_a_number_is_refused(void)
+/* What is said when a token is refused to a process. */
+static const char *said_to(pid_t pid)
 {
 	struct create create = good_create();
+	const char *said;
 
-	create.header.pid = 0;
+	create.header.pid = (uint32_t)pid;
+	log_set_level(LOG_WARNING);
+	said_begin();
 	CHECK_EQUAL(error_of(&create, sizeof(create)), EACCES);
+	said = said_end();
+	log_set_level(LOG_EMERG);
 	CHECK_EQUAL(broker_state(0).all.tokens, 0);
+	return said;
+}
+
+/* As the kernel tells it of one in a PID namespace that the server does not see. */
+static void process_without_a_number_is_refused_and_the_cure_is_named(void)
+{
+	CHECK(strstr(said_to(0), "PID namespace that the server does not see (start the server in one that"));
+}
+
+static void process_that_has_ended_is_refused(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	CHECK_EQUAL(waitpid(child, NULL, 0), child);
+	CHECK(strstr(said_to(child), "exporter udmabuf: its process has ended\n"));
 }
 
 static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
@@ -255,7 +279,8 @@ int main(void)
 	RUN(file_must_be_open_and_of_that_node);
 	RUN(exporter_needs_no_end_and_may_hold_anything);
 	RUN(refusal_has_the_brokers_errno);
-	RUN(process_without_a_number_is_refused);
+	RUN(process_without_a_number_is_refused_and_the_cure_is_named);
+	RUN(process_that_has_ended_is_refused);
 	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
 	RUN(grant_that_nobody_takes_is_withdrawn);
 	open_files_remove(&file);
