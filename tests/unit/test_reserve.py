@@ -116,3 +116,16 @@ def test_user_gets_no_block_of_the_reserve(full, way):
     end_of(start_as(1000, use))
     assert os.statvfs(full).f_bavail == 0
     assert os.statvfs(full).f_bfree >= RESERVED
+
+
+@pytest.mark.parametrize('full', ['on_mount_without_passthrough'], indirect=True)   # elsewhere a page without a block cannot be changed
+def test_pages_that_were_mapped_get_no_block_of_the_reserve_although_the_file_appends(full):
+    def use():
+        fd = os.open(full / 'empty', os.O_RDWR | os.O_APPEND)
+        os.truncate(fd, 16 * BLOCK)
+        pages = mmap.mmap(fd, 16 * BLOCK)
+        pages[:] = b'x' * len(pages)
+        with pytest.raises(OSError, match='No space left'):
+            pages.flush()
+    end_of(start_as(1000, use))
+    assert os.statvfs(full).f_bfree >= RESERVED
