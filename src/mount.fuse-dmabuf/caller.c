@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "caller.h"
+#include "owner.h"
 
 /* The umask belongs to the process, until a thread asks for its own. */
 static bool own_umask(void)
@@ -81,15 +82,11 @@ void caller_end(fuse_req_t req)
 
 bool caller_in_group(fuse_req_t req, gid_t gid)
 {
-	gid_t groups[1024];
-	int count;
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct owner caller = { .gid = ctx->gid };
+	bool in = owner_in_group(&caller, gid) ||
+		  (owner_read_groups(&caller, ctx->pid) && owner_in_group(&caller, gid));
 
-	if (fuse_req_ctx(req)->gid == gid)
-		return true;
-	count = fuse_req_getgroups(req, 1024, groups);
-	for (int i = 0; i < count && i < 1024; i++) {
-		if (groups[i] == gid)
-			return true;
-	}
-	return false;
+	owner_free(&caller);
+	return in;
 }

@@ -18,6 +18,7 @@
 #include "options.h"
 #include "policy-load.h"
 #include "privileges.h"
+#include "processes.h"
 #include "removal.h"
 #include "session.h"
 #include "share.h"
@@ -70,7 +71,7 @@ static int mount_source(const struct options *options)
 	limit = privileges_raise_file_limit();
 	descriptors_begin(limit);
 	share_begin(limit);
-	if (!inodes_begin(source_fd))
+	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	broker_begin(policy);
 	cache_begin(options->cache);
@@ -79,6 +80,7 @@ static int mount_source(const struct options *options)
 	code = session_run(options, mountpoint, source_fd);
 	broker_end();
 	inodes_end();
+	processes_end();
 	return code;
 }
 

@@ -9,9 +9,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "inode.h"
 #include "owner.h"
+#include "processes.h"
 #include "token-protocol.h"
 
 /* With these every file is open to the server. */
@@ -44,21 +44,6 @@ static bool add_groups(struct owner *owner, const char *line)
 	}
 }
 
-/* NULL: see errno. */
-static FILE *open_status(pid_t pid)
-{
-	char path[32];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	do {
-		file = fopen(path, "re");
-	} while (!file && descriptors_made_room());
-	if (!file)
-		check_file_limit(-1);
-	return file;
-}
-
 /* The line may be missing: a process that ends meanwhile has no status any more. */
 static bool read_status(struct owner *owner, FILE *file)
 {
@@ -79,7 +64,7 @@ static bool read_status(struct owner *owner, FILE *file)
 
 bool owner_read_groups(struct owner *owner, pid_t pid)
 {
-	FILE *file = open_status(pid);
+	FILE *file = process_status(pid);
 	bool read = file && read_status(owner, file);
 
 	if (file)

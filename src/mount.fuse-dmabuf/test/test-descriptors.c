@@ -10,6 +10,7 @@
 #include "handle.h"
 #include "log.h"
 #include "owner.h"
+#include "processes.h"
 #include "test-node.h"
 #include "test-said.h"
 
@@ -255,6 +256,7 @@ int main(void)
 {
 	struct file_handle *handle;
 
+	CHECK(processes_begin());
 	nodes_begin();
 	handle = handle_make(node_root()->fd);
 	if (!handle) {
@@ -275,5 +277,6 @@ int main(void)
 	RUN(groups_that_cannot_be_read_are_not_taken_for_none);
 	RUN(threads_use_more_nodes_than_there_are_descriptors);
 	nodes_end();
+	processes_end();
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "broker.h"
 #include "file.h"
 #include "log.h"
+#include "processes.h"
 #include "test-node.h"
 #include "test-policy.h"
 #include "test-said.h"
@@ -267,6 +268,7 @@ int main(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets));
 	device = sockets[0];
 	kernel = sockets[1];
+	CHECK(processes_begin());
 	nodes_begin();
 	node = file.inode = node_lookup("file");
 	open_files_add(&file);
@@ -289,6 +291,7 @@ int main(void)
 	inode_forget(node, 1);
 	node_remove("file");
 	nodes_end();
+	processes_end();
 	close(device);
 	return 0;
 }
