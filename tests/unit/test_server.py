@@ -239,6 +239,28 @@ def test_server_without_descriptors_does_not_burn_a_processor(serve):
             assert json.loads(client.makefile().read())['ok']
 
 
+# Where it answers
+
+
+@pytest.fixture
+def processors():
+    """Two of them; afterwards this process may run on all again."""
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip('there is one processor: where the server answers was not tested')
+    yield sorted(before)[:2]
+    os.sched_setaffinity(0, before)
+
+
+def test_program_that_asks_alone_is_answered_on_its_own_processor(serve, processors):
+    server = serve()
+    for processor in processors:
+        os.sched_setaffinity(0, {processor})
+        for i in range(600):
+            (server.target / f'missing-{i}').exists()
+        assert str(processor) in server.threads('Cpus_allowed_list').values()
+
+
 # Clients
 
 
