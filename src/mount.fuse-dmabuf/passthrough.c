@@ -90,6 +90,18 @@ static bool is_lasting(int error)
 	return error == ELOOP || error == EOPNOTSUPP || error == EPERM;
 }
 
+static const char *more_of(int error)
+{
+	switch (error) {
+	case ELOOP:
+		return " (the source is on a stack of filesystems)";
+	case EPERM:
+		return " (start the server in the initial user namespace: root of another may not)";
+	default:
+		return "";
+	}
+}
+
 /* Each cause by itself: that a file system cannot do it must not hide that memory is short. */
 static void explain(int error)
 {
@@ -101,7 +113,7 @@ static void explain(int error)
 	if (is_lasting(error))
 		*due = LLONG_MAX;
 	log_warning("no passthrough for some or all files, their data goes through the server, no tokens: %s%s",
-		    strerror(error), error == ELOOP ? " (the source is on a stack of filesystems)" : "");
+		    strerror(error), more_of(error));
 }
 
 static void close_id(int id)

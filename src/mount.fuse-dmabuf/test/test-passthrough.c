@@ -53,6 +53,11 @@ static void each_cause_is_said(void)
 	CHECK(strstr(said_of(EOPNOTSUPP), "Operation not supported"));
 }
 
+static void root_of_a_user_namespace_is_told_the_cure(void)
+{
+	CHECK(strstr(said_of(EPERM), "Operation not permitted (start the server in the initial user namespace"));
+}
+
 static void what_passes_is_said_again_once_a_minute(void)
 {
 	CHECK(!*said_of(ENOMEM) && !*said_of(ENOSPC));
@@ -64,7 +69,7 @@ static void what_passes_is_said_again_once_a_minute(void)
 static void what_lasts_is_said_once(void)
 {
 	seconds += 1000000;
-	CHECK(!*said_of(ELOOP) && !*said_of(EOPNOTSUPP));
+	CHECK(!*said_of(ELOOP) && !*said_of(EOPNOTSUPP) && !*said_of(EPERM));
 }
 
 static void unheard_of_error_is_said_too(void)
@@ -79,6 +84,7 @@ int main(void)
 	nodes_begin();
 	passthrough_negotiate(&connection, 0);
 	RUN(each_cause_is_said);
+	RUN(root_of_a_user_namespace_is_told_the_cure);
 	RUN(what_passes_is_said_again_once_a_minute);
 	RUN(what_lasts_is_said_once);
 	RUN(unheard_of_error_is_said_too);
