@@ -9,13 +9,13 @@
 #include "daemon.h"
 #include "kernel-tokens.h"
 #include "log.h"
+#include "loop.h"
 #include "operations.h"
 #include "passthrough.h"
 #include "privileges.h"
 #include "readers.h"
 #include "session.h"
 #include "source.h"
-#include "token-requests.h"
 
 static struct fuse_session *session;
 
@@ -42,6 +42,8 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	 */
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
+	/* A request in a pipe cannot be looked at. */
+	fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
 	/* Token requests count as background ones, of which 12 at a time is the default. */
 	connection->max_background = READERS_MAX;
 	if (!daemon_ready())
@@ -137,26 +139,13 @@ static bool new_session(const struct options *options, int source_fd)
 
 static int serve(void)
 {
-	struct fuse_loop_config *config;
-	int result;
+	int error;
 
 	if (!readers_begin(fuse_session_fd(session)))
 		return EXIT_SYSTEM;
-	config = fuse_loop_cfg_create();
-	if (!config) {
-		readers_end();
-		return EXIT_SYSTEM;
-	}
-	fuse_loop_cfg_set_max_threads(config, READERS_MAX);
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	result = fuse_session_loop_mt(session, config);
-	fuse_loop_cfg_destroy(config);
+	error = loop_run(session);
 	readers_end();
-	if (result < 0)
-		log_error("the connection to the kernel failed: %s", strerror(-result));
-	else if (result > 0)
-		log_info("ended by signal %d", result);
-	return result < 0 ? EXIT_MOUNT : EXIT_SUCCESS;
+	return error ? EXIT_MOUNT : EXIT_SUCCESS;
 }
 
 static int mount_and_serve(const struct options *options, const char *mountpoint)
@@ -165,8 +154,7 @@ static int mount_and_serve(const struct options *options, const char *mountpoint
 
 	if (fuse_session_mount(session, mountpoint))
 		return EXIT_MOUNT;
-	if (privileges_drop() && token_requests_begin(session) &&
-	    control_begin(options, mountpoint, fuse_session_fd(session))) {
+	if (privileges_drop() && control_begin(options, mountpoint, fuse_session_fd(session))) {
 		code = serve();
 		control_end();
 	}

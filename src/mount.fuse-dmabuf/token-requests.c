@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fuse.h>
-#include <pthread.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "answer.h"
 #include "broker.h"
 #include "file.h"
 #include "log.h"
-#include "readers.h"
-#include "statx.h"
 #include "token-log.h"
 #include "token-protocol.h"
 #include "token-requests.h"
@@ -129,62 +122,4 @@ bool token_requests_answer(int device, const void *request, size_t size)
 	default:
 		return false;
 	}
-}
-
-/* At the end libfuse cancels its threads, in read() or anywhere; not while the broker's books are open. */
-static bool answer_undisturbed(int device, const void *request, size_t size)
-{
-	bool answered;
-	int state;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-	answered = token_requests_answer(device, request, size) || statx_answer(device, request, size);
-	pthread_setcancelstate(state, NULL);
-	return answered;
-}
-
-static ssize_t read_request(int device, void *buffer, size_t size, void *data)
-{
-	ssize_t got;
-
-	(void)data;
-	do {
-		readers_take_turn();
-		got = read(device, buffer, size);
-		readers_got(buffer, got);
-	} while (got > 0 && answer_undisturbed(device, buffer, (size_t)got));
-	return got;
-}
-
-static ssize_t write_answer(int device, struct iovec *parts, int count, void *data)
-{
-	(void)data;
-	return writev(device, parts, count);
-}
-
-/* A queue of its own for each thread. */
-static int clone_device(int master)
-{
-	uint32_t from = (uint32_t)master;
-	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-
-	if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &from)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-bool token_requests_begin(struct fuse_session *session)
-{
-	static const struct fuse_custom_io io = {
-		.read = read_request,
-		.writev = write_answer,
-		.clone_fd = clone_device,
-	};
-	int error = fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session));
-
-	if (error)
-		log_error("libfuse refuses to let token requests through: %s", strerror(-error));
-	return !error;
 }

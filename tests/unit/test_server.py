@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ext4 import new_ext4
 from server import SOCKETS, Server, wait_until
 
 DEBUG_READ, DEBUG_WRITE = 'opcode: READ ', 'opcode: WRITE '
@@ -239,7 +240,31 @@ def test_server_without_descriptors_does_not_burn_a_processor(serve):
             assert json.loads(client.makefile().read())['ok']
 
 
-# Where it answers
+# How many answer, and where
+
+
+@contextlib.contextmanager
+def frozen(file_system):
+    """Whoever changes something waits."""
+    subprocess.run(['fsfreeze', '--freeze', file_system], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(['fsfreeze', '--unfreeze', file_system], check=True)
+
+
+def test_requests_that_wait_for_the_disk_hold_up_no_other(program, tmp_path, tmp_path_factory):
+    with new_ext4(tmp_path_factory, 32 << 20, reserved=0) as source:
+        names = [f'{i}' for i in range(20)]
+        for name in names:
+            (source / name).mkdir()
+        server = Server(program, source, tmp_path, tmp_path.with_suffix('.log'), 'log=info')
+        with frozen(source):
+            waiting = [subprocess.Popen(['mkdir', server.target / name / 'new']) for name in names]
+            wait_until(lambda: [state[0] for state in server.threads('State').values()].count('D') == len(waiting))
+            assert subprocess.run(['ls', server.target], check=True, capture_output=True, timeout=20).stdout
+        assert [process.wait(20) for process in waiting] == [0] * len(waiting)
+        server.end()
 
 
 @pytest.fixture
@@ -275,6 +300,21 @@ def test_clients_are_read_without_privileges(serve):
 
 
 # The end
+
+
+def test_server_ends_with_its_mount(serve):
+    server = serve()
+    subprocess.run(['umount', server.target], check=True)
+    assert server.process.wait(20) == 0
+    assert server.said().splitlines()[-1] == 'mount.fuse-dmabuf: unmounted' and 'signal' not in server.said()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_server_in_order(serve, number):
+    server = serve()
+    server.process.send_signal(number)
+    assert server.process.wait(20) == 0 and not os.path.ismount(server.target)
+    assert server.said().splitlines()[-2:] == [f'mount.fuse-dmabuf: ended by signal {number:d}', 'mount.fuse-dmabuf: unmounted']
 
 
 def test_signals_that_end_the_server_come_to_the_thread_that_waits_for_them(serve):
