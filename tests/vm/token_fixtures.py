@@ -183,6 +183,7 @@ def disk(nvme, filesystems):
     """The whole device, to write to at will."""
     let_go()
     filesystems.clear()
+    ROOT.mkdir(parents=True, exist_ok=True)
     return nvme.device
 
 
