@@ -441,14 +441,13 @@ def test_moves_while_the_task_of_the_ring_is_stopped(target, flags):
 
 
 @contextlib.contextmanager
-def cgroup(directory, controller, limit, value):
-    """One with that limit, for as long as it has processes."""
+def cgroup(directory, controller):
+    """One with that controller, for as long as it has processes."""
     directory.mkdir()
     guest.run("mount", "-t", "cgroup2", "cgroup", directory)
     (directory / "cgroup.subtree_control").write_text(f"+{controller}")
     group = directory / "limited"
     group.mkdir()
-    (group / limit).write_text(value)
     yield group
     wait_for(lambda: not (group / "cgroup.procs").read_text())
     group.rmdir()
@@ -457,15 +456,23 @@ def cgroup(directory, controller, limit, value):
 
 @pytest.fixture
 def little_memory(tmp_path):
-    with cgroup(tmp_path / "cgroup", "memory", "memory.max", "8M") as group:
+    with cgroup(tmp_path / "cgroup", "memory") as group:
+        (group / "memory.max").write_text("8M")
         yield group
+
+
+def limit_reads(group, nvme, rate):
+    """Its processes read from the device so many bytes per second."""
+    (group / "io.max").write_text(f"{(nvme.namespace / 'dev').read_text().strip()} rbps={rate}")
 
 
 @pytest.fixture
 def slow_device(tmp_path, nvme):
-    """Reads of its processes reach the device at 64 KiB per second."""
-    with cgroup(tmp_path / "cgroup", "io", "io.max", f"{(nvme.namespace / 'dev').read_text().strip()} rbps=65536") as group:
+    """A request per second reaches it from processes of this group."""
+    with cgroup(tmp_path / "cgroup", "io") as group:
+        limit_reads(group, nvme, SIZE)
         yield group
+        limit_reads(group, nvme, "max")   # what a test has left behind would hold up the next one
 
 
 @contextlib.contextmanager
@@ -481,22 +488,23 @@ def member_of(group):
 
 @pytest.mark.parametrize("target", ["raw", "ext4", "fuse"], indirect=True)
 @pytest.mark.parametrize("flags", [0, IOSQE_ASYNC], ids=["inline", "worker"])
-def test_moves_while_requests_are_held_back(nvme, target, moving, slow_device, flags):
+def test_moves_while_requests_are_held_back(nvme, target, moving, slow_device, flags, trace):
     """Below the filesystem, above the driver: they hold no memory of the exporter, who need not wait for them."""
     target.fd
     with Ring() as ring:
         ring.register_dmabuf(0, moving, target.fd)
         read_and_compare(ring, target, moving, (0, SIZE, 0))
         moving.fill()
-        with member_of(slow_device):
+        with member_of(slow_device), trace("nvme:nvme_setup_cmd", where="qid > 0 && opcode == 2") as commands:
             for place in range(DEPTH):
                 ring.prepare(READ_FIXED, target.fd, place * SIZE, SIZE, target.base + place * SIZE, flags=flags)
             ring.submit()
+            wait_for(lambda: commands.update().hits, ring)   # by then the workers, too, have sent what they send
+            assert commands.hits < DEPTH / 2, "nothing was held back"
             for _ in range(10):
                 moving.move()
-            ring.run_deferred()
-            assert ring.ready() < DEPTH / 2, "nothing was held back"
-            (slow_device / "io.max").write_text(f"{(nvme.namespace / 'dev').read_text().strip()} rbps=max")
+                assert commands.update().hits < DEPTH / 2, "the exporter waited for requests that are held back"
+            limit_reads(slow_device, nvme, "max")
             assert set(ring.wait_all(DEPTH).values()) == {SIZE}
     expect(moving[: DEPTH * SIZE], target.content[: DEPTH * SIZE])
     assert moving.stats.moves == 10
