@@ -7,16 +7,16 @@ from errno import ENOMEM
 from pathlib import Path
 
 DEBUGFS = Path("/sys/kernel/debug")
-KINDS = [DEBUGFS / "failslab", DEBUGFS / "fail_page_alloc"]
+SLAB, PAGES = DEBUGFS / "failslab", DEBUGFS / "fail_page_alloc"
 
 
 @contextlib.contextmanager
-def injection(probability=0):
+def injection(probability=0, kinds=(SLAB, PAGES)):
     """Makes the allocations that ordinary kernel code makes ones that may fail: by Failing, or with a probability in percent within marked()."""
     settings = {"verbose": 0, "ignore-gfp-wait": "N", "task-filter": "Y", "times": -1, "interval": 1, "probability": probability}
     before = {}
     try:
-        for kind in KINDS:
+        for kind in kinds:
             for name, value in [*settings.items(), *([("min-order", 0)] if (kind / "min-order").exists() else [])]:
                 before[kind / name] = (kind / name).read_text()
                 (kind / name).write_text(str(value))

@@ -12,10 +12,9 @@ import guest
 from dmabuf import TestBuffer, Udmabuf
 from machine import monitor, software_controller
 from token_fixtures import *  # noqa: F403
-from token_words import GIB, KIB, MIB, Target, attachments, expect, fails, make_file, on_disk, opened, random_bytes, wait_for
+from token_words import GIB, KIB, MIB, Target, attachments, expect, fails, make_file, on_disk, opened, random_bytes, sgl_threshold, wait_for
 from uring import Ring, dmabuf_descriptor
 
-SGL_THRESHOLD = Path("/sys/module/nvme/parameters/sgl_threshold")
 OWN_READS = "qid > 0 && opcode == 2 && ctrl_id == {}"
 OLD, NEW = random_bytes(8 * MIB, seed=21), random_bytes(8 * MIB, seed=22)
 
@@ -45,11 +44,10 @@ def on_big(big):
 
 
 @pytest.fixture(params=[0, 1, 32 * KIB], ids=["prp", "sgl", "as-it-suits"])
-def sgl_threshold(request):
-    before = SGL_THRESHOLD.read_text()
-    SGL_THRESHOLD.write_text(str(request.param))
-    yield
-    SGL_THRESHOLD.write_text(before)
+def lists(request):
+    """Of addresses, for the controller."""
+    with sgl_threshold(request.param):
+        yield
 
 
 @pytest.fixture(params=["contiguous", "4 MiB", "64 KiB", "4 KiB"])
@@ -60,7 +58,7 @@ def layout(request, vfio):
         yield buffer
 
 
-def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, sgl_threshold, trace):
+def test_commands_are_as_large_as_the_device_allows(on_big, big, layout, lists, trace):
     target = on_big()
     layout.fill()
     with Ring() as ring:
@@ -120,15 +118,10 @@ def seen_by_the_controller(log):
 def test_the_controller_gets_the_kind_of_list_that_was_asked_for(on_big, vfio, tmp_path, threshold, kind):
     target = on_big()
     log = Path(f"/results/controller-{kind}.log")
-    before = SGL_THRESHOLD.read_text()
     with vfio.export(8 * MIB) as buffer, Ring() as ring, opened(target.path) as fd:
         ring.register_dmabuf(0, buffer, fd)
-        try:
-            SGL_THRESHOLD.write_text(str(threshold))
-            with seen_by_the_controller(log) as kinds:
-                assert ring.read_fixed(fd, 0, 8 * MIB, 0) == 8 * MIB
-        finally:
-            SGL_THRESHOLD.write_text(before)
+        with sgl_threshold(threshold), seen_by_the_controller(log) as kinds:
+            assert ring.read_fixed(fd, 0, 8 * MIB, 0) == 8 * MIB
     assert kinds.count(kind) >= 4
     assert set(kinds) == {kind}
 
@@ -167,7 +160,7 @@ def test_memory_of_a_token_grows_with_the_pieces_of_its_buffer(file, trace):
         assert min(in_pages for _, in_pages in taken) <= 64 * KIB
 
 
-def test_parts_of_every_size_and_place(on_big, layout, sgl_threshold):
+def test_parts_of_every_size_and_place(on_big, layout, lists):
     target = on_big()
     with Ring() as ring:
         ring.register_dmabuf(0, layout, target.fd)

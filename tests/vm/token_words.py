@@ -37,8 +37,8 @@ def fails(*numbers, what=""):
         yield
     except OSError as error:
         found = error.errno
-    names = [errno.errorcode[n] for n in numbers]
-    assert errno.errorcode.get(found, "success") in names, what
+    name, names = errno.errorcode.get(found, "success"), [errno.errorcode[n] for n in numbers]
+    assert name in names, f"{what or 'the call'}: {name} instead of {' or '.join(names)}"
 
 
 def expect(found, wanted, what="bytes"):
@@ -81,6 +81,22 @@ def on_disk(target, size=None, start=0):
     with opened(target.path, os.O_RDONLY | os.O_DIRECT) as fd:
         assert os.preadv(fd, [room], target.base + start) == size
         return bytes(room)
+
+
+@contextlib.contextmanager
+def setting(path, value):
+    """A file of sysfs says that meanwhile."""
+    before = path.read_text()
+    path.write_text(str(value))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def sgl_threshold(size):
+    """The controller gets SGLs meanwhile for ranges of that size on average, PRPs otherwise, and always with 0."""
+    return setting(Path("/sys/module/nvme/parameters/sgl_threshold"), size)
 
 
 def set_direct(fd, on):
