@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -10,9 +9,6 @@
 #include "inode.h"
 #include "log.h"
 #include "processes.h"
-
-/* Of stat, see proc_pid_stat(5); counted from 1. */
-#define PROCESSOR_WORD 39
 
 static int proc = -1;
 
@@ -45,13 +41,13 @@ void processes_end(void)
 	close(proc);
 }
 
-static FILE *open_file(pid_t pid, const char *name)
+FILE *process_status(pid_t pid)
 {
 	FILE *file = NULL;
 	char path[24];
 	int fd;
 
-	snprintf(path, sizeof(path), "%d/%s", pid, name);
+	snprintf(path, sizeof(path), "%d/status", pid);
 	do {
 		fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
 	} while (fd < 0 && descriptors_made_room());
@@ -60,33 +56,4 @@ static FILE *open_file(pid_t pid, const char *name)
 	if (fd >= 0 && !file)
 		close(fd);
 	return file;
-}
-
-FILE *process_status(pid_t pid)
-{
-	return open_file(pid, "status");
-}
-
-/* "1234 (name) S ...": the name may have blanks, and the third word is the first after it. */
-static int processor_of(const char *stat)
-{
-	const char *at = strrchr(stat, ')');
-
-	for (int word = 3; at && word <= PROCESSOR_WORD; word++)
-		at = strchr(at + 1, ' ');
-	return at ? atoi(at) : -1;
-}
-
-int process_processor(pid_t pid)
-{
-	FILE *file = open_file(pid, "stat");
-	char stat[1024];
-	int processor = -1;
-
-	if (!file)
-		return -1;
-	if (fgets(stat, sizeof(stat), file))
-		processor = processor_of(stat);
-	fclose(file);
-	return processor;
 }

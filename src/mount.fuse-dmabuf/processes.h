@@ -17,7 +17,4 @@ void processes_end(void);
 /* The status of a process or thread. NULL: see errno; ENOENT or ESRCH: there is none with this number here. */
 FILE *process_status(pid_t pid);
 
-/* On which processor it runs or ran last; -1: it is not known. */
-int process_processor(pid_t pid);
-
 #endif

@@ -17,7 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "affinity.h"
 #include "log.h"
 #include "readers.h"
 
@@ -121,25 +120,15 @@ static bool may_take_long(const void *request, ssize_t size)
 	}
 }
 
-static void follow(const void *request, ssize_t size)
-{
-	const struct fuse_in_header *header = request;
-
-	if (size >= (ssize_t)sizeof(*header))
-		affinity_follow(header->pid);
-}
-
 void readers_got(const void *request, ssize_t size)
 {
 	if (size <= 0)
 		return;
 	atomic_fetch_add_explicit(&self->answered, 1, memory_order_relaxed);
 	if (may_take_long(request, size)) {
-		affinity_leave();
 		atomic_store(&self->state, STANDING_BY);
 		sem_post(&readers.turns);
 	} else {
-		follow(request, size);
 		atomic_store(&self->state, ANSWERING);
 	}
 	if (atomic_load(&readers.asleep) && atomic_exchange(&readers.asleep, false))
@@ -298,7 +287,6 @@ bool readers_begin(int device)
 {
 	int error;
 
-	affinity_begin();
 	readers.device = device;
 	atomic_store(&readers.turn_count, 1);
 	sem_init(&readers.turns, 0, 1);

@@ -240,7 +240,7 @@ def test_server_without_descriptors_does_not_burn_a_processor(serve):
             assert json.loads(client.makefile().read())['ok']
 
 
-# How many answer, and where
+# How many answer
 
 
 @contextlib.contextmanager
@@ -265,25 +265,6 @@ def test_requests_that_wait_for_the_disk_hold_up_no_other(program, tmp_path, tmp
             assert subprocess.run(['ls', server.target], check=True, capture_output=True, timeout=20).stdout
         assert [process.wait(20) for process in waiting] == [0] * len(waiting)
         server.end()
-
-
-@pytest.fixture
-def processors():
-    """Two of them; afterwards this process may run on all again."""
-    before = os.sched_getaffinity(0)
-    if len(before) < 2:
-        pytest.skip('there is one processor: where the server answers was not tested')
-    yield sorted(before)[:2]
-    os.sched_setaffinity(0, before)
-
-
-def test_program_that_asks_alone_is_answered_on_its_own_processor(serve, processors):
-    server = serve()
-    for processor in processors:
-        os.sched_setaffinity(0, {processor})
-        for i in range(600):
-            (server.target / f'missing-{i}').exists()
-        assert str(processor) in server.threads('Cpus_allowed_list').values()
 
 
 # Clients
