@@ -1,4 +1,5 @@
 """Fixtures for the tests that run in the virtual machine (tests/bed/vm). Names are those of the project; the plumbing is in tests/bed/guest.py."""
+import faulthandler
 import os
 import re
 import shutil
@@ -89,6 +90,13 @@ def _no_leaked_kernel_memory(_modules):
     leaks = KMEMLEAK.read_text()
     if leaks:
         pytest.fail(f'kmemleak:\n{leaks}', pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_hang_is_told(request):
+    """Of a test that takes as long as it was asked to, which has a timeout of its own: pytest.ini's faulthandler_timeout is for all others."""
+    if request.node.get_closest_marker('timeout'):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,9 @@ from places import end_of, wait_until
 from token_words import DIRECT, KIB, attachments, expect, random_bytes, wait_for
 from uring import READ_FIXED, Ring
 
+# Done as often as was asked for.
+pytestmark = pytest.mark.timeout(36000)
+
 # What a token, or the wish for one, may end with.
 ENDS = {ESTALE, ENOTCONN, ECONNABORTED, ECANCELED, EDQUOT, EACCES, EBADF, EIO}
 

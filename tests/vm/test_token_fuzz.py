@@ -23,6 +23,7 @@ def open_files():
     return int(Path("/proc/sys/fs/file-nr").read_text().split()[0])
 
 
+@pytest.mark.timeout(36000)
 def test_random_and_hostile_calls(nvme, ext4, tmp_path, request):
     """On ext4, FUSE and a partition, into host memory and memory in single pages."""
     for i, name in enumerate(("direct", "fuse", "partition")):
