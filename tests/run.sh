@@ -41,9 +41,10 @@ paths_of() {
 }
 
 # pytest's exit code 5: no test was selected. That is an error only when no part selects any.
-none=5 selected=''
-passed() {
-  case $1 in 0) selected=1 ;; "$none") ;; *) exit "$1" ;; esac
+none=5 selected='' failed=''
+# A part that fails keeps none of the others from saying what they found.
+ended() {
+  case $1 in 0) selected=1 ;; "$none") ;; *) failed=$1 ;; esac
 }
 
 # in_machine TOPOLOGY COMMAND...: runs it in a virtual machine.
@@ -98,7 +99,7 @@ job() {
   local status=0
   say "$1"
   "${@:2}" || status=$?
-  passed "$status"
+  ended "$status"
 }
 if [ $((${#tokens[@]} + ${#others[@]})) -gt 0 ]; then kernel=$("$bed/kernel" debug); fi
 scratch run
@@ -110,4 +111,5 @@ if [ ${#unit[@]} -gt 0 ]; then
 fi
 if [ ${#others[@]} -gt 0 ]; then job "tests in a virtual machine" ${beside[other_tests]+end} other_tests; fi
 if [ ${#tokens[@]} -gt 0 ]; then job "tests of tokens and NVMe, in a virtual machine beside it" end token_tests; fi
+[ -z "$failed" ] || exit "$failed"
 [ -n "$selected" ] || exit "$none"
