@@ -81,7 +81,7 @@ def large():
 
 
 @pytest.mark.parametrize("order", [11, 10, 4, 0], ids=["contiguous", "4 MiB", "64 KiB", "4 KiB"])
-def test_8_mib_are_one_command_where_the_device_takes_as_much(large, order, sgl_threshold, trace):
+def test_8_mib_are_one_command_where_the_device_takes_as_much(large, order, lists, trace):
     assert large.max_transfer == 8 * MIB
     controller = large.controller.name.removeprefix("nvme")
     with TestBuffer(8 * MIB, order) as buffer, Ring() as ring, opened(large.device) as fd:
