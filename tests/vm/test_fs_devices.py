@@ -11,7 +11,7 @@ import pytest
 import guest
 from filesystems import ROOT
 from token_fixtures import *  # noqa: F403
-from token_words import DIRECT, KIB, expect, expect_untouched, fails, make_file, random_bytes
+from token_words import DIRECT, KIB, expect, expect_untouched, fails, make_file, random_bytes, setting
 
 A = random_bytes(64 * KIB, seed=1)
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FS_XFLAG_REALTIME = 0x801C581F, 0x401C5820, 1
@@ -98,15 +98,14 @@ def dax(request, disk):
     guest.run("mount", disk, ROOT)
     make_file(ROOT / "file", A)
     guest.unmount(ROOT)
-    claim.write_text(disk)
 
     def mount(options):
         guest.run("mount", "-o", options, disk, ROOT)
         return ROOT / "file"
 
-    yield mount
-    guest.unmount(ROOT)
-    claim.write_text("\n")
+    with setting(claim, disk):
+        yield mount
+        guest.unmount(ROOT)
 
 
 @pytest.mark.parametrize("options, refused", [("dax=always", True), ("dax=never", False)])
