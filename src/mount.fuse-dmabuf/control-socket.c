@@ -20,10 +20,13 @@
 /* What lies in the directory now. */
 static ino_t own_inode;
 
-/* One server at a time makes or removes a socket. Closing lets the next one in. */
+/*
+ * One server at a time makes or removes a socket. Closing lets the next one in. A file that is root's alone: whoever
+ * can open the directory could lock it, too, and keep all servers from beginning and ending.
+ */
 static int lock_directory(void)
 {
-	int fd = open(DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(DIRECTORY "/lock", O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd >= 0)
 		flock(fd, LOCK_EX);
@@ -69,15 +72,15 @@ static bool make_directory(void)
 int control_socket_open(unsigned int number, gid_t group)
 {
 	struct sockaddr_un address = address_of(number);
-	int directory, fd = -1;
+	int lock, fd = -1;
 
-	directory = make_directory() ? lock_directory() : -1;
-	if (directory >= 0)
+	lock = make_directory() ? lock_directory() : -1;
+	if (lock >= 0)
 		fd = bind_socket(&address, group);
 	if (fd < 0)
 		log_warning("no control socket: %s: %s", address.sun_path, strerror(errno));
-	if (directory >= 0)
-		close(directory);
+	if (lock >= 0)
+		close(lock);
 	return fd;
 }
 
@@ -85,13 +88,13 @@ void control_socket_close(int fd, unsigned int number)
 {
 	struct sockaddr_un address = address_of(number);
 	struct stat attr;
-	int directory;
+	int lock;
 
 	if (fd < 0)
 		return;
-	directory = lock_directory();
+	lock = lock_directory();
 	if (!stat(address.sun_path, &attr) && attr.st_ino == own_inode)
 		unlink(address.sun_path);
-	close(directory);
+	close(lock);
 	close(fd);
 }

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -133,7 +134,7 @@ def first_mount():
     SOCKETS.mkdir(exist_ok=True)
     SOCKETS.rename(aside)
     yield
-    SOCKETS.rmdir()
+    shutil.rmtree(SOCKETS)
     aside.rename(SOCKETS)
 
 
@@ -141,6 +142,19 @@ def first_mount():
 def test_directory_of_sockets_is_open_to_all_whatever_the_umask(serve):
     serve(umask=0o077)
     assert SOCKETS.stat().st_mode & 0o777 == 0o755
+
+
+def test_nobody_else_can_hold_servers_up(serve):
+    """Whoever can open the directory can lock it: flock(2) asks for no permission beyond."""
+    SOCKETS.mkdir(exist_ok=True)
+    holder = subprocess.Popen(['flock', '-F', SOCKETS, 'sh', '-c', 'echo; exec sleep 60'], user=1000, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.read(1)
+        serve().end()
+        assert SOCKETS.joinpath('lock').stat().st_mode & 0o777 == 0o600
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_status_tells_when_it_cannot_look_for_mounts(serve, command):
