@@ -84,6 +84,18 @@ static int mount_source(const struct options *options)
 	return code;
 }
 
+/* They would be given to the first files that are opened, and daemon.c closes whatever has these numbers. */
+static void open_missing_streams(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -91,6 +103,7 @@ int main(int argc, char **argv)
 
 	/* What the starting program left open must not stay open as long as the daemon lives. */
 	close_range(STDERR_FILENO + 1, ~0u, 0);
+	open_missing_streams();
 	log_begin();
 	switch (options_parse(&options, argc, argv)) {
 	case OPTIONS_DONE:

@@ -227,6 +227,23 @@ def test_reader_of_stderr_that_stops_stops_nothing(program, tmp_path, kind):
         os.close(writer)
 
 
+# What it was started with
+
+
+@pytest.mark.parametrize('closed', [[0], [1], [2], [1, 2], [0, 1, 2]])
+def test_server_needs_no_open_streams(program, tmp_path, closed):
+    for name in ('source', 'target'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'source/file').write_text('there')
+    close = ' '.join(f'{fd}>&-' for fd in closed)
+    try:
+        subprocess.run(['sh', '-c', f'"$0" source target {close}', program], cwd=tmp_path, check=True, timeout=20)
+        assert (tmp_path / 'target/file').read_text() == 'there'
+        (tmp_path / 'target/new').write_text('x')
+    finally:
+        subprocess.run(['umount', '-l', tmp_path / 'target'], check=False)
+
+
 # In the state in which descriptors are used up
 
 
