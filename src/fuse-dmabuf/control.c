@@ -118,6 +118,12 @@ static bool wait_for_answer(int fd, unsigned int number, unsigned int limit)
 	return false;
 }
 
+/* For jansson, which asks for much at a time then: json_loadfd() takes each byte by itself. */
+static size_t receive(void *buffer, size_t size, void *fd)
+{
+	return (size_t)recv(*(const int *)fd, buffer, size, 0);
+}
+
 /* NULL after a message. */
 static json_t *exchange(int fd, unsigned int number, const json_t *request, unsigned int limit)
 {
@@ -128,7 +134,7 @@ static json_t *exchange(int fd, unsigned int number, const json_t *request, unsi
 	if (!wait_for_answer(fd, number, limit))
 		return NULL;
 	errno = 0;
-	answer = json_loadfd(fd, JSON_DISABLE_EOF_CHECK, NULL);
+	answer = json_load_callback(receive, &fd, JSON_DISABLE_EOF_CHECK, NULL);
 	if (!answer && errno == EAGAIN) {
 		complain_of_silence(fd);
 	} else if (!answer) {
