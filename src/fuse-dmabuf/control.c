@@ -206,8 +206,10 @@ static unsigned int *read_numbers(DIR *directory)
 		if (sscanf(entry->d_name, "%u.socket", &numbers[count]) != 1)
 			continue;
 		grown = realloc(numbers, (++count + 1) * sizeof(*numbers));
-		if (!grown)
-			break;
+		if (!grown) {
+			free(numbers);
+			return NULL;
+		}
 		numbers = grown;
 	}
 	if (numbers)
