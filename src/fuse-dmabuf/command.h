@@ -18,6 +18,10 @@ enum {
 /* One line on standard error: "fuse-dmabuf: …". Returns EXIT_FAILED. */
 int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Bytes of the control character that the text begins with; 0: it does not. Names are the choice of others, and may
+ * hold what a terminal obeys. */
+size_t control_character(const char *text);
+
 /* ------------------------------------------------------------ load.c, options.c */
 
 struct load_options {

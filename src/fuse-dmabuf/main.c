@@ -6,6 +6,9 @@
 
 #include "command.h"
 
+/* A path may have 4095 bytes; longer messages are cut. */
+#define MESSAGE_MAX 8192
+
 static const char usage[] =
 	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
 	"\n"
@@ -25,15 +28,27 @@ static const struct {
 	{ "status", status_command },
 };
 
+/* Those of C1 have two bytes in UTF-8; terminals obey them, too. */
+size_t control_character(const char *text)
+{
+	const unsigned char *bytes = (const unsigned char *)text;
+
+	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
+		return 2;
+	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
+}
+
 int complain(const char *format, ...)
 {
+	char text[MESSAGE_MAX];
 	va_list arguments;
 
 	va_start(arguments, format);
-	fputs("fuse-dmabuf: ", stderr);
-	vfprintf(stderr, format, arguments);
-	fputc('\n', stderr);
+	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
+	for (char *c = text; *c; c++)
+		memset(c, '?', control_character(c));
+	fprintf(stderr, "fuse-dmabuf: %s\n", text);
 	return EXIT_FAILED;
 }
 

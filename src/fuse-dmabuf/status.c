@@ -67,11 +67,14 @@ static const char *user_text(const json_t *token, char text[32])
 	return user ? user->pw_name : text;
 }
 
-/* File names are the users' choice, and may hold what a terminal obeys. */
 static void print_path(const char *path)
 {
-	for (; *path; path++)
-		putchar((unsigned char)*path < ' ' || *path == 0x7f ? '?' : *path);
+	size_t control;
+
+	for (; *path; path += control ? control : 1) {
+		control = control_character(path);
+		putchar(control ? '?' : *path);
+	}
 	putchar('\n');
 }
 

@@ -91,6 +91,14 @@ def test_answer_is_not_taken_byte_by_byte(command, asked, tmp_path):
     assert time.monotonic() - begun < 10
 
 
+def test_terminal_is_told_nothing_by_names(run, asked, tmp_path):
+    """Neither by the control characters of ASCII nor by those that have two bytes in UTF-8."""
+    asked(tokens(1, '/a\n\x1b[31m\x7f\x9b31m\u00e4'))
+    assert run('status', tmp_path).stdout.endswith(' /a??[31m??31m\u00e4\n')
+    result = run('load', tmp_path / 'a\n\x1b[31m\x9b31m\u00e4', '--into', 'memory')
+    assert 'a??[31m?' in result.stderr and '31m\u00e4: ' in result.stderr and result.stderr.count('\n') == 1 and '\x9b' not in result.stderr
+
+
 # Silence
 
 
