@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "command.h"
 
@@ -57,7 +60,19 @@ static bool is(const char *argument, const char *short_form, const char *long_fo
 	return !strcmp(argument, short_form) || !strcmp(argument, long_form);
 }
 
-int main(int argc, char **argv)
+/* Else the first files that are opened would be written to. Not for writing, so that it is told. */
+static void open_missing_streams(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDONLY);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int run(int argc, char **argv)
 {
 	if (argc < 2) {
 		fputs(usage, stderr);
@@ -72,4 +87,16 @@ int main(int argc, char **argv)
 			return commands[i].run(argc - 1, argv + 1);
 	complain("no command \"%s\": see fuse-dmabuf --help", argv[1]);
 	return EXIT_BAD_INPUT;
+}
+
+/* What is given to stdio is written now at last. */
+int main(int argc, char **argv)
+{
+	int code;
+
+	open_missing_streams();
+	code = run(argc, argv);
+	if ((fflush(stdout) || ferror(stdout)) && !code)
+		return complain("standard output cannot be written: %s", strerror(errno));
+	return code;
 }

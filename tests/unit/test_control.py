@@ -99,6 +99,15 @@ def test_terminal_is_told_nothing_by_names(run, asked, tmp_path):
     assert 'a??[31m?' in result.stderr and '31m\u00e4: ' in result.stderr and result.stderr.count('\n') == 1 and '\x9b' not in result.stderr
 
 
+@pytest.mark.parametrize('words', [['-h'], ['-V'], ['status', '-h'], ['load', '-h'], ['revoke', '--all', '{}'], ['status', '{}'], ['status', '--json', '{}']])
+@pytest.mark.parametrize('output', ['>/dev/full', '>&-'])
+def test_what_cannot_be_written_is_told(command, asked, tmp_path, words, output):
+    asked({'ok': True, 'revoked': 3, 'mountpoint': '/', 'source': '/', 'tokens': []})
+    result = subprocess.run(['sh', '-c', f'"$0" "$@" {output}', command, *[word.format(tmp_path) for word in words]],
+                            text=True, stderr=subprocess.PIPE, check=False)
+    assert 'cannot be written' in result.stderr and result.stderr.count('\n') == 1 and result.returncode == 1
+
+
 # Silence
 
 
