@@ -40,6 +40,12 @@ mistake(const config_setting_t *setting, const char *format, ...)
 
 /* ------------------------------------------------- values */
 
+/* libconfig cuts it off at 32 bits without a word: 0x1000000000 would be 0. */
+static bool is_hexadecimal(const config_setting_t *setting)
+{
+	return config_setting_get_format(setting) == CONFIG_FORMAT_HEX;
+}
+
 static bool read_number(const config_setting_t *setting, uint64_t *number)
 {
 	const char *text = config_setting_get_string(setting);
@@ -52,11 +58,11 @@ static bool read_number(const config_setting_t *setting, uint64_t *number)
 	case CONFIG_TYPE_INT:
 	case CONFIG_TYPE_INT64:
 		*number = (uint64_t)config_setting_get_int64(setting);
-		if (config_setting_get_int64(setting) >= 0)
+		if (config_setting_get_int64(setting) >= 0 && !is_hexadecimal(setting))
 			return true;
 		break;
 	}
-	return mistake(setting, "%s must be a number, or one with K, M, G or T after it in quotes, such as \"64G\"",
+	return mistake(setting, "%s must be a decimal number, or one with K, M, G or T after it in quotes, such as \"64G\"",
 		       config_setting_name(setting));
 }
 
@@ -121,7 +127,7 @@ static bool read_id(const config_setting_t *setting, uint64_t *id)
 	if (!text) {
 		*id = (uint64_t)config_setting_get_int64(setting);
 		return config_setting_is_number(setting) && config_setting_type(setting) != CONFIG_TYPE_FLOAT &&
-		       *id < UINT32_MAX;
+		       !is_hexadecimal(setting) && *id < UINT32_MAX;
 	}
 	return text[strspn(text, "0123456789")] == '\0' && parse_size(text, id) && *id < UINT32_MAX;
 }
@@ -156,7 +162,7 @@ static bool read_user(const config_setting_t *setting, void *data)
 	uid_t *user;
 
 	if (!(name && find_user(name, &id)) && !read_id(setting, &id))
-		return mistake(setting, name ? "there is no user \"%s\"" : "user must be a name or a number", name);
+		return mistake(setting, name ? "there is no user \"%s\"" : "user must be a name or a decimal number", name);
 	user = grow((void **)&who->users, who->user_count, sizeof(*user));
 	if (!user)
 		return false;
@@ -173,7 +179,7 @@ static bool read_group(const config_setting_t *setting, void *data)
 	gid_t *group;
 
 	if (!(name && find_group(name, &id)) && !read_id(setting, &id))
-		return mistake(setting, name ? "there is no group \"%s\"" : "group must be a name or a number", name);
+		return mistake(setting, name ? "there is no group \"%s\"" : "group must be a name or a decimal number", name);
 	group = grow((void **)&who->groups, who->group_count, sizeof(*group));
 	if (!group)
 		return false;

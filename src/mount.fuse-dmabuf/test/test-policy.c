@@ -300,9 +300,13 @@ static void mistakes_are_told_with_their_line(void)
 	CHECK_MISTAKE("rules = 5;", "1", "must be a list");
 	CHECK_MISTAKE("rules = ( { allow = \"read\"; colour = 1; } );", "1", "unknown setting \"colour\"");
 	CHECK_MISTAKE("quotas = ( { allow = \"read\"; } );", "1", "unknown setting");
-	CHECK_MISTAKE("max_tokens = -1;", "1", "must be a number");
-	CHECK_MISTAKE("max_tokens = \"-1\";", "1", "must be a number");
-	CHECK_MISTAKE("max_tokens = true;", "1", "must be a number");
+	CHECK_MISTAKE("max_tokens = -1;", "1", "must be a decimal number");
+	CHECK_MISTAKE("max_tokens = \"-1\";", "1", "must be a decimal number");
+	CHECK_MISTAKE("max_tokens = true;", "1", "must be a decimal number");
+	/* Which libconfig takes for 0, and for 1000. */
+	CHECK_MISTAKE("max_bytes = 0x1000000000;", "1", "must be a decimal number");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; user = 0x1000003e8; } );", "1", "user must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; group = 0x1000003e8; } );", "1", "group must be");
 	CHECK_MISTAKE("\nmax_tokens = ;", "2", "syntax error");
 	CHECK_MISTAKE("max_tokens = 1;\nmax_tokens = 2;", "2", "duplicate");
 	CHECK_MISTAKE("@include \"/etc/passwd\"\n", "1", "@include is not possible");
