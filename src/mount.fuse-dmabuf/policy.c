@@ -63,6 +63,9 @@ bool policy_path_fits(const char *pattern, const char *path)
 {
 	while (name_fits(pattern, path)) {
 		pattern = strchrnul(pattern, '/');
+		/* Several slashes are as good as one. */
+		while (*pattern && pattern[1] == '/')
+			pattern++;
 		path = strchrnul(path, '/');
 		/* A directory above, also when a slash says so. */
 		if (!*pattern || (*path && !pattern[1]))

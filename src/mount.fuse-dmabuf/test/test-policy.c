@@ -104,6 +104,7 @@ static void patterns_of_paths(void)
 	CHECK(!policy_path_fits("/models", "/models2/a"));
 	CHECK(policy_path_fits("/?", "/.") && policy_path_fits("/*", "/.hidden"));
 	CHECK(policy_path_fits("/", "/a") && policy_path_fits("/", "/a/b") && policy_path_fits("/a/", "/a/b"));
+	CHECK(policy_path_fits("//a///b//", "/a/b/c") && policy_path_fits("//", "/a") && !policy_path_fits("//a//b", "/a"));
 	CHECK(!policy_path_fits("/a/", "/a") && !policy_path_fits("/a/b", "/a"));
 	CHECK(policy_path_fits("/*a*b", "/xaabxb") && !policy_path_fits("/*a*b", "/xaabx"));
 	CHECK(policy_path_fits("/a*", "/a") && policy_path_fits("/**", "/a") && !policy_path_fits("/a?", "/a"));
