@@ -49,13 +49,21 @@ void log_to_syslog(void)
 	use_syslog = true;
 }
 
+/* Bytes of the control character that the text begins with, or 0. Those of C1 have two in UTF-8. */
+static size_t control_character(const char *text)
+{
+	const unsigned char *bytes = (const unsigned char *)text;
+
+	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
+		return 2;
+	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
+}
+
 /* File names are the users' choice: no line feed or escape sequence of theirs may forge a line. */
 static void replace_control_characters(char *text)
 {
-	for (; *text; text++) {
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
-			*text = '?';
-	}
+	for (; *text; text++)
+		memset(text, '?', control_character(text));
 }
 
 /* False: there was no room for it. */

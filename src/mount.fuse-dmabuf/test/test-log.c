@@ -53,11 +53,20 @@ static void name_of_a_file_forges_no_other_field(void)
 	CHECK(strstr(said, "/x? uid 0 pid 1\" uid 1000 pid 77 size 4096 exporter udmabuf: why\n"));
 }
 
+/* Neither by control characters of ASCII nor by those of C1, which have two bytes in UTF-8. Letters stay. */
+static void name_of_a_file_tells_a_terminal_nothing(void)
+{
+	said_begin();
+	refuse("a\n\033[31m\177\302\233b\303\233");
+	CHECK(strstr(said_end(), "/a??[31m???b\303\233\" uid 1000"));
+}
+
 int main(void)
 {
 	nodes_begin();
 	RUN(what_may_happen_at_each_request_is_said_once_a_minute);
 	RUN(name_of_a_file_forges_no_other_field);
+	RUN(name_of_a_file_tells_a_terminal_nothing);
 	nodes_end();
 	return 0;
 }
