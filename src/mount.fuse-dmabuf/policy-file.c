@@ -325,6 +325,17 @@ static char *read_text(int fd)
 	return text;
 }
 
+/* An empty pipe that nobody writes to would read as a policy that forbids nothing. */
+static bool is_regular(int fd)
+{
+	struct stat attr;
+
+	if (fstat(fd, &attr))
+		return false;
+	errno = S_ISDIR(attr.st_mode) ? EISDIR : EINVAL;
+	return S_ISREG(attr.st_mode);
+}
+
 static char *open_and_read(const char *file)
 {
 	char *text;
@@ -333,7 +344,7 @@ static char *open_and_read(const char *file)
 	do {
 		fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	} while (fd < 0 && descriptors_made_room());
-	text = fd < 0 ? NULL : read_text(fd);
+	text = fd < 0 || !is_regular(fd) ? NULL : read_text(fd);
 	if (!text)
 		log_error("%s: %s", file, strerror(errno));
 	if (fd >= 0)
