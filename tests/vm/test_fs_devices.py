@@ -73,13 +73,11 @@ def test_file_on_the_data_device_beside_it(two_devices, token, udmabuf):
 @pytest.fixture
 def stable_writes(disk):
     """The device wants that nobody changes pages while it writes them, as one that makes checksums does."""
-    setting = Path(f"/sys/block/{Path(disk).name}/queue/stable_writes")
-    setting.write_text("1")
-    guest.run("mkfs.xfs", "-q", "-f", "-K", "-d", "size=320m", disk)
-    guest.run("mount", disk, ROOT)
-    yield ROOT
-    guest.unmount(ROOT)
-    setting.write_text("0")
+    with setting(Path(f"/sys/block/{Path(disk).name}/queue/stable_writes"), 1):
+        guest.run("mkfs.xfs", "-q", "-f", "-K", "-d", "size=320m", disk)
+        guest.run("mount", disk, ROOT)
+        yield ROOT
+        guest.unmount(ROOT)
 
 
 def test_direct_writes_that_go_through_bounce_buffers(stable_writes, token):
