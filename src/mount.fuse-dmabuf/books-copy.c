@@ -13,36 +13,43 @@ static size_t number_of_users(void)
 	return number;
 }
 
-static void copy_token(struct books_copy *copy, const struct token *token)
+bool users_copy_make(struct users_copy *copy)
 {
-	struct token *to = &copy->tokens[copy->token_count++];
+	*copy = (struct users_copy){ .all = calloc(number_of_users() + 1, sizeof(*copy->all)) };
+	if (!copy->all)
+		return false;
+	for (const struct user *user = books_next_user(NULL); user; user = books_next_user(user))
+		copy->all[copy->count++] = (struct user_copy){ user->uid, user->count };
+	return true;
+}
 
+void users_copy_free(struct users_copy *copy)
+{
+	free(copy->all);
+}
+
+static void copy_token(struct token *to, const struct token *token)
+{
 	*to = *token;
 	to->request.owner.groups = NULL;
 	to->request.owner.group_count = 0;
 	inode_keep(to->request.inode);
 }
 
-bool books_copy_make(struct books_copy *copy)
+bool tokens_copy_next(struct tokens_copy *copy, struct books_walk *walk)
 {
-	*copy = (struct books_copy){
-		.all = books_all(),
-		.users = calloc(number_of_users() + 1, sizeof(*copy->users)),
-		.tokens = calloc(books_entries() + 1, sizeof(*copy->tokens)),
-	};
-	if (!copy->users || !copy->tokens)
-		return false;
-	for (const struct user *user = books_next_user(NULL); user; user = books_next_user(user))
-		copy->users[copy->user_count++] = *user;
-	for (const struct token *token = books_oldest(); token; token = token->newer)
-		copy_token(copy, token);
-	return true;
+	const struct token *token;
+
+	copy->count = 0;
+	books_lock();
+	while (copy->count < TOKENS_COPY_MAX && (token = books_walk_next(walk)))
+		copy_token(&copy->tokens[copy->count++], token);
+	books_unlock();
+	return copy->count;
 }
 
-void books_copy_free(struct books_copy *copy)
+void tokens_copy_free(struct tokens_copy *copy)
 {
-	for (size_t i = 0; i < copy->token_count; i++)
+	for (size_t i = 0; i < copy->count; i++)
 		inode_let_go(copy->tokens[i].request.inode);
-	free(copy->tokens);
-	free(copy->users);
 }

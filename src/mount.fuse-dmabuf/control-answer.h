@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-void control_answer_begin(const char *source, const char *mountpoint);
+#include "control-output.h"
 
-/* A line of JSON for free(); NULL: out of memory. */
-char *control_answer(const char *request, size_t length, const struct ucred *peer);
+/* A line of JSON; out of memory, nothing or a part without a line feed. */
+void control_answer(const char *request, size_t length, const struct ucred *peer, struct control_output *output);
+
+/* The same for free(); NULL: out of memory. */
 char *control_answer_error(const char *reason);
 
 #endif

@@ -30,6 +30,8 @@ struct client {
 	struct client *next;
 	int fd;
 	struct ucred peer;
+	char line[REQUEST_MAX];
+	struct control_output output;
 };
 
 static struct {
@@ -80,21 +82,6 @@ static ssize_t read_line(int fd, char *line)
 	return -1;
 }
 
-static void send_text(int fd, const char *text)
-{
-	int64_t deadline = milliseconds() + ANSWER_MILLISECONDS;
-	size_t left = strlen(text);
-	ssize_t sent;
-
-	for (; left; left -= (size_t)sent, text += sent) {
-		if (!wait_for(fd, POLLOUT, deadline))
-			return;
-		sent = send(fd, text, left, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (sent < 0)
-			return;
-	}
-}
-
 static void end_client(struct client *client)
 {
 	struct client **slot = &clients.first;
@@ -111,19 +98,27 @@ static void end_client(struct client *client)
 	free(client);
 }
 
+static void refuse_line(struct control_output *output)
+{
+	char *answer = control_answer_error("the request must be one line, sent at once");
+
+	if (answer)
+		control_output_add(output, answer, strlen(answer));
+	free(answer);
+}
+
 static void *serve(void *data)
 {
 	struct client *client = data;
-	char line[REQUEST_MAX], *answer;
-	ssize_t length = read_line(client->fd, line);
+	ssize_t length;
 
+	length = read_line(client->fd, client->line);
+	control_output_begin(&client->output, client->fd, ANSWER_MILLISECONDS);
 	if (length < 0)
-		answer = control_answer_error("the request must be one line, sent at once");
+		refuse_line(&client->output);
 	else
-		answer = control_answer(line, (size_t)length, &client->peer);
-	if (answer)
-		send_text(client->fd, answer);
-	free(answer);
+		control_answer(client->line, (size_t)length, &client->peer, &client->output);
+	control_output_end(&client->output);
 	end_client(client);
 	return NULL;
 }
@@ -190,8 +185,10 @@ static void begin_client(int fd, gid_t group)
 		return;
 	}
 	client = malloc(sizeof(*client));
-	if (client)
-		*client = (struct client){ .fd = fd, .peer = peer };
+	if (client) {
+		client->fd = fd;
+		client->peer = peer;
+	}
 	if (!client || !add_client(client)) {
 		free(client);
 		refuse(fd, "too many clients at the same time, try again");

@@ -11,9 +11,9 @@
 
 #include "connection.h"
 #include "control.h"
-#include "control-answer.h"
 #include "control-client.h"
 #include "control-socket.h"
+#include "control-status.h"
 #include "kernel-tokens.h"
 #include "log.h"
 #include "policy-load.h"
@@ -125,7 +125,7 @@ bool control_begin(const struct options *options, const char *mountpoint, int de
 		return false;
 	}
 	kernel_tokens_begin(device, control.connection);
-	control_answer_begin(options->source, mountpoint);
+	control_status_begin(options->source, mountpoint);
 	control.listen_fd = control_socket_open(control.connection, options->control_group);
 	error = start_threads();
 	if (error) {

@@ -46,12 +46,18 @@ const char *__real_inode_name(const struct inode *inode, char name[INODE_NAME_MA
 const char *__wrap_inode_name(const struct inode *inode, char name[INODE_NAME_MAX]);
 
 static atomic_int names_to_wait_for;    /* milliseconds left */
+static atomic_bool long_names;
 
 const char *__wrap_inode_name(const struct inode *inode, char name[INODE_NAME_MAX])
 {
 	while (names_to_wait_for > 0) {
 		names_to_wait_for--;
 		usleep(1000);
+	}
+	if (long_names) {
+		memset(name, 'n', INODE_NAME_MAX - 1);
+		name[INODE_NAME_MAX - 1] = '\0';
+		return name;
 	}
 	return __real_inode_name(inode, name);
 }
@@ -233,6 +239,83 @@ static void clients_that_take_no_answer_hold_nobody_up_and_are_let_go(void)
 		release(id);
 }
 
+static long memory_kib(void)
+{
+	FILE *file = fopen("/proc/self/statm", "r");
+	long size, resident;
+
+	CHECK(file && fscanf(file, "%ld %ld", &size, &resident) == 2 && !fclose(file));
+	return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/* The paths alone are 12 MB, for each of them. */
+static void clients_take_no_more_memory_for_more_tokens(void)
+{
+	enum { SLOW = 8 };
+	int slow[SLOW];
+	long before;
+
+	for (uint64_t id = 1; id <= MANY; id++)
+		grant(id, file);
+	long_names = true;
+	before = memory_kib();
+	for (int i = 0; i < SLOW; i++)
+		slow[i] = begin_slow_client();
+	usleep(500000);
+	printf("%ld KiB for %d clients\n", memory_kib() - before, SLOW);
+	CHECK(memory_kib() - before < 8192);
+	for (int i = 0; i < SLOW; i++)
+		close(slow[i]);
+	long_names = false;
+	for (uint64_t id = 1; id <= MANY; id++)
+		release(id);
+}
+
+static size_t count_of(const char *text, const char *word)
+{
+	size_t count = 0;
+
+	while ((text = strstr(text, word))) {
+		text += strlen(word);
+		count++;
+	}
+	return count;
+}
+
+/* All that lasted, and none twice, when tokens end and are granted while the client takes its time. */
+static void status_is_whole_although_the_books_change(void)
+{
+	enum { SIZE = 16 << 20 };
+	char *answer = calloc(1, SIZE);
+	ssize_t got;
+	int client;
+
+	CHECK(answer);
+	for (uint64_t id = 1; id <= MANY; id++)
+		grant(id, file);
+	long_names = true;
+	client = begin_slow_client();
+	for (uint64_t id = 2; id <= MANY; id += 2)
+		release(id);
+	grant(MANY + 1, file);
+	got = recv(client, answer, SIZE - 1, MSG_WAITALL);
+	CHECK(got > 2 && !strcmp(answer + got - 3, "]}\n"));
+	for (uint64_t id = 1; id <= MANY; id += 2) {
+		char word[32];
+
+		snprintf(word, sizeof(word), "{\"id\":%llu,", (unsigned long long)id);
+		if (id % 201 == 1)
+			CHECK_EQUAL(count_of(answer, word), 1);
+		release(id);
+	}
+	CHECK(count_of(answer, "{\"id\":") < MANY && count_of(answer, "{\"id\":") >= MANY / 2);
+	CHECK(!strstr(answer, "{\"id\":3001,"));
+	long_names = false;
+	release(MANY + 1);
+	close(client);
+	free(answer);
+}
+
 static void clients_are_answered_while_a_reload_waits(void)
 {
 	char answer[4096];
@@ -262,6 +345,8 @@ int main(void)
 	RUN(token_whose_path_is_not_known_is_told_of);
 	RUN(nobody_waits_while_the_status_is_made);
 	RUN(clients_that_take_no_answer_hold_nobody_up_and_are_let_go);
+	RUN(clients_take_no_more_memory_for_more_tokens);
+	RUN(status_is_whole_although_the_books_change);
 	RUN(clients_are_answered_while_a_reload_waits);
 	control_end();
 	CHECK_EQUAL(broker_state(0).all.tokens, 0);
