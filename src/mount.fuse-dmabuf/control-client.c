@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <linux/limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -139,20 +140,35 @@ static bool add_client(struct client *client)
 	return added;
 }
 
-static bool in_group(int fd, const struct ucred *peer, gid_t group)
+static bool has_group(const gid_t *groups, socklen_t size, gid_t group)
 {
-	gid_t groups[1024];
-	socklen_t size = sizeof(groups);
-
-	if (!group || peer->gid == group)
-		return group;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size))
-		return false;
 	for (size_t i = 0; i < size / sizeof(*groups); i++) {
 		if (groups[i] == group)
 			return true;
 	}
 	return false;
+}
+
+/* Most are in few groups, and none is in more than NGROUPS_MAX. */
+static bool in_group(int fd, const struct ucred *peer, gid_t group)
+{
+	gid_t few[1024], *groups = few;
+	socklen_t size = sizeof(few);
+	int error;
+	bool in;
+
+	if (!group || peer->gid == group)
+		return group;
+	error = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size);
+	if (error && errno == ERANGE) {
+		size = NGROUPS_MAX * sizeof(*groups);
+		groups = malloc(size);
+		error = groups ? getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) : -1;
+	}
+	in = !error && has_group(groups, size, group);
+	if (groups != few)
+		free(groups);
+	return in;
 }
 
 static bool may_connect(int fd, struct ucred *peer, gid_t group)

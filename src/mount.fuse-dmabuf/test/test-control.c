@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The control socket while a reload waits for the kernel, whose part in revoking is the linker's wrapper here. */
 #include <errno.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "broker.h"
@@ -17,6 +19,9 @@
 #include "test-policy.h"
 
 #define POLICY "/tmp/fuse-dmabuf-test-control.conf"
+
+/* Whose members may ask. */
+#define GROUP 4000
 
 static struct inode *file;
 static atomic_bool waiting, finish;
@@ -316,6 +321,25 @@ static void status_is_whole_although_the_books_change(void)
 	free(answer);
 }
 
+/* As many as the kernel lets a process have. */
+static void member_of_many_groups_may_ask(void)
+{
+	static gid_t groups[65536];
+	int status;
+	pid_t child;
+
+	for (unsigned int i = 0; i < 65536; i++)
+		groups[i] = i ? 100000 + i : GROUP;
+	child = fork();
+	CHECK(child >= 0);
+	if (!child) {
+		CHECK(!setgroups(65536, groups) && !setresgid(1000, 1000, 1000) && !setresuid(1000, 1000, 1000));
+		_exit(is_served() ? 0 : 2);
+	}
+	CHECK_EQUAL(waitpid(child, &status, 0), child);
+	CHECK_EQUAL(status, 0);
+}
+
 static void clients_are_answered_while_a_reload_waits(void)
 {
 	char answer[4096];
@@ -334,7 +358,7 @@ static void clients_are_answered_while_a_reload_waits(void)
 
 int main(void)
 {
-	const struct options options = { .source = "/", .policy_file = POLICY };
+	const struct options options = { .source = "/", .policy_file = POLICY, .control_group = GROUP };
 
 	log_set_level(LOG_ERR);
 	nodes_begin();
@@ -347,6 +371,7 @@ int main(void)
 	RUN(clients_that_take_no_answer_hold_nobody_up_and_are_let_go);
 	RUN(clients_take_no_more_memory_for_more_tokens);
 	RUN(status_is_whole_although_the_books_change);
+	RUN(member_of_many_groups_may_ask);
 	RUN(clients_are_answered_while_a_reload_waits);
 	control_end();
 	CHECK_EQUAL(broker_state(0).all.tokens, 0);
