@@ -6,6 +6,7 @@
 
 #include "inode.h"
 #include "log.h"
+#include "refusals.h"
 #include "token-log.h"
 #include "token-protocol.h"
 
@@ -71,7 +72,13 @@ void token_log_granted(const struct token_request *request, uint32_t direction,
 void token_log_refused(const struct token_request *request, const char *reason)
 {
 	char text[WHICH_MAX];
+	unsigned int left_out;
 
+	if (!refusal_is_due(request->owner.uid, &left_out))
+		return;
+	if (left_out)
+		log_warning("%u more tokens of uid %u, or others, were refused, which was not said each time", left_out,
+			    request->owner.uid);
 	log_warning("token %" PRIu64 " refused: %s: %s", request->id, which(request, text), reason);
 }
 

@@ -61,12 +61,54 @@ static void name_of_a_file_tells_a_terminal_nothing(void)
 	CHECK(strstr(said_end(), "/a??[31m???b\303\233\" uid 1000"));
 }
 
+static size_t lines_of(const char *said)
+{
+	size_t lines = 0;
+
+	while ((said = strchr(said, '\n'))) {
+		said++;
+		lines++;
+	}
+	return lines;
+}
+
+/* The uid is another's, so that what was refused before does not count. */
+static void refuse_without_end(uid_t uid)
+{
+	struct token_request request = {
+		.id = 5, .inode = node_lookup("x"), .owner = { .uid = uid }, .pid = 77, .size = 4096, .exporter = "udmabuf" };
+
+	for (int i = 0; i < 1000; i++)
+		token_log_refused(&request, "why");
+	inode_forget(request.inode, 1);
+	node_remove("x");
+}
+
+static void user_who_is_refused_without_end_does_not_fill_the_log(void)
+{
+	const char *said;
+
+	said_begin();
+	refuse_without_end(1001);
+	CHECK_EQUAL(lines_of(said_end()), 60);
+	said_begin();
+	refuse("x");
+	CHECK_EQUAL(lines_of(said_end()), 1);
+	seconds += 60;
+	said_begin();
+	refuse_without_end(1001);
+	said = said_end();
+	CHECK_EQUAL(lines_of(said), 61);
+	CHECK(strstr(said, "940 more tokens of uid 1001"));
+}
+
 int main(void)
 {
 	nodes_begin();
 	RUN(what_may_happen_at_each_request_is_said_once_a_minute);
 	RUN(name_of_a_file_forges_no_other_field);
 	RUN(name_of_a_file_tells_a_terminal_nothing);
+	RUN(user_who_is_refused_without_end_does_not_fill_the_log);
 	nodes_end();
 	return 0;
 }

@@ -21,7 +21,7 @@ static inline void said_begin(void)
 /* Since then; until the next call. */
 static inline const char *said_end(void)
 {
-	static char said[8192];
+	static char said[32768];
 	ssize_t length = pread(fileno(said_stream), said, sizeof(said) - 1, 0);
 
 	CHECK(dup2(said_stderr, STDERR_FILENO) >= 0 && length >= 0);
