@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -16,6 +17,9 @@
 
 /* By which a thread tells the main thread that the session has ended. */
 #define ENDED SIGUSR1
+
+/* More than libfuse takes for one: 256 pages and a header. */
+#define REQUEST_MEMORY (2u << 20)
 
 static struct {
 	struct fuse_session *session;
@@ -61,6 +65,28 @@ static int receive(struct fuse_buf *request)
 	return got;
 }
 
+/*
+ * Until there may be memory for a request. The others have the turn meanwhile. It is tried here, because libfuse
+ * complains each time.
+ */
+static void wait_for_memory(void)
+{
+	static const struct timespec pause = { .tv_nsec = 100000000 };
+	static atomic_llong next;
+	void *volatile trial = NULL;
+
+	if (log_is_due(&next))
+		log_warning("out of memory for one more request at the same time: others may wait for each other");
+	readers_pass_turn();
+	do {
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		nanosleep(&pause, NULL);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		trial = malloc(REQUEST_MEMORY);
+	} while (!trial);
+	free(trial);
+}
+
 static void answer(const struct fuse_buf *request)
 {
 	int device = fuse_session_fd(loop.session);
@@ -92,7 +118,9 @@ static void *work(void *unused)
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_cleanup_push(free_request, &request);
-	while ((got = receive(&request)) > 0 || got == -EINTR) {
+	while ((got = receive(&request)) > 0 || got == -EINTR || got == -ENOMEM) {
+		if (got == -ENOMEM)
+			wait_for_memory();
 		if (got < 0)
 			continue;
 		lend_thread();

@@ -99,6 +99,12 @@ void readers_take_turn(void)
 	atomic_store(&self->state, READING);
 }
 
+void readers_pass_turn(void)
+{
+	atomic_store(&self->state, STANDING_BY);
+	sem_post(&readers.turns);
+}
+
 static bool may_take_long(const void *request, ssize_t size)
 {
 	const struct fuse_in_header *header = request;
@@ -126,8 +132,7 @@ void readers_got(const void *request, ssize_t size)
 		return;
 	atomic_fetch_add_explicit(&self->answered, 1, memory_order_relaxed);
 	if (may_take_long(request, size)) {
-		atomic_store(&self->state, STANDING_BY);
-		sem_post(&readers.turns);
+		readers_pass_turn();
 	} else {
 		atomic_store(&self->state, ANSWERING);
 	}

@@ -24,6 +24,9 @@ void readers_end(void);
 /* Before this thread reads a request: returns when it is its turn. A cancellation point. */
 void readers_take_turn(void);
 
+/* This thread has a turn, and reads nothing for now: another gets it. */
+void readers_pass_turn(void);
+
 /* After it: what was read, or an error. */
 void readers_got(const void *request, ssize_t size);
 

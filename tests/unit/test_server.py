@@ -344,3 +344,18 @@ def test_idle_clients_do_not_hold_up_the_end(serve):
     with server.connect():
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(4) == 0
+
+
+def test_thread_without_memory_for_a_request_tries_again(serve, build):
+    """Others go on. An fsync lets another thread read, which has no memory at first."""
+    server = serve(preload=build / 'tests/unit/little-memory.so')
+    for _ in range(20):
+        (server.target / 'file').write_text('x')
+        fd = os.open(server.target / 'file', os.O_RDWR)
+        os.fsync(fd)
+        os.close(fd)
+        time.sleep(0.05)
+    assert server.process.poll() is None and os.listdir(server.target) == ['file']
+    assert server.said().count('out of memory for one more request') == 1
+    server.end()
+    assert 'connection to the kernel failed' not in server.said()
