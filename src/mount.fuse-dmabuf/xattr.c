@@ -108,7 +108,8 @@ void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 
 /*
  * Setting an ACL takes the set-group-ID bit from a file whose group the caller is not in. The backing
- * filesystem does not do it for the server, who may set any bit.
+ * filesystem does not do it for the server, who may set any bit. A chmod in the source between the two calls is
+ * lost: none takes one bit away.
  */
 static int drop_setgid(fuse_req_t req, const char *path)
 {
