@@ -70,7 +70,7 @@ static int mount_source(const struct options *options)
 		return EXIT_SYSTEM;
 	limit = privileges_raise_file_limit();
 	descriptors_begin(limit);
-	share_begin(limit);
+	share_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	broker_begin(policy);

@@ -13,10 +13,20 @@ static struct {
 	unsigned int max;
 } open_files = { .max = UINT_MAX };
 
-void share_begin(size_t descriptors)
+/*
+ * What the kernel keeps of an open file, here and in the source, is about 4 KiB: a quarter of the memory at most.
+ * systemd sets fs.nr_open to 2^30, and of so many descriptors no user ever has more than its share.
+ */
+#define MEMORY_OF_OPEN 16384u
+
+void share_begin(size_t descriptors, uint64_t memory)
 {
 	/* An open takes one or two. */
-	open_files.max = descriptors / 2 < UINT_MAX ? (unsigned int)(descriptors / 2) : UINT_MAX;
+	uint64_t max = descriptors / 2;
+
+	if (max > memory / MEMORY_OF_OPEN)
+		max = memory / MEMORY_OF_OPEN;
+	open_files.max = max < UINT_MAX ? (unsigned int)max : UINT_MAX;
 }
 
 void share_add(uid_t uid)

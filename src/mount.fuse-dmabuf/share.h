@@ -5,10 +5,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
-/* How many descriptors the process may have in all. */
-void share_begin(size_t descriptors);
+/* How many descriptors the process may have in all, and how many bytes of memory the machine has. */
+void share_begin(size_t descriptors, uint64_t memory);
 
 void share_add(uid_t uid);
 void share_remove(uid_t uid);
