@@ -112,9 +112,13 @@ int bus_add(struct controller *controller, phys_addr_t registers)
 
 void bus_remove(struct controller *controller)
 {
+	struct pci_host_bridge *bridge = to_pci_host_bridge(controller->bus->bridge);
+
 	pci_lock_rescan_remove();
 	pci_stop_root_bus(controller->bus);
 	pci_remove_root_bus(controller->bus);
 	pci_unlock_rescan_remove();
+	/* Its creator's reference: removing the bus leaves that one. */
+	pci_free_host_bridge(bridge);
 	irq_free_desc(controller->irq);
 }
