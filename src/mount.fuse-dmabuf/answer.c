@@ -2,6 +2,14 @@
 #include <sys/uio.h>
 
 #include "answer.h"
+#include "uring-entry.h"
+
+ssize_t answer_send(int device, const struct iovec *parts, int count)
+{
+	const struct fuse_out_header *out = parts[0].iov_base;
+
+	return uring_entry_waits_for(out->unique) ? uring_entry_put(parts, count) : writev(device, parts, count);
+}
 
 bool answer(int device, const struct fuse_in_header *header, int error, const void *body, size_t size)
 {
@@ -13,7 +21,7 @@ bool answer(int device, const struct fuse_in_header *header, int error, const vo
 		{ .iov_base = (void *)body, .iov_len = size },
 	};
 
-	return writev(device, parts, size ? 2 : 1) >= 0;
+	return answer_send(device, parts, size ? 2 : 1) >= 0 && uring_entry_give();
 }
 
 const void *body_of(const struct fuse_in_header *header, size_t size, size_t wanted)

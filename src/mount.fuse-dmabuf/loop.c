@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,8 +13,8 @@
 #include "log.h"
 #include "loop.h"
 #include "readers.h"
-#include "statx.h"
-#include "token-requests.h"
+#include "requests.h"
+#include "uring.h"
 
 /* By which a thread tells the main thread that the session has ended. */
 #define ENDED SIGUSR1
@@ -87,13 +88,21 @@ static void wait_for_memory(void)
 	free(trial);
 }
 
+static void end_session(int error)
+{
+	if (error)
+		atomic_store(&loop.error, error);
+	fuse_session_exit(loop.session);
+	kill(getpid(), ENDED);
+}
+
 static void answer(const struct fuse_buf *request)
 {
-	int device = fuse_session_fd(loop.session);
+	const struct fuse_in_header *header = request->mem;
 
-	if (!token_requests_answer(device, request->mem, request->size) &&
-	    !statx_answer(device, request->mem, request->size))
-		fuse_session_process_buf(loop.session, request);
+	if (request->size >= sizeof(*header) && header->opcode == FUSE_INIT)
+		uring_offer(loop.session, request->mem, request->size, end_session);
+	requests_answer(loop.session, request);
 }
 
 /* When the last thread is busy there must be another. */
@@ -128,10 +137,7 @@ static void *work(void *unused)
 		atomic_fetch_add(&loop.available, 1);
 	}
 	pthread_cleanup_pop(true);
-	if (got < 0)
-		atomic_store(&loop.error, -got);
-	fuse_session_exit(loop.session);
-	kill(getpid(), ENDED);
+	end_session(got < 0 ? -got : 0);
 	return unused;
 }
 
@@ -182,6 +188,7 @@ int loop_run(struct fuse_session *session)
 	}
 	wait_for_end(&signals);
 	end_threads();
+	uring_end();
 	error = atomic_load(&loop.error);
 	if (error)
 		log_error("the connection to the kernel failed: %s", strerror(error));

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <liburing.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "uring-entry.h"
+#include "uring-protocol.h"
+
+/* Before the payload: the header, and room to put the parts of a request together. */
+#define FRONT 4096u
+
+struct uring_entry {
+	struct io_uring ring;
+	unsigned int queue;
+	struct uring_header *header;
+	char *payload;
+	size_t payload_size;
+	struct iovec areas[2];
+	uint64_t unique;        /* of the request that is to be answered, or 0 */
+	bool put;               /* the answer is there, and not given yet */
+};
+
+static _Thread_local struct uring_entry *own;
+
+/* One that waits need not be interrupted in order to be told. */
+static int begin_ring(struct uring_entry *entry, int device)
+{
+	static const unsigned int flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
+					  IORING_SETUP_DEFER_TASKRUN;
+	int error = io_uring_queue_init(1, &entry->ring, flags);
+
+	if (error)
+		return error;
+	error = io_uring_register_files(&entry->ring, &device, 1);
+	if (error) {
+		io_uring_queue_exit(&entry->ring);
+		return error;
+	}
+	/* Without a descriptor of its own where that is possible: they are for files. */
+	if (io_uring_register_ring_fd(&entry->ring) == 1)
+		io_uring_close_ring_fd(&entry->ring);
+	return 0;
+}
+
+static bool map(struct uring_entry *entry, size_t payload_size)
+{
+	char *memory = mmap(NULL, FRONT + payload_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return false;
+	entry->header = (struct uring_header *)memory;
+	entry->payload = memory + FRONT;
+	entry->payload_size = payload_size;
+	entry->areas[0] = (struct iovec){ .iov_base = entry->header, .iov_len = sizeof(*entry->header) };
+	entry->areas[1] = (struct iovec){ .iov_base = entry->payload, .iov_len = payload_size };
+	return true;
+}
+
+struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t payload_size)
+{
+	struct uring_entry *entry = calloc(1, sizeof(*entry));
+	int error;
+
+	if (!entry)
+		return NULL;
+	entry->queue = queue;
+	if (!map(entry, payload_size)) {
+		free(entry);
+		return NULL;
+	}
+	error = begin_ring(entry, device);
+	if (error) {
+		munmap(entry->header, FRONT + payload_size);
+		free(entry);
+		errno = -error;
+		return NULL;
+	}
+	own = entry;
+	return entry;
+}
+
+void uring_entry_free(struct uring_entry *entry)
+{
+	io_uring_queue_exit(&entry->ring);
+	munmap(entry->header, FRONT + entry->payload_size);
+	free(entry);
+	own = NULL;
+}
+
+/* There is room for the one submission that there can be. */
+static void prepare(struct uring_entry *entry, enum uring_command command)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&entry->ring);
+	struct uring_request *request = (struct uring_request *)sqe->cmd;
+
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, 0, entry->areas, 2, 0);
+	sqe->flags = IOSQE_FIXED_FILE;
+	sqe->cmd_op = command;
+	*request = (struct uring_request){ .queue = (uint16_t)entry->queue };
+	if (command == URING_COMMIT_AND_FETCH)
+		request->commit_id = entry->header->entry.commit_id;
+}
+
+void uring_entry_register(struct uring_entry *entry)
+{
+	prepare(entry, URING_REGISTER);
+}
+
+/* As it would be read from the device: header, first argument, the rest. The payload is there already. */
+static bool compose(struct uring_entry *entry, struct fuse_buf *request)
+{
+	struct fuse_in_header header;
+	size_t rest = entry->header->entry.payload_size, first;
+	char *start;
+
+	memcpy(&header, entry->header->in_out, sizeof(header));
+	if (header.len < sizeof(header) + rest || rest > entry->payload_size)
+		return false;
+	first = header.len - sizeof(header) - rest;
+	if (first > sizeof(entry->header->operation))
+		return false;
+	start = entry->payload - first;
+	memcpy(start, entry->header->operation, first);
+	start -= sizeof(header);
+	memcpy(start, &header, sizeof(header));
+	*request = (struct fuse_buf){ .mem = start, .size = header.len };
+	entry->unique = header.unique;
+	return true;
+}
+
+/* liburing's functions are no cancellation points. Asynchronously it can only happen where nothing is held. */
+static int submit_and_wait(struct uring_entry *entry)
+{
+	int type, result;
+
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	result = io_uring_submit_and_wait(&entry->ring, 1);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_setcanceltype(type, NULL);
+	return result;
+}
+
+int uring_entry_wait(struct uring_entry *entry, struct fuse_buf *request)
+{
+	struct io_uring_cqe *cqe;
+	int result;
+
+	if (entry->put)
+		prepare(entry, URING_COMMIT_AND_FETCH);
+	entry->put = false;
+	while (io_uring_peek_cqe(&entry->ring, &cqe) || io_uring_sq_ready(&entry->ring)) {
+		result = submit_and_wait(entry);
+		if (result < 0 && result != -EINTR)
+			return -result;
+	}
+	result = cqe->res;
+	io_uring_cqe_seen(&entry->ring, cqe);
+	if (result < 0)
+		return -result;
+	return compose(entry, request) ? 0 : EPROTO;
+}
+
+bool uring_entry_waits_for(uint64_t unique)
+{
+	return own && unique && own->unique == unique;
+}
+
+ssize_t uring_entry_put(const struct iovec *parts, int count)
+{
+	size_t size = 0;
+
+	for (int i = 1; i < count; i++)
+		size += parts[i].iov_len;
+	if (size > own->payload_size) {
+		errno = EINVAL;
+		return -1;
+	}
+	memcpy(own->header->in_out, parts[0].iov_base, sizeof(struct fuse_out_header));
+	own->header->entry.payload_size = (uint32_t)size;
+	size = 0;
+	for (int i = 1; i < count; i++) {
+		memcpy(own->payload + size, parts[i].iov_base, parts[i].iov_len);
+		size += parts[i].iov_len;
+	}
+	own->unique = 0;
+	own->put = true;
+	return (ssize_t)(sizeof(struct fuse_out_header) + size);
+}
+
+bool uring_entry_give(void)
+{
+	struct io_uring_cqe *cqe;
+
+	if (!own || !own->put)
+		return true;
+	prepare(own, URING_COMMIT_AND_FETCH);
+	own->put = false;
+	return io_uring_submit(&own->ring) == 1 && (io_uring_peek_cqe(&own->ring, &cqe) || cqe->res >= 0);
+}
