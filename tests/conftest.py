@@ -11,4 +11,5 @@ def pytest_addoption(parser):
     parser.addoption('--fuzz', type=int, default=5000, metavar='N', help='make N calls in test_token_fuzz.py')
     parser.addoption('--moves', type=int, default=300, metavar='N', help='make N moves under random reads and writes in test_token_moves.py')
     parser.addoption('--storm', type=int, default=1, metavar='N', help='do N times as much in test_broker_storms.py and test_many_files.py')
+    parser.addoption('--requests', choices=['read', 'io_uring'], default='read', help='how requests come to FUSE servers that know both ways')
     parser.addoption('--mix', type=int, default=15, metavar='N', help='disturb N times in test_token_mix.py')

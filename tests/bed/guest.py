@@ -81,6 +81,11 @@ def make_ext4(device, target):
     return Path(target)
 
 
+def offer_io_uring(offered):
+    """Whether FUSE servers that are mounted from now on may have their requests by io_uring."""
+    Path('/sys/module/fuse/parameters/enable_uring').write_text('NY'[offered])
+
+
 def mount_server(source, target, options=''):
     """Mounts source at target with the server, by what mount(8) calls: that itself would take as long again, and has tests of its own."""
     Path(target).mkdir(parents=True, exist_ok=True)

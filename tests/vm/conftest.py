@@ -78,6 +78,11 @@ def _modules():
 
 
 @pytest.fixture(scope='session', autouse=True)
+def _way_of_requests(request):
+    guest.offer_io_uring(request.config.getoption('--requests') == 'io_uring')
+
+
+@pytest.fixture(scope='session', autouse=True)
 def _no_leaked_kernel_memory(_modules):
     """After the last test: objects that nothing points to any more. What is new kmemleak takes note of, and reports when it scans again."""
     yield

@@ -36,6 +36,7 @@ def stress(minutes, seed):
         round_of = [*chance.sample(names, min(25, len(names))), *(str(TESTS / name) for name in LONG)]
         counts = [f"--fuzz={chance.randrange(2000, 10_000)}", f"--moves={100_000 if minutes >= 30 and not rounds else chance.randrange(100, 400)}",
                   f"--mix={chance.randrange(10, 40)}"]
+        counts.append(f"--requests={chance.choice(['read', 'io_uring'])}")
         seeds = {name: str(chance.randrange(1, 1 << 32)) for name in ("FUZZ_SEED", "MOVES_SEED", "MIX_SEED")}
         print(f"stress: seed {seed}, round {rounds}: {counts} {seeds}", flush=True)
         status = run_tests([*counts, *round_of], **seeds)
