@@ -39,13 +39,23 @@ static bool is_directory(const char *path)
 	return S_ISDIR(attr.stx_mode);
 }
 
+static const char *why_no_mountpoint(int error)
+{
+	switch (error) {
+	case ENOTCONN:
+	case ECONNABORTED:   /* in the first moment */
+		return "its FUSE server has ended: umount it first";
+	default:
+		return strerror(error);
+	}
+}
+
 /* The mountpoint by its real path: the daemon leaves this working directory. */
 static bool check_mountpoint(const char *given, char path[PATH_MAX])
 {
 	if (is_directory(given) && realpath(given, path))
 		return true;
-	log_error("mountpoint %s: %s", given,
-		  errno == ENOTCONN ? "its FUSE server has ended: umount it first" : strerror(errno));
+	log_error("mountpoint %s: %s", given, why_no_mountpoint(errno));
 	return false;
 }
 

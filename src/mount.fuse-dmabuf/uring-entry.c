@@ -10,6 +10,12 @@
 #include "uring-entry.h"
 #include "uring-protocol.h"
 
+/* Of Linux 6.15, later than the headers may be. */
+#ifndef IORING_ENTER_NO_IOWAIT
+#define IORING_ENTER_NO_IOWAIT (1u << 7)
+#define IORING_FEAT_NO_IOWAIT (1u << 17)
+#endif
+
 /* Before the payload: the header, and room to put the parts of a request together. */
 #define FRONT 4096u
 
@@ -36,14 +42,9 @@ static int begin_ring(struct uring_entry *entry, int device)
 	if (error)
 		return error;
 	error = io_uring_register_files(&entry->ring, &device, 1);
-	if (error) {
+	if (error)
 		io_uring_queue_exit(&entry->ring);
-		return error;
-	}
-	/* Without a descriptor of its own where that is possible: they are for files. */
-	if (io_uring_register_ring_fd(&entry->ring) == 1)
-		io_uring_close_ring_fd(&entry->ring);
-	return 0;
+	return error;
 }
 
 static bool map(struct uring_entry *entry, size_t payload_size)
@@ -105,11 +106,6 @@ static void prepare(struct uring_entry *entry, enum uring_command command)
 		request->commit_id = entry->header->entry.commit_id;
 }
 
-void uring_entry_register(struct uring_entry *entry)
-{
-	prepare(entry, URING_REGISTER);
-}
-
 /* As it would be read from the device: header, first argument, the rest. The payload is there already. */
 static bool compose(struct uring_entry *entry, struct fuse_buf *request)
 {
@@ -132,14 +128,23 @@ static bool compose(struct uring_entry *entry, struct fuse_buf *request)
 	return true;
 }
 
-/* liburing's functions are no cancellation points. Asynchronously it can only happen where nothing is held. */
+/*
+ * As io_uring_submit_and_wait(), which would make processors of a server with nothing to do appear to wait for a disk,
+ * and is no cancellation point. Asynchronously a thread can only be cancelled here, where it holds nothing.
+ */
 static int submit_and_wait(struct uring_entry *entry)
 {
+	unsigned int flags = IORING_ENTER_GETEVENTS;
+	struct io_uring_sq *sq = &entry->ring.sq;
 	int type, result;
 
+	if (entry->ring.features & IORING_FEAT_NO_IOWAIT)
+		flags |= IORING_ENTER_NO_IOWAIT;
+	sq->sqe_head = sq->sqe_tail;
+	io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
 	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	result = io_uring_submit_and_wait(&entry->ring, 1);
+	result = io_uring_enter((unsigned int)entry->ring.ring_fd, io_uring_sq_ready(&entry->ring), 1, flags, NULL);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_setcanceltype(type, NULL);
 	return result;
@@ -163,6 +168,24 @@ int uring_entry_wait(struct uring_entry *entry, struct fuse_buf *request)
 	if (result < 0)
 		return -result;
 	return compose(entry, request) ? 0 : EPROTO;
+}
+
+/* What the kernel refuses is complete when it is submitted. An errno. */
+static int submit(struct uring_entry *entry, enum uring_command command)
+{
+	struct io_uring_cqe *cqe;
+	int result;
+
+	prepare(entry, command);
+	result = io_uring_submit(&entry->ring);
+	if (result < 0)
+		return -result;
+	return !io_uring_peek_cqe(&entry->ring, &cqe) && cqe->res < 0 ? -cqe->res : 0;
+}
+
+int uring_entry_register(struct uring_entry *entry)
+{
+	return submit(entry, URING_REGISTER);
 }
 
 bool uring_entry_waits_for(uint64_t unique)
@@ -194,11 +217,8 @@ ssize_t uring_entry_put(const struct iovec *parts, int count)
 
 bool uring_entry_give(void)
 {
-	struct io_uring_cqe *cqe;
-
 	if (!own || !own->put)
 		return true;
-	prepare(own, URING_COMMIT_AND_FETCH);
 	own->put = false;
-	return io_uring_submit(&own->ring) == 1 && (io_uring_peek_cqe(&own->ring, &cqe) || cqe->res >= 0);
+	return !submit(own, URING_COMMIT_AND_FETCH);
 }

@@ -18,8 +18,8 @@ struct uring_entry;
 struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t payload_size);
 void uring_entry_free(struct uring_entry *entry);
 
-/* Once: from the next wait on the kernel may use it. */
-void uring_entry_register(struct uring_entry *entry);
+/* Once: from here on the kernel may use it. 0, or an errno as of uring_entry_wait(). */
+int uring_entry_register(struct uring_entry *entry);
 
 /*
  * Gives the answer that is there, and waits for a request, which stays until it is answered. A cancellation point, the

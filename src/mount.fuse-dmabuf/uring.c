@@ -9,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "answer.h"
+#include "descriptors.h"
 #include "log.h"
 #include "readers.h"
 #include "requests.h"
@@ -90,25 +92,38 @@ static void lend_thread(struct queue *queue)
 		log_warning("cannot start a thread, requests wait for each other: %s", strerror(error));
 }
 
-/* Where the programs run whose requests come by this queue. Elsewhere it works, too, if that is forbidden. */
+/*
+ * To where the programs run whose requests come by this queue, if the server may run there: it can have been bound to
+ * other processors. It works from them, too.
+ */
 static void go_to_processor(unsigned int number)
 {
-	cpu_set_t *set = CPU_ALLOC(number + 1);
-	size_t size = CPU_ALLOC_SIZE(number + 1);
+	cpu_set_t *set = CPU_ALLOC(uring.queue_count);
+	size_t size = CPU_ALLOC_SIZE(uring.queue_count);
 
 	if (!set)
 		return;
-	CPU_ZERO_S(size, set);
-	CPU_SET_S(number, size, set);
-	pthread_setaffinity_np(pthread_self(), size, set);
+	if (!pthread_getaffinity_np(pthread_self(), size, set) && CPU_ISSET_S(number, size, set)) {
+		CPU_ZERO_S(size, set);
+		CPU_SET_S(number, size, set);
+		pthread_setaffinity_np(pthread_self(), size, set);
+	}
 	CPU_FREE(set);
 }
 
-/* Tells that this thread has its entry, or why not. Then whether io_uring has been agreed on. */
-static bool is_agreed(int error)
+static bool is_serving(void)
 {
-	bool agreed;
+	bool serving;
 
+	pthread_mutex_lock(&uring.lock);
+	serving = uring.state == SERVING;
+	pthread_mutex_unlock(&uring.lock);
+	return serving;
+}
+
+/* Tells that this thread has its entry, or why not, and waits until the kernel was told, too, or is not. */
+static void wait_for_agreement(int error)
+{
 	pthread_mutex_lock(&uring.lock);
 	uring.prepared++;
 	if (error)
@@ -116,9 +131,7 @@ static bool is_agreed(int error)
 	pthread_cond_broadcast(&uring.changed);
 	while (uring.state == PREPARING)
 		pthread_cond_wait(&uring.changed, &uring.lock);
-	agreed = uring.state == SERVING;
 	pthread_mutex_unlock(&uring.lock);
-	return agreed;
 }
 
 /* One that is not answered would keep its entry for ever. */
@@ -133,6 +146,12 @@ static void answer_request(const struct fuse_buf *request)
 	}
 }
 
+/* That the connection has ended is seen by those who read the device. */
+static bool is_end(int error)
+{
+	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
+}
+
 static void serve(struct queue *queue, struct uring_entry *entry)
 {
 	struct fuse_buf request;
@@ -143,8 +162,7 @@ static void serve(struct queue *queue, struct uring_entry *entry)
 		answer_request(&request);
 		atomic_fetch_add(&queue->available, 1);
 	}
-	/* That the connection has ended is seen by those who read the device. */
-	if (error != ENOTCONN && error != ECONNABORTED && error != ECANCELED)
+	if (!is_end(error))
 		uring.fail(error);
 }
 
@@ -153,28 +171,68 @@ static void free_entry(void *entry)
 	uring_entry_free(entry);
 }
 
-static void *work(void *argument)
+/* If it is the first of a queue that fails, the kernel goes on without io_uring. */
+static bool register_entry(struct queue *queue, struct uring_entry *entry)
 {
 	static atomic_llong next;
+	int error = uring_entry_register(entry);
+
+	if (!error)
+		return true;
+	atomic_fetch_sub(&queue->available, 1);
+	if (!is_end(error) && log_is_due(&next))
+		log_warning("the kernel refused a thread's io_uring, requests wait for each other: %s", strerror(error));
+	return false;
+}
+
+static void serve_and_free(struct queue *queue, struct uring_entry *entry)
+{
+	pthread_cleanup_push(free_entry, entry);
+	if (is_serving() && register_entry(queue, entry))
+		serve(queue, entry);
+	pthread_cleanup_pop(true);
+}
+
+static struct uring_entry *new_entry(const struct queue *queue)
+{
+	struct uring_entry *entry;
+
+	do {
+		entry = uring_entry_new(fuse_session_fd(uring.session), queue->number, uring.payload_size);
+	} while (!entry && descriptors_made_room());
+	return entry;
+}
+
+/* For a thread that came later: what there is not enough of now there may be soon. NULL: the server ends. */
+static struct uring_entry *new_entry_in_time(const struct queue *queue)
+{
+	static const struct timespec pause = { .tv_nsec = 100000000 };
+	static atomic_llong next;
+	struct uring_entry *entry;
+
+	while (!(entry = new_entry(queue)) && is_serving()) {
+		if (log_is_due(&next))
+			log_warning("a thread has no io_uring, requests wait for each other: %s", strerror(errno));
+		nanosleep(&pause, NULL);
+	}
+	return entry;
+}
+
+static void *work(void *argument)
+{
 	struct queue *queue = argument;
 	struct uring_entry *entry;
-	int error;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	go_to_processor(queue->number);
-	entry = uring_entry_new(fuse_session_fd(uring.session), queue->number, uring.payload_size);
-	error = entry ? 0 : errno;
-	if (!is_agreed(error) || !entry) {
-		if (entry)
-			uring_entry_free(entry);
-		else if (log_is_due(&next))
-			log_warning("a thread has no io_uring: %s", strerror(error));
-		return NULL;
+	if (is_serving()) {
+		entry = new_entry_in_time(queue);
+	} else {
+		entry = new_entry(queue);
+		wait_for_agreement(entry ? 0 : errno);
 	}
-	pthread_cleanup_push(free_entry, entry);
-	uring_entry_register(entry);
-	serve(queue, entry);
-	pthread_cleanup_pop(true);
+	if (entry)
+		serve_and_free(queue, entry);
 	return NULL;
 }
 
