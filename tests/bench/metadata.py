@@ -1,7 +1,9 @@
 """Metadata and data of the mount against other passthrough servers, in turn on one directory: operations per second, and processor time of each.
 
-    tests/bed/enter python3 /src/tests/bench/metadata.py BUILD [--files N] [--rounds N] [--libfuse] [--floor] [--other NAME=COMMAND]
+    tests/bed/enter python3 /src/tests/bench/metadata.py BUILD [--files N] [--rounds N] [--io-uring] [--libfuse] [--floor] [--other NAME=COMMAND]
 
+With --io-uring the kernel offers to pass requests by io_uring while this server is mounted (it does not without: no other of them could), and the same
+server that reads them is shown, too.
 BUILD is the directory that tests/bed/build prints, inside the tree (/cache/build-…). The others are bindfs; with --libfuse the examples of
 libfuse, built by libfuse-examples, which have a descriptor of each file, so that --files must be less than `ulimit -n`; and those whose COMMAND
 is given, with {source} and {target} in it, which stays in the foreground.
@@ -72,7 +74,8 @@ def read_random(root, files):
 
 OPERATIONS = [create, stat, readdir, open_close, read_sequential, read_random, unlink]
 DATA_OPERATIONS = {read_sequential, read_random}
-FLOOR = 'floor'
+OWN, READING, FLOOR = 'fuse-dmabuf', 'reading', 'floor'
+OFFERED = Path('/sys/module/fuse/parameters/enable_uring')
 # How many times as fast as the best other the mount should be; data passes by all servers that have passthrough by the kernel, or nearly.
 GOAL, DATA_GOAL = 1.2, 0.95
 DROP_BEFORE = {stat, readdir, open_close}   # what the kernel remembers is not the server's work
@@ -85,6 +88,19 @@ def processor_time(*pids):
 
 def drop_caches():
     Path('/proc/sys/vm/drop_caches').write_text('2', encoding='ascii')
+
+
+@contextlib.contextmanager
+def io_uring_offered(offered):
+    """To what is mounted meanwhile."""
+    before = OFFERED.read_text(encoding='ascii') if OFFERED.exists() else 'N'
+    if before.strip() != 'NY'[offered]:
+        OFFERED.write_text('NY'[offered], encoding='ascii')
+    try:
+        yield
+    finally:
+        if OFFERED.exists():
+            OFFERED.write_text(before, encoding='ascii')
 
 
 @contextlib.contextmanager
@@ -122,7 +138,7 @@ def prepare(source):
     Path(f'{source}/data').write_bytes(os.urandom(DATA))
 
 
-def run(servers, files, rounds):
+def run(servers, files, rounds, by_io_uring):
     """{server: [{operation: figures} of each round]}. Each round begins with another server."""
     results = {name: [] for name in servers}
     with tempfile.TemporaryDirectory() as directory:
@@ -134,22 +150,21 @@ def run(servers, files, rounds):
         for first in range(rounds):
             for name in names[first % len(names):] + names[:first % len(names)]:
                 operations = [op for op in OPERATIONS if name != FLOOR or op not in DATA_OPERATIONS]
-                with mounted(servers[name], source, target) as server:
+                with io_uring_offered(by_io_uring and name == OWN), mounted(servers[name], source, target) as server:
                     results[name].append(measure(target, files, server, operations))
     return results
 
 
 def show(results):
-    own, *others = results
-    rivals = [name for name in others if name != FLOOR]
+    rivals = [name for name in results if name not in {OWN, READING, FLOOR}]
     print(f'{"per second (µs)":20}' + ''.join(f'{name:>20}' for name in results) + '   own ÷ best other  goal')
     for operation in OPERATIONS:
         cells = ''
         for name, rounds in results.items():
             rates, times = zip(*[found[operation] for found in rounds if operation in found] or [(float('nan'),) * 2])
             cells += f'{statistics.median(rates):12,.0f} ({statistics.median(times):5.1f})'
-        median = {name: statistics.median(found[operation][0] for found in rounds) for name, rounds in results.items() if name in [own, *rivals]}
-        ratio = median[own] / max(median[name] for name in rivals)
+        median = {name: statistics.median(found[operation][0] for found in rounds) for name, rounds in results.items() if name in [OWN, *rivals]}
+        ratio = median[OWN] / max(median[name] for name in rivals)
         unit = ' MiB' if operation is read_sequential else ''
         goal = DATA_GOAL if operation in DATA_OPERATIONS else GOAL
         print(f'{operation.__name__ + unit:20}{cells}{ratio:12.2f}{goal:13} {"reached" if ratio >= goal else "missed"}')
@@ -174,21 +189,20 @@ def main():
     parser.add_argument('build', help='directory that tests/bed/build prints')
     parser.add_argument('--files', type=int, default=100_000)
     parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--io-uring', action='store_true')
     parser.add_argument('--libfuse', action='store_true')
     parser.add_argument('--floor', action='store_true')
     parser.add_argument('--other', action='append', default=[], metavar='NAME=COMMAND')
     options = parser.parse_args()
-    servers = {
-        'fuse-dmabuf': f'{options.build}/install/usr/sbin/mount.fuse-dmabuf {{source}} {{target}} -f -o log=warning',
-        'bindfs': 'bindfs -f -o allow_other {source} {target}',
-    }
+    own = f'{options.build}/install/usr/sbin/mount.fuse-dmabuf {{source}} {{target}} -f -o log=warning'
+    servers = {OWN: own} | ({READING: own} if options.io_uring else {}) | {'bindfs': 'bindfs -f -o allow_other {source} {target}'}
     servers |= dict(other.split('=', 1) for other in options.other)
     with tempfile.TemporaryDirectory() as directory:
         if options.libfuse:
             servers |= make_libfuse(directory)
         if options.floor:
             servers[FLOOR] = make_floor(directory)
-        show(run(servers, options.files, options.rounds))
+        show(run(servers, options.files, options.rounds, options.io_uring))
 
 
 if __name__ == '__main__':
