@@ -21,6 +21,7 @@
 
 struct uring_entry {
 	struct io_uring ring;
+	int device;
 	unsigned int queue;
 	struct uring_header *header;
 	char *payload;
@@ -31,21 +32,6 @@ struct uring_entry {
 };
 
 static _Thread_local struct uring_entry *own;
-
-/* One that waits need not be interrupted in order to be told. */
-static int begin_ring(struct uring_entry *entry, int device)
-{
-	static const unsigned int flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
-					  IORING_SETUP_DEFER_TASKRUN;
-	int error = io_uring_queue_init(1, &entry->ring, flags);
-
-	if (error)
-		return error;
-	error = io_uring_register_files(&entry->ring, &device, 1);
-	if (error)
-		io_uring_queue_exit(&entry->ring);
-	return error;
-}
 
 static bool map(struct uring_entry *entry, size_t payload_size)
 {
@@ -73,7 +59,10 @@ struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t paylo
 		free(entry);
 		return NULL;
 	}
-	error = begin_ring(entry, device);
+	entry->device = device;
+	/* A thread that waits need not be interrupted in order to be told. */
+	error = io_uring_queue_init(1, &entry->ring, IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
+				    IORING_SETUP_DEFER_TASKRUN);
 	if (error) {
 		munmap(entry->header, FRONT + payload_size);
 		free(entry);
@@ -98,8 +87,9 @@ static void prepare(struct uring_entry *entry, enum uring_command command)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&entry->ring);
 	struct uring_request *request = (struct uring_request *)sqe->cmd;
 
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, 0, entry->areas, 2, 0);
-	sqe->flags = IOSQE_FIXED_FILE;
+	/* Not as a registered file: that a ring lets go some time after its process has ended, and the mount and all
+	 * tokens would go on without their server. */
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, entry->device, entry->areas, 2, 0);
 	sqe->cmd_op = command;
 	*request = (struct uring_request){ .queue = (uint16_t)entry->queue };
 	if (command == URING_COMMIT_AND_FETCH)
