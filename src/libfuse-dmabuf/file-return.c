@@ -10,7 +10,7 @@ bool file_has_ended(const struct fdmabuf_file *file)
 bool file_is_lost(const struct fdmabuf_file *file, int error)
 {
 	/* A server may give these errors itself, for reasons of its own. */
-	return (error == ENOTCONN || error == ECONNABORTED) && file_has_ended(file);
+	return is_end_of_connection(error) && file_has_ended(file);
 }
 
 /*

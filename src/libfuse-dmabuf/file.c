@@ -22,7 +22,8 @@ static int open_error(const char *path)
 		return fail(errno, "%s: permission denied: make it readable for this user (uid %u), or run as a user who may read it",
 			    path, (unsigned)geteuid());
 	case ENOTCONN:
-	case ECONNABORTED:   /* the first moment */
+	case ECONNABORTED:   /* the first moments */
+	case ECANCELED:
 		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: take it away with \"umount -l\" and mount it again",
 			    path);
 	default:

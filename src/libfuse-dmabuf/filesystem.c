@@ -20,5 +20,5 @@ bool connection_has_ended(int fd)
 	struct statfs filesystem;
 
 	/* The kernel keeps no answer to this one, unlike those to stat(2). */
-	return fstatfs(fd, &filesystem) && (errno == ENOTCONN || errno == ECONNABORTED);
+	return fstatfs(fd, &filesystem) && is_end_of_connection(errno);
 }

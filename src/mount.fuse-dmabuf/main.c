@@ -43,7 +43,8 @@ static const char *why_no_mountpoint(int error)
 {
 	switch (error) {
 	case ENOTCONN:
-	case ECONNABORTED:   /* in the first moment */
+	case ECONNABORTED:   /* the first moments */
+	case ECANCELED:
 		return "its FUSE server has ended: umount it first";
 	default:
 		return strerror(error);

@@ -81,9 +81,25 @@ def make_ext4(device, target):
     return Path(target)
 
 
+_IO_URING_OFFERED = Path('/sys/module/fuse/parameters/enable_uring')
+
+
 def offer_io_uring(offered):
     """Whether FUSE servers that are mounted from now on may have their requests by io_uring."""
-    Path('/sys/module/fuse/parameters/enable_uring').write_text('NY'[offered])
+    _IO_URING_OFFERED.write_text('NY'[offered])
+
+
+def wait_for_end_of_mount(path, seconds=10):
+    """Of one whose server was killed. Whose requests were read it ended with; by io_uring it ends some milliseconds later, with errors of its own."""
+    deadline = time.monotonic() + seconds
+    while _IO_URING_OFFERED.read_text() == 'Y\n':
+        try:
+            os.statvfs(path)
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                return
+        assert time.monotonic() < deadline, f'{path} outlives its server'
+        time.sleep(0.001)
 
 
 def mount_server(source, target, options=''):

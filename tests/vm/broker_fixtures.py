@@ -65,6 +65,7 @@ class Broker:
         """The mount stays, as after a crash."""
         self.process.kill()
         self.process.wait(20)
+        guest.wait_for_end_of_mount(self.target)
 
     def end(self):
         if self.ended:

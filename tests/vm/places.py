@@ -52,6 +52,7 @@ class OwnMount:
         server = server_of(self.path)
         os.kill(server, signal.SIGKILL)
         wait_until(lambda: not os.path.exists(f'/proc/{server}'))
+        guest.wait_for_end_of_mount(self.path)
 
     def take_away(self):
         """The mount, as somebody does who wants to mount again while files are open."""
