@@ -89,10 +89,14 @@ def offer_io_uring(offered):
     _IO_URING_OFFERED.write_text('NY'[offered])
 
 
+def io_uring_is_offered():
+    return _IO_URING_OFFERED.read_text() == 'Y\n'
+
+
 def wait_for_end_of_mount(path, seconds=10):
     """Of one whose server was killed. Whose requests were read it ended with; by io_uring it ends some milliseconds later, with errors of its own."""
     deadline = time.monotonic() + seconds
-    while _IO_URING_OFFERED.read_text() == 'Y\n':
+    while io_uring_is_offered():
         try:
             os.statvfs(path)
         except OSError as error:
