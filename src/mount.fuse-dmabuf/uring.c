@@ -3,7 +3,6 @@
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -55,20 +54,15 @@ static struct {
 
 static void *work(void *queue);
 
-/* An errno. The lock is held. */
+/* It takes no signals, as those who start it. An errno. The lock is held. */
 static int start_thread(struct queue *queue)
 {
-	sigset_t all, before;
 	int error;
 
 	if (uring.count == uring.max)
 		return 0;
-	/* Signals are for the main thread. */
-	sigfillset(&all);
 	atomic_fetch_add(&queue->available, 1);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
 	error = pthread_create(&uring.threads[uring.count], NULL, work, queue);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error)
 		atomic_fetch_sub(&queue->available, 1);
 	else
