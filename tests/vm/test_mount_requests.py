@@ -76,6 +76,7 @@ def test_each_processor_has_threads_of_its_own(serve):
 
 def test_a_server_that_was_bound_stays_where_it_is(serve):
     server = serve(True, ['taskset', '-c', '0'])
+    wait_until(lambda: server.said(BY_URING))
     assert all(affinity == {0} for affinity in affinities(server))
     end = on_processor(1, lambda: (server.target / 'file').write_text('x'))
     wait_until(lambda: has_ended(end))
