@@ -27,64 +27,33 @@ enum state {
 	READING,        /* the device, for now or for ever */
 	PREPARING,
 	SERVING,
-	ENDING,
 };
 
-/* One for each processor that there can be: the kernel uses them when all have an entry. */
-struct queue {
-	unsigned int number;
-	atomic_uint available;  /* threads that are not answering */
-};
+/*
+ * A queue for each processor that there can be, and so many threads for each: as many of its requests can wait, for a
+ * disk or a file system that is frozen, before others have to. All from the start, because the kernel gives an entry
+ * that comes later no request that waits already.
+ */
+#define THREADS_MIN 8u
+#define THREADS_MAX 16u
 
 static struct {
 	struct fuse_session *session;
 	void (*fail)(int error);
 	uint64_t init;          /* the number of the request INIT */
 	size_t payload_size;
-	struct queue *queues;
-	unsigned int queue_count;
+	unsigned int queues;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum state state;
-	pthread_t *threads;
-	unsigned int count, max, prepared;
+	struct thread {
+		pthread_t id;
+		unsigned int queue;
+	} *threads;
+	unsigned int count, prepared;
 	int error;              /* of a thread that could not be prepared */
 } uring = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-
-static void *work(void *queue);
-
-/* It takes no signals, as those who start it. An errno. The lock is held. */
-static int start_thread(struct queue *queue)
-{
-	int error;
-
-	if (uring.count == uring.max)
-		return 0;
-	atomic_fetch_add(&queue->available, 1);
-	error = pthread_create(&uring.threads[uring.count], NULL, work, queue);
-	if (error)
-		atomic_fetch_sub(&queue->available, 1);
-	else
-		uring.count++;
-	return error;
-}
-
-/* When the last thread of a queue is busy there must be another. */
-static void lend_thread(struct queue *queue)
-{
-	static atomic_llong next;
-	int error = 0;
-
-	if (atomic_fetch_sub(&queue->available, 1) > 1)
-		return;
-	pthread_mutex_lock(&uring.lock);
-	if (uring.state == SERVING)
-		error = start_thread(queue);
-	pthread_mutex_unlock(&uring.lock);
-	if (error && log_is_due(&next))
-		log_warning("cannot start a thread, requests wait for each other: %s", strerror(error));
-}
 
 /*
  * To where the programs run whose requests come by this queue, if the server may run there: it can have been bound to
@@ -92,8 +61,8 @@ static void lend_thread(struct queue *queue)
  */
 static void go_to_processor(unsigned int number)
 {
-	cpu_set_t *set = CPU_ALLOC(uring.queue_count);
-	size_t size = CPU_ALLOC_SIZE(uring.queue_count);
+	cpu_set_t *set = CPU_ALLOC(uring.queues);
+	size_t size = CPU_ALLOC_SIZE(uring.queues);
 
 	if (!set)
 		return;
@@ -105,19 +74,11 @@ static void go_to_processor(unsigned int number)
 	CPU_FREE(set);
 }
 
-static bool is_serving(void)
-{
-	bool serving;
-
-	pthread_mutex_lock(&uring.lock);
-	serving = uring.state == SERVING;
-	pthread_mutex_unlock(&uring.lock);
-	return serving;
-}
-
 /* Tells that this thread has its entry, or why not, and waits until the kernel was told, too, or is not. */
-static void wait_for_agreement(int error)
+static bool is_agreed(int error)
 {
+	bool agreed;
+
 	pthread_mutex_lock(&uring.lock);
 	uring.prepared++;
 	if (error)
@@ -125,7 +86,9 @@ static void wait_for_agreement(int error)
 	pthread_cond_broadcast(&uring.changed);
 	while (uring.state == PREPARING)
 		pthread_cond_wait(&uring.changed, &uring.lock);
+	agreed = uring.state == SERVING;
 	pthread_mutex_unlock(&uring.lock);
+	return agreed;
 }
 
 /* One that is not answered would keep its entry for ever. */
@@ -146,16 +109,26 @@ static bool is_end(int error)
 	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
 }
 
-static void serve(struct queue *queue, struct uring_entry *entry)
+/* The kernel goes on without io_uring if it does not take the first of a queue. */
+static bool register_entry(struct uring_entry *entry)
+{
+	static atomic_llong next;
+	int error = uring_entry_register(entry);
+
+	if (error && !is_end(error) && log_is_due(&next))
+		log_warning("the kernel does not take a thread's io_uring: %s", strerror(error));
+	return !error;
+}
+
+static void serve(struct uring_entry *entry)
 {
 	struct fuse_buf request;
 	int error;
 
-	while (!(error = uring_entry_wait(entry, &request))) {
-		lend_thread(queue);
+	if (!register_entry(entry))
+		return;
+	while (!(error = uring_entry_wait(entry, &request)))
 		answer_request(&request);
-		atomic_fetch_add(&queue->available, 1);
-	}
 	if (!is_end(error))
 		uring.fail(error);
 }
@@ -165,91 +138,74 @@ static void free_entry(void *entry)
 	uring_entry_free(entry);
 }
 
-/* If it is the first of a queue that fails, the kernel goes on without io_uring. */
-static bool register_entry(struct queue *queue, struct uring_entry *entry)
-{
-	static atomic_llong next;
-	int error = uring_entry_register(entry);
-
-	if (!error)
-		return true;
-	atomic_fetch_sub(&queue->available, 1);
-	if (!is_end(error) && log_is_due(&next))
-		log_warning("the kernel refused a thread's io_uring, requests wait for each other: %s", strerror(error));
-	return false;
-}
-
-static void serve_and_free(struct queue *queue, struct uring_entry *entry)
+static void serve_and_free(struct uring_entry *entry)
 {
 	pthread_cleanup_push(free_entry, entry);
-	if (is_serving() && register_entry(queue, entry))
-		serve(queue, entry);
+	serve(entry);
 	pthread_cleanup_pop(true);
 }
 
-static struct uring_entry *new_entry(const struct queue *queue)
+static struct uring_entry *new_entry(unsigned int queue)
 {
 	struct uring_entry *entry;
 
 	do {
-		entry = uring_entry_new(fuse_session_fd(uring.session), queue->number, uring.payload_size);
+		entry = uring_entry_new(fuse_session_fd(uring.session), queue, uring.payload_size);
 	} while (!entry && descriptors_made_room());
-	return entry;
-}
-
-/* For a thread that came later: what there is not enough of now there may be soon. NULL: the server ends. */
-static struct uring_entry *new_entry_in_time(const struct queue *queue)
-{
-	static const struct timespec pause = { .tv_nsec = 100000000 };
-	static atomic_llong next;
-	struct uring_entry *entry;
-
-	while (!(entry = new_entry(queue)) && is_serving()) {
-		if (log_is_due(&next))
-			log_warning("a thread has no io_uring, requests wait for each other: %s", strerror(errno));
-		nanosleep(&pause, NULL);
-	}
 	return entry;
 }
 
 static void *work(void *argument)
 {
-	struct queue *queue = argument;
+	const struct thread *thread = argument;
 	struct uring_entry *entry;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	go_to_processor(queue->number);
-	if (is_serving()) {
-		entry = new_entry_in_time(queue);
-	} else {
-		entry = new_entry(queue);
-		wait_for_agreement(entry ? 0 : errno);
-	}
-	if (entry)
-		serve_and_free(queue, entry);
+	go_to_processor(thread->queue);
+	entry = new_entry(thread->queue);
+	if (is_agreed(entry ? 0 : errno))
+		serve_and_free(entry);
+	else if (entry)
+		uring_entry_free(entry);
 	return NULL;
 }
 
-static bool allocate(void)
+static unsigned int threads_per_queue(void)
 {
-	uring.queue_count = (unsigned int)get_nprocs_conf();
-	uring.max = uring.queue_count + READERS_MAX;
-	uring.queues = calloc(uring.queue_count, sizeof(*uring.queues));
-	uring.threads = calloc(uring.max, sizeof(*uring.threads));
-	return uring.queues && uring.threads;
+	unsigned int share = READERS_MAX / uring.queues;
+
+	return share < THREADS_MIN ? THREADS_MIN : share > THREADS_MAX ? THREADS_MAX : share;
 }
 
-/* A thread with an entry for each queue. An errno. */
+/* Who answers INIT takes no signals, and so they do not. An errno. */
+static int start_threads(void)
+{
+	unsigned int total = uring.queues * threads_per_queue();
+	int error = 0;
+
+	uring.threads = calloc(total, sizeof(*uring.threads));
+	if (!uring.threads)
+		return ENOMEM;
+	for (unsigned int i = 0; i < total && !error; i++) {
+		uring.threads[i].queue = i % uring.queues;
+		error = pthread_create(&uring.threads[i].id, NULL, work, &uring.threads[i]);
+		uring.count += !error;
+	}
+	return error;
+}
+
+/* Threads with entries for all queues. An errno. */
 static int prepare(void)
 {
-	int error = access("/sys/devices/system/cpu/possible", R_OK) || !allocate() ? errno : 0;
+	int error;
 
+	/* What get_nprocs_conf() reads; with one queue less than the kernel has no request would ever come. */
+	if (access("/sys/devices/system/cpu/possible", R_OK))
+		return errno;
+	uring.queues = (unsigned int)get_nprocs_conf();
 	pthread_mutex_lock(&uring.lock);
 	uring.state = PREPARING;
-	for (unsigned int i = 0; i < uring.queue_count && !error; i++) {
-		uring.queues[i].number = i;
-		error = start_thread(&uring.queues[i]);
-	}
+	error = start_threads();
 	while (uring.prepared < uring.count)
 		pthread_cond_wait(&uring.changed, &uring.lock);
 	if (!error)
@@ -293,9 +249,9 @@ static ssize_t answer_init(int device, struct iovec *parts, int count)
 	else
 		out->flags2 |= URING_IN_FLAGS2;
 	sent = answer_send(device, parts, count);
-	set_state(error || sent < 0 ? ENDING : SERVING);
+	set_state(error || sent < 0 ? READING : SERVING);
 	if (!error && sent >= 0)
-		log_info("requests come by io_uring, by %u queues", uring.queue_count);
+		log_info("requests come by io_uring, by %u queues", uring.queues);
 	return sent;
 }
 
@@ -332,16 +288,9 @@ void uring_offer(struct fuse_session *session, const void *request, size_t size,
 
 void uring_end(void)
 {
-	unsigned int count;
-
-	pthread_mutex_lock(&uring.lock);
-	uring.state = ENDING;
-	count = uring.count;
-	pthread_mutex_unlock(&uring.lock);
-	for (unsigned int i = 0; i < count; i++)
-		pthread_cancel(uring.threads[i]);
-	for (unsigned int i = 0; i < count; i++)
-		pthread_join(uring.threads[i], NULL);
+	for (unsigned int i = 0; i < uring.count; i++)
+		pthread_cancel(uring.threads[i].id);
+	for (unsigned int i = 0; i < uring.count; i++)
+		pthread_join(uring.threads[i].id, NULL);
 	free(uring.threads);
-	free(uring.queues);
 }
