@@ -21,6 +21,7 @@
 
 struct uring_entry {
 	struct io_uring ring;
+	unsigned int enter_flags;
 	int device;
 	unsigned int queue;
 	struct uring_header *header;
@@ -47,6 +48,23 @@ static bool map(struct uring_entry *entry, size_t payload_size)
 	return true;
 }
 
+/* A thread that waits need not be interrupted in order to be told. */
+static int begin_ring(struct uring_entry *entry)
+{
+	int error = io_uring_queue_init(1, &entry->ring, IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
+					IORING_SETUP_DEFER_TASKRUN);
+
+	if (error)
+		return error;
+	entry->enter_flags = IORING_ENTER_GETEVENTS;
+	if (entry->ring.features & IORING_FEAT_NO_IOWAIT)
+		entry->enter_flags |= IORING_ENTER_NO_IOWAIT;
+	/* Descriptors are for files: the thread keeps it without one. */
+	if (io_uring_register_ring_fd(&entry->ring) == 1 && io_uring_close_ring_fd(&entry->ring) == 1)
+		entry->enter_flags |= IORING_ENTER_REGISTERED_RING;
+	return 0;
+}
+
 struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t payload_size)
 {
 	struct uring_entry *entry = calloc(1, sizeof(*entry));
@@ -60,9 +78,7 @@ struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t paylo
 		return NULL;
 	}
 	entry->device = device;
-	/* A thread that waits need not be interrupted in order to be told. */
-	error = io_uring_queue_init(1, &entry->ring, IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
-				    IORING_SETUP_DEFER_TASKRUN);
+	error = begin_ring(entry);
 	if (error) {
 		munmap(entry->header, FRONT + payload_size);
 		free(entry);
@@ -124,17 +140,15 @@ static bool compose(struct uring_entry *entry, struct fuse_buf *request)
  */
 static int submit_and_wait(struct uring_entry *entry)
 {
-	unsigned int flags = IORING_ENTER_GETEVENTS;
 	struct io_uring_sq *sq = &entry->ring.sq;
 	int type, result;
 
-	if (entry->ring.features & IORING_FEAT_NO_IOWAIT)
-		flags |= IORING_ENTER_NO_IOWAIT;
 	sq->sqe_head = sq->sqe_tail;
 	io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
 	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	result = io_uring_enter((unsigned int)entry->ring.ring_fd, io_uring_sq_ready(&entry->ring), 1, flags, NULL);
+	result = io_uring_enter((unsigned int)entry->ring.enter_ring_fd, io_uring_sq_ready(&entry->ring), 1,
+				entry->enter_flags, NULL);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_setcanceltype(type, NULL);
 	return result;
