@@ -293,4 +293,7 @@ void uring_end(void)
 	for (unsigned int i = 0; i < uring.count; i++)
 		pthread_join(uring.threads[i].id, NULL);
 	free(uring.threads);
+	uring.threads = NULL;
+	uring.count = uring.prepared = 0;
+	uring.error = 0;
 }
