@@ -91,6 +91,8 @@ struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t paylo
 
 void uring_entry_free(struct uring_entry *entry)
 {
+	/* The last answer, if the thread was cancelled when it was about to give it: what was asked for has been done. */
+	io_uring_submit(&entry->ring);
 	io_uring_queue_exit(&entry->ring);
 	munmap(entry->header, FRONT + entry->payload_size);
 	free(entry);

@@ -1,7 +1,9 @@
 """How requests come to the server: it reads them from /dev/fuse, or they come by io_uring where the kernel offers that. All other tests of the mount
 can be run either way (--requests)."""
 import os
+import random
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -155,3 +157,29 @@ def test_no_request_outlives_the_server(serve, by):
         for child in programs:
             wait_until(lambda child=child: has_ended(child), seconds=20)
         guest.unmount(server.target)
+
+
+@pytest.mark.parametrize('by_uring', [False, True], ids=['read', 'by io_uring'])
+def test_what_was_done_before_the_server_ended_is_told(serve, by_uring):
+    """Programs make directories until they are told that the server has gone: all that there are were answered."""
+    def make(path, told):
+        root, made = os.open(path, os.O_PATH), 0
+        try:
+            while True:
+                os.mkdir(f'{os.getpid()}-{made}', dir_fd=root)
+                made += 1
+        except OSError:
+            return os.write(told, struct.pack('=Q', made))
+
+    for _ in range(8):
+        server, programs = serve(by_uring), []
+        for number in range(PROCESSORS):
+            read, write = os.pipe()
+            programs.append((on_processor(number, lambda write=write, path=server.target: make(path, write)), read))
+            os.close(write)
+        time.sleep(random.random() / 5)
+        server.end()
+        for child, told in programs:
+            wait_until(lambda child=child: has_ended(child))
+            assert len(list(server.source.glob(f'{child}-*'))) == struct.unpack('=Q', os.read(told, 8))[0]
+            os.close(told)
