@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import traceback
-from errno import ECONNABORTED, ENOENT, ENOTCONN, ESTALE, errorcode
+from errno import ECANCELED, ECONNABORTED, ENOENT, ENOTCONN, ESTALE, errorcode
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ SIZE, DEPTH, WORKERS = 16 * KIB, 8, 3
 READ_PART = MIB   # of the file: what all read; behind it each has a place to write to
 CONTENT = random_bytes(READ_PART, seed=51)
 # Revoked; the server is dead; and the mount, while it is being put back.
-EXPLAINED = {ESTALE, ENOTCONN, ECONNABORTED, ENOENT}
+EXPLAINED = {ESTALE, ENOTCONN, ECONNABORTED, ECANCELED, ENOENT}
 
 
 class Worker:
@@ -39,6 +39,8 @@ class Worker:
         self.log = os.memfd_create("worker")
 
     def start(self, seed):
+        # It may be asked to end before it has begun.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self.pid = fork()
         if not self.pid:
             status = 1
@@ -48,6 +50,7 @@ class Worker:
             except BaseException:
                 os.write(self.log, traceback.format_exc().encode())
             os._exit(status)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end(self, number=signal.SIGTERM):
         os.kill(self.pid, number)
@@ -76,6 +79,7 @@ class Worker:
     def _work(self, chance):
         self.asked_to_end = False
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_end", True))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         memory = mmap.mmap(self.buffer.fd, self.buffer.size)   # a child does not have its parent's
         while not self.asked_to_end:
             try:
