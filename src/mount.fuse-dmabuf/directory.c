@@ -12,6 +12,9 @@
 #include "operations.h"
 #include "share.h"
 
+/* As many open files take the memory of one directory, with its buffer. */
+#define DIRECTORY_COST 3u
+
 /* What an entry says. */
 enum detail {
 	PLAIN,
@@ -37,7 +40,7 @@ static struct directory *directory_from_info(const struct fuse_file_info *info)
 
 static void free_directory(struct directory *directory)
 {
-	share_remove(directory->uid);
+	share_remove(directory->uid, DIRECTORY_COST);
 	close(directory->fd);
 	pthread_mutex_destroy(&directory->lock);
 	free(directory);
@@ -55,7 +58,7 @@ static struct directory *open_directory(const struct inode *inode, uid_t uid)
 		free(directory);
 		return NULL;
 	}
-	share_add(uid);
+	share_add(uid, DIRECTORY_COST);
 	directory->uid = uid;
 	directory->position = 0;
 	directory->next = directory->filled = 0;

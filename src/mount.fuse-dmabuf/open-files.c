@@ -22,7 +22,7 @@ static struct file **slot_of(uint64_t fh)
 
 void open_files_add(struct file *file)
 {
-	share_add(file->uid);
+	share_add(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
 	file->next = NULL;
 	*slot_of((uintptr_t)file) = file;
@@ -31,7 +31,7 @@ void open_files_add(struct file *file)
 
 void open_files_remove(struct file *file)
 {
-	share_remove(file->uid);
+	share_remove(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
 	*slot_of((uintptr_t)file) = file->next;
 	pthread_mutex_unlock(&open_files.lock);

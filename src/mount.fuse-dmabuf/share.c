@@ -29,16 +29,16 @@ void share_begin(size_t descriptors, uint64_t memory)
 	open_files.max = max < UINT_MAX ? (unsigned int)max : UINT_MAX;
 }
 
-void share_add(uid_t uid)
+void share_add(uid_t uid, unsigned int count)
 {
-	open_files.all++;
-	open_files.of_user[uid % USERS]++;
+	open_files.all += count;
+	open_files.of_user[uid % USERS] += count;
 }
 
-void share_remove(uid_t uid)
+void share_remove(uid_t uid, unsigned int count)
 {
-	open_files.all--;
-	open_files.of_user[uid % USERS]--;
+	open_files.all -= count;
+	open_files.of_user[uid % USERS] -= count;
 }
 
 static void explain(uid_t uid, unsigned int own)
@@ -50,12 +50,15 @@ static void explain(uid_t uid, unsigned int own)
 			    own, open_files.max);
 }
 
-/* While there is much room it is anybody's. The last quarter is for root, and for those who have less than an eighth. */
+/*
+ * While there is much room it is anybody's. The last quarter is for those who have less than an eighth, and the last
+ * sixteenth for root alone: one person can have many uids (subuid(5)).
+ */
 bool share_is_left(uid_t uid)
 {
-	unsigned int own = open_files.of_user[uid % USERS];
+	unsigned int own = open_files.of_user[uid % USERS], all = open_files.all;
 
-	if (!uid || open_files.all < open_files.max / 4 * 3 || own < open_files.max / 8)
+	if (!uid || all < open_files.max / 4 * 3 || (own < open_files.max / 8 && all < open_files.max / 16 * 15))
 		return true;
 	explain(uid, own);
 	return false;

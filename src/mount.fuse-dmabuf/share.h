@@ -11,8 +11,9 @@
 /* How many descriptors the process may have in all, and how many bytes of memory the machine has. */
 void share_begin(size_t descriptors, uint64_t memory);
 
-void share_add(uid_t uid);
-void share_remove(uid_t uid);
+/* What costs the memory of so many open files. */
+void share_add(uid_t uid, unsigned int count);
+void share_remove(uid_t uid, unsigned int count);
 
 /* Whether that user may open one more; otherwise it is said why not. */
 bool share_is_left(uid_t uid);

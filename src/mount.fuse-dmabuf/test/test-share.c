@@ -11,7 +11,7 @@ static unsigned int opened(uid_t uid, unsigned int most)
 	unsigned int count = 0;
 
 	for (; count < most && share_is_left(uid); count++)
-		share_add(uid);
+		share_add(uid, 1);
 	return count;
 }
 
