@@ -87,6 +87,8 @@ int broker_grant(struct token_request *request, uint32_t *direction)
 
 	books_lock();
 	error = check(request, direction, &reason);
+	if (!error)
+		request->is_said = token_log_has_room(request);
 	if (!error && !books_add(request, *direction)) {
 		reason = "out of memory";
 		error = ENOMEM;

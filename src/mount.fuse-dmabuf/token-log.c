@@ -6,9 +6,9 @@
 
 #include "inode.h"
 #include "log.h"
-#include "refusals.h"
 #include "token-log.h"
 #include "token-protocol.h"
+#include "user-log.h"
 
 /* Which token: the same words in all lines. */
 #define WHICH_MAX (INODE_NAME_MAX + 160)
@@ -58,11 +58,24 @@ static const char *reason_name(uint32_t reason)
 	}
 }
 
+bool token_log_has_room(const struct token_request *request)
+{
+	unsigned int left_out;
+	bool room = user_log_is_due(USER_LOG_GRANTS, request->owner.uid, &left_out);
+
+	if (room && left_out)
+		log_info("%u more tokens of uid %u, or others, were granted, which was not said each time", left_out,
+			 request->owner.uid);
+	return room;
+}
+
 void token_log_granted(const struct token_request *request, uint32_t direction,
 		       const struct broker_state *state)
 {
 	char text[WHICH_MAX];
 
+	if (!request->is_said)
+		return;
 	log_info("token %" PRIu64 " granted: %s, %s; this user has %" PRIu64 " tokens of %" PRIu64
 		 " bytes, all users %" PRIu64 " of %" PRIu64, request->id, which(request, text),
 		 direction_name(direction), state->user.tokens, state->user.bytes, state->all.tokens,
@@ -74,7 +87,7 @@ void token_log_refused(const struct token_request *request, const char *reason)
 	char text[WHICH_MAX];
 	unsigned int left_out;
 
-	if (!refusal_is_due(request->owner.uid, &left_out))
+	if (!user_log_is_due(USER_LOG_REFUSALS, request->owner.uid, &left_out))
 		return;
 	if (left_out)
 		log_warning("%u more tokens of uid %u, or others, were refused, which was not said each time", left_out,
@@ -86,6 +99,8 @@ void token_log_revoked(const struct token_request *request, const char *reason)
 {
 	char text[WHICH_MAX];
 
+	if (!request->is_said)
+		return;
 	log_info("token %" PRIu64 " is revoked: %s: %s", request->id, which(request, text), reason);
 }
 
@@ -102,6 +117,8 @@ void token_log_ended(const struct token_request *request, const struct token_end
 {
 	char text[WHICH_MAX];
 
+	if (!request->is_said)
+		return;
 	log_info("token %" PRIu64 " %s: %s, %" PRIu64 " requests, %" PRIu64 " bytes read, %" PRIu64
 		 " bytes written", request->id, reason_name(end->reason), which(request, text),
 		 end->requests, end->read_bytes, end->write_bytes);
@@ -111,6 +128,8 @@ void token_log_withdrawn(const struct token_request *request)
 {
 	char text[WHICH_MAX];
 
+	if (!request->is_said)
+		return;
 	log_info("token %" PRIu64 " withdrawn: %s: nobody waited for the answer any more", request->id,
 		 which(request, text));
 }

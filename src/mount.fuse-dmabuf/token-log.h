@@ -6,6 +6,9 @@
 #include "broker.h"
 #include "token.h"
 
+/* Returns true if what becomes of the token is to be said: for token_request.is_said. */
+bool token_log_has_room(const struct token_request *request);
+
 void token_log_granted(const struct token_request *request, uint32_t direction,
 		       const struct broker_state *state);
 void token_log_refused(const struct token_request *request, const char *reason);

@@ -3,6 +3,7 @@
 #ifndef TOKEN_H
 #define TOKEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "owner.h"
@@ -22,6 +23,7 @@ struct token_request {
 	struct owner owner;
 	pid_t pid;
 	char exporter[33];
+	bool is_said;           /* its grant and end are in the log */
 };
 
 /* What became of a token, by the kernel's counters. */
