@@ -7,7 +7,9 @@
 
 #include "broker.h"
 #include "cache.h"
+#include "caller.h"
 #include "file.h"
+#include "identity.h"
 #include "operations.h"
 
 static void reply_attr(fuse_req_t req, const struct inode *inode)
@@ -17,7 +19,7 @@ static void reply_attr(fuse_req_t req, const struct inode *inode)
 	if (fstat(inode->fd, &attr))
 		fuse_reply_err(req, errno);
 	else
-		fuse_reply_attr(req, &attr, cache_seconds());
+		fuse_reply_attr(req, &attr, cache_attribute_seconds(&attr, cache_is_privileged(inode->fd)));
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
@@ -48,18 +50,9 @@ static int set_owner(const struct inode *inode, const struct stat *attr, int whi
 
 static int set_size(const struct inode *inode, off_t size, const struct fuse_file_info *info)
 {
-	int fd, result, saved;
+	char path[INODE_PATH_MAX];
 
-	if (info)
-		return ftruncate(file_fd(file_from_info(info)), size);
-	fd = reopen(inode->fd, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	result = ftruncate(fd, size);
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return result;
+	return info ? ftruncate(file_fd(file_from_info(info)), size) : truncate(inode_path(inode, path), size);
 }
 
 static struct timespec time_to_set(int which, int set, int set_now, struct timespec value)
@@ -81,6 +74,16 @@ static int set_times(const struct inode *inode, const struct stat *attr, int whi
 	return utimensat(inode->fd, "", times, AT_EMPTY_PATH);
 }
 
+/*
+ * truncate() comes with the time of now, which the file system below sets by itself, also for who may write to the
+ * file and is not its owner.
+ */
+static bool sets_times(int which)
+{
+	return which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME) &&
+	       !(which & FUSE_SET_ATTR_SIZE && which & FUSE_SET_ATTR_MTIME_NOW);
+}
+
 /* The owner before the mode: chown() takes set-user-ID bits away. The times last: truncating sets them. */
 static int set_attributes(const struct inode *inode, const struct stat *attr, int which,
 			  const struct fuse_file_info *info)
@@ -91,9 +94,24 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 		return -1;
 	if (which & FUSE_SET_ATTR_SIZE && set_size(inode, attr->st_size, info))
 		return -1;
-	if (which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME) && set_times(inode, attr, which))
+	if (sets_times(which) && set_times(inode, attr, which))
 		return -1;
 	return 0;
+}
+
+/* An errno. */
+static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct stat *attr, int which,
+			 const struct fuse_file_info *info)
+{
+	bool assumed = which & FUSE_SET_ATTR_SIZE ? caller_assume_to_write(req, inode->fd) :
+						    caller_assume(req, TARGETS({ inode->fd, NULL }));
+	int error;
+
+	if (!assumed)
+		return errno;
+	error = set_attributes(inode, attr, which, info) ? errno : 0;
+	identity_end();
+	return error;
 }
 
 /* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
@@ -111,7 +129,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
 
 	if (!inode)
 		return;
-	error = set_attributes(inode, attr, which, info) ? errno : 0;
+	error = set_as_caller(req, inode, attr, which, info);
 	recheck_tokens(inode, which);
 	if (error)
 		fuse_reply_err(req, error);

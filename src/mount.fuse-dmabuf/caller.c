@@ -1,13 +1,114 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
-#include <stdlib.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "caller.h"
-#include "owner.h"
+#include "identity.h"
+#include "log.h"
+#include "privileges.h"
+#include "processes.h"
+
+/* Those that count in another user namespace, for the files whose owner and group have ids there. */
+#define CAPABILITIES_FOR_FILES \
+	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | \
+	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_SETFCAP))
+
+static void explain_unknown(const struct fuse_ctx *ctx, const char *reason)
+{
+	static atomic_llong next;
+
+	if (log_is_due(&next))
+		log_warning("a caller's groups and capabilities are not known, uid %u acts without them: pid %d: %s", ctx->uid,
+			    ctx->pid, reason);
+}
+
+/*
+ * A thread waits for its answer while it is looked at, so the number is still its own. One that acts for another (as
+ * overlayfs does for who mounted it, and io_uring with a personality) has other ids than it asks with.
+ */
+static bool read_caller(const struct fuse_ctx *ctx, struct process *process)
+{
+	if (!ctx->pid) {
+		explain_unknown(ctx, "it is in a PID namespace that the server does not see");
+		return false;
+	}
+	if (!process_read(ctx->pid, process)) {
+		explain_unknown(ctx, strerror(errno));
+		return false;
+	}
+	if (process->fsuid == ctx->uid && process->fsgid == ctx->gid)
+		return true;
+	explain_unknown(ctx, "it acts for another");
+	process_free(process);
+	return false;
+}
+
+static bool maps_target(const struct user_namespace *user_namespace, const struct target *target)
+{
+	struct stat attr;
+
+	if (target->name ? fstatat(target->fd, target->name, &attr, AT_SYMLINK_NOFOLLOW) : fstat(target->fd, &attr))
+		return target->name && errno == ENOENT;
+	return user_namespace_maps(user_namespace, &attr);
+}
+
+static bool maps_all(const struct user_namespace *user_namespace, const struct target *targets, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!maps_target(user_namespace, &targets[i]))
+			return false;
+	}
+	return true;
+}
+
+/* elsewhere: what counts in another user namespace. */
+static uint64_t capabilities_of(const struct process *process, pid_t pid, uint64_t elsewhere,
+				const struct target *targets, size_t count)
+{
+	uint64_t capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
+	struct user_namespace user_namespace;
+
+	if (!capabilities || !user_namespace_read(pid, &user_namespace))
+		return 0;
+	if (user_namespace.own)
+		return capabilities;
+	capabilities &= elsewhere;
+	return capabilities && maps_all(&user_namespace, targets, count) ? capabilities : 0;
+}
+
+static bool assume(fuse_req_t req, uint64_t elsewhere, const struct target *targets, size_t count)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct identity identity = { .uid = ctx->uid, .gid = ctx->gid };
+	struct process process;
+	bool known, assumed;
+
+	known = read_caller(ctx, &process);
+	if (known) {
+		identity.groups = process.groups;
+		identity.group_count = process.group_count;
+		identity.capabilities = capabilities_of(&process, ctx->pid, elsewhere, targets, count);
+	}
+	assumed = identity_assume(&identity);
+	if (known)
+		process_free(&process);
+	return assumed;
+}
+
+bool caller_assume(fuse_req_t req, const struct target *targets, size_t count)
+{
+	return assume(req, CAPABILITIES_FOR_FILES, targets, count);
+}
+
+bool caller_assume_to_write(fuse_req_t req, int fd)
+{
+	return assume(req, CAPABILITIES_FOR_FILES & ~CAPABILITY(CAP_FSETID), TARGETS({ fd, NULL }));
+}
 
 /* The umask belongs to the process, until a thread asks for its own. */
 static bool own_umask(void)
@@ -17,32 +118,6 @@ static bool own_umask(void)
 	if (!done)
 		done = !unshare(CLONE_FS);
 	return done;
-}
-
-/*
- * The effective ids, and with them those of the file system: unlike setfsuid() it says whether it failed. Of this
- * thread alone, where glibc's functions would change all threads.
- */
-static bool set_ids(uid_t uid, gid_t gid)
-{
-	return !syscall(SYS_setresgid, -1, gid, -1) && !syscall(SYS_setresuid, -1, uid, -1);
-}
-
-void ids_reset(void)
-{
-	int saved = errno;
-
-	if (!set_ids(0, 0))
-		abort();
-	errno = saved;
-}
-
-bool ids_set(uid_t uid, gid_t gid)
-{
-	if (set_ids(uid, gid))
-		return true;
-	ids_reset();
-	return false;
 }
 
 /* Of this thread; it keeps that of the last caller. */
@@ -55,38 +130,35 @@ static void set_umask(mode_t mask)
 	present = mask;
 }
 
-/* A thread that serves has them. */
-static bool is_root(const struct fuse_ctx *ctx)
+bool caller_assume_to_create(fuse_req_t req, const struct target *targets, size_t count)
 {
-	return !ctx->uid && !ctx->gid;
-}
-
-bool caller_begin(fuse_req_t req)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-
 	if (!own_umask())
 		return false;
-	set_umask(ctx->umask);
-	if (is_root(ctx) || ids_set(ctx->uid, ctx->gid))
-		return true;
-	errno = EPERM;
-	return false;
+	set_umask(fuse_req_ctx(req)->umask);
+	return caller_assume(req, targets, count);
 }
 
-void caller_end(fuse_req_t req)
+bool caller_has(fuse_req_t req, uint64_t capability)
 {
-	if (!is_root(fuse_req_ctx(req)))
-		ids_reset();
+	struct process process;
+	bool has;
+
+	if (!read_caller(fuse_req_ctx(req), &process))
+		return false;
+	has = process.capabilities & capability;
+	process_free(&process);
+	return has;
 }
 
-bool caller_in_group(fuse_req_t req, gid_t gid)
+bool caller_is_capable(fuse_req_t req, uint64_t capability)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct owner caller = { .gid = ctx->gid };
-	bool in = owner_in_group(&caller, gid) ||
-		  (owner_read_groups(&caller, ctx->pid) && owner_in_group(&caller, gid));
+	struct process process;
+	bool capable;
 
-	owner_free(&caller);
-	return in;
+	if (!read_caller(ctx, &process))
+		return false;
+	capable = capabilities_of(&process, ctx->pid, 0, NULL, 0) & capability;
+	process_free(&process);
+	return capable;
 }

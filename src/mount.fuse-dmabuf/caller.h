@@ -1,26 +1,44 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Acting as the caller of a request. The kernel has checked what the caller may by owners and modes that it remembers;
+ * what changes anything is done with the caller's ids, groups and capabilities, so that the file system below decides
+ * by what is true now.
+ */
 #ifndef CALLER_H
 #define CALLER_H
 
 #include <fuse_lowlevel.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
- * Between the two, what this thread creates belongs to the caller and has the caller's umask (or the
- * directory's default ACL) applied, and is charged to the caller's quota. The server keeps its
- * capabilities: the kernel has checked what the caller may. False: see errno, nothing is to be undone.
+ * What an operation changes: a file or directory, or what has a name in a directory. Capabilities of a user namespace
+ * other than the server's count only if owner and group of all of them have ids there.
  */
-bool caller_begin(fuse_req_t req);
-void caller_end(fuse_req_t req);
+struct target {
+	int fd;
+	const char *name;       /* NULL: the descriptor's file; what has no such name is nobody's */
+};
+
+#define TARGETS(...) \
+	(const struct target[]){ __VA_ARGS__ }, sizeof((struct target[]){ __VA_ARGS__ }) / sizeof(struct target)
 
 /*
- * The ids that file systems see of this thread; and back to root's, without losing errno. The capabilities stay.
- * False: see errno, nothing is to be undone.
+ * The thread acts as the caller until identity_end(). Where the credentials are not known (a process in a PID namespace
+ * that the server does not see, or one that acts for another), there are only the caller's ids, without groups and
+ * capabilities. False: see errno, nothing is to be undone.
  */
-bool ids_set(uid_t uid, gid_t gid);
-void ids_reset(void);
+bool caller_assume(fuse_req_t req, const struct target *targets, size_t count);
 
-/* Whether the caller is in the group; if that cannot be found out, it is not. */
-bool caller_in_group(fuse_req_t req, gid_t gid);
+/* The same to create something: with the caller's umask, which a default ACL of the directory replaces. */
+bool caller_assume_to_create(fuse_req_t req, const struct target *targets, size_t count);
+
+/* The same to change the data of a file: set-user-ID bits stay only for CAP_FSETID of the server's user namespace. */
+bool caller_assume_to_write(fuse_req_t req, int fd);
+
+/* Returns true if the caller has a capability in whatever user namespace, or in that of the server. */
+bool caller_has(fuse_req_t req, uint64_t capability);
+bool caller_is_capable(fuse_req_t req, uint64_t capability);
 
 #endif

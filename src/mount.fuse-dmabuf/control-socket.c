@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "control-socket.h"
+#include "identity.h"
 #include "log.h"
+#include "privileges.h"
 
 #define DIRECTORY "/run/fuse-dmabuf"
 
@@ -41,6 +43,21 @@ static struct sockaddr_un address_of(unsigned int number)
 	return address;
 }
 
+/* To a group that the server is not in. */
+static bool hand_over(const char *path, gid_t group)
+{
+	static const struct identity root = { .capabilities = CAPABILITY(CAP_CHOWN) };
+	bool done;
+
+	if (!group)
+		return true;
+	if (!identity_assume(&root))
+		return false;
+	done = !chown(path, 0, group);
+	identity_end();
+	return done;
+}
+
 /* A socket that is there already belongs to a server that was killed: the number is this mount's alone. */
 static int bind_socket(const struct sockaddr_un *address, gid_t group)
 {
@@ -52,7 +69,7 @@ static int bind_socket(const struct sockaddr_un *address, gid_t group)
 	unlink(address->sun_path);
 	/* Who may connect is decided for each connection; the mode only keeps others away earlier. */
 	if (!bind(fd, (const struct sockaddr *)address, sizeof(*address)) &&
-	    !chown(address->sun_path, 0, group) && !chmod(address->sun_path, group ? 0660 : 0600) &&
+	    hand_over(address->sun_path, group) && !chmod(address->sun_path, group ? 0660 : 0600) &&
 	    !stat(address->sun_path, &attr) && !listen(fd, BACKLOG)) {
 		own_inode = attr.st_ino;
 		return fd;

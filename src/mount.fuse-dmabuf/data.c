@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "caller.h"
 #include "file.h"
+#include "identity.h"
+#include "nobody.h"
 #include "operations.h"
-#include "reserve.h"
 
 /*
  * A copy cannot be interrupted, so it is done in steps that take a second at most: a killed program ends in
@@ -30,36 +32,48 @@ void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struc
 	fuse_reply_data(req, &source, 0);
 }
 
-/* Pages that were mapped go to their own place, although the file that the kernel has at hand appends. */
-static ssize_t write_in_place(const struct file *file, const char *data, size_t size, off_t offset)
+static ssize_t write_as_nobody(int fd, const char *data, size_t size, off_t offset)
 {
-	int fd = reopen(file->inode->fd, O_WRONLY);
 	ssize_t written;
-	int saved;
 
-	if (fd < 0)
+	if (fd < 0 || !nobody_assume(0))
 		return -1;
 	written = pwrite(fd, data, size, offset);
+	identity_end();
+	return written;
+}
+
+/*
+ * Pages that were mapped go to their own place, although the file that the kernel has at hand appends. Not to a file
+ * that can only be appended to: the file system below refuses this open to everybody.
+ */
+static ssize_t write_in_place(const struct file *file, const char *data, size_t size, off_t offset)
+{
+	int fd = reopen(file->inode->fd, O_WRONLY), saved;
+	ssize_t written = write_as_nobody(fd, data, size, offset);
+
 	saved = errno;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	errno = saved;
 	return written;
 }
 
+/*
+ * A write may come when its writer has ended, or of pages that many have changed: it is nobody's, as those by
+ * passthrough are.
+ */
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
 {
 	struct file *file = file_from_info(info);
-	ssize_t written = -1;
+	ssize_t written;
 
 	(void)nodeid;
-	if (reserve_forgo()) {
-		if (info->writepage && file->flags & O_APPEND)
-			written = write_in_place(file, data, size, offset);
-		else
-			written = pwrite(file_fd(file), data, size, offset);
-		reserve_resume();
-	}
+	if (info->writepage && file->flags & O_APPEND)
+		written = write_in_place(file, data, size, offset);
+	else
+		written = write_as_nobody(file_fd(file), data, size, offset);
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else
@@ -80,12 +94,12 @@ void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info)
 {
-	int result = -1;
+	int fd = file_fd(file_from_info(info)), result = -1;
 
 	(void)nodeid;
-	if (reserve_forgo()) {
-		result = fallocate(file_fd(file_from_info(info)), mode, offset, length);
-		reserve_resume();
+	if (fd >= 0 && caller_assume_to_write(req, fd)) {
+		result = fallocate(fd, mode, offset, length);
+		identity_end();
 	}
 	reply_result(req, result);
 }
@@ -112,9 +126,9 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 
 	(void)nodeid_in;
 	(void)nodeid_out;
-	if (in >= 0 && out >= 0 && reserve_forgo()) {
+	if (in >= 0 && out >= 0 && caller_assume_to_write(req, out)) {
 		copied = copy_file_range(in, &offset_in, out, &offset_out, step, (unsigned int)flags);
-		reserve_resume();
+		identity_end();
 	}
 	if (copied < 0)
 		fuse_reply_err(req, errno);

@@ -11,8 +11,7 @@
 static dev_t device;
 static bool local;
 
-/* A server of another machine may refuse what root wants to open here. */
-static bool is_local(int fd)
+bool facts_is_local(int fd)
 {
 	struct statfs status;
 
@@ -33,7 +32,7 @@ static bool is_local(int fd)
 void facts_begin(int root_fd, dev_t root_device)
 {
 	device = root_device;
-	local = is_local(root_fd);
+	local = facts_is_local(root_fd);
 }
 
 /* statx() tells all at once. */

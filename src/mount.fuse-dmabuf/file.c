@@ -9,6 +9,7 @@
 #include "caller.h"
 #include "descriptors.h"
 #include "file.h"
+#include "identity.h"
 #include "operations.h"
 #include "passthrough.h"
 
@@ -36,6 +37,18 @@ static void end_file(struct file *file)
 	free(file);
 }
 
+/* What begin_file() took over. Keeps errno. */
+static void give_up(struct inode *inode, struct file *file, int fd)
+{
+	int saved = errno;
+
+	free(file);
+	if (fd >= 0)
+		close(fd);
+	inode_end_use(inode);
+	errno = saved;
+}
+
 /*
  * Makes the "fh" of an open file. Takes over the use of its node, which lasts as long: what is open can lose its
  * last name. Takes over the descriptor, if there is one. NULL: see errno.
@@ -43,19 +56,17 @@ static void end_file(struct file *file)
 static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, struct fuse_file_info *info)
 {
 	struct file *file = malloc(sizeof(*file));
+	int backing_id;
 
-	if (!file) {
-		if (fd >= 0)
-			close(fd);
-		inode_end_use(inode);
-		errno = ENOMEM;
+	if (!file || !passthrough_begin(inode, (info->flags & O_ACCMODE) != O_RDONLY, &backing_id)) {
+		give_up(inode, file, fd);
 		return NULL;
 	}
 	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags,
 			       .uid = fuse_req_ctx(req)->uid };
 	open_files_add(file);
 	info->fh = (uintptr_t)file;
-	info->backing_id = passthrough_begin(inode);
+	info->backing_id = backing_id;
 	/* A close() has nothing to tell that the source directory's filesystem would say. */
 	info->noflush = 1;
 	cache_open_file(info);
@@ -71,6 +82,18 @@ static bool needs_no_descriptor(const struct file *file, const struct fuse_file_
 {
 	return info->backing_id && file->inode->facts.readable &&
 	       !(file->flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK | O_NOATIME | O_TRUNC));
+}
+
+/* Returns false with errno set if the caller may not open the file so, as it is now. */
+static bool open_as_caller(fuse_req_t req, struct file *file)
+{
+	bool opened;
+
+	if (!caller_assume(req, TARGETS({ file->inode->fd, NULL })))
+		return false;
+	opened = file_fd(file) >= 0;
+	identity_end();
+	return opened;
 }
 
 /* Buffers of READ and WRITE requests are aligned to nothing. */
@@ -90,7 +113,7 @@ void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 	file = begin_file(req, inode, -1, info);
 	if (!file) {
 		fuse_reply_err(req, errno);
-	} else if (!needs_no_descriptor(file, info) && file_fd(file) < 0) {
+	} else if (!needs_no_descriptor(file, info) && !open_as_caller(req, file)) {
 		fuse_reply_err(req, errno);
 		end_file(file);
 	} else {
@@ -148,11 +171,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 	if (!directory)
 		return;
-	if (caller_begin(req)) {
+	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
 		do {
 			fd = openat(directory->fd, name, flags, mode);
 		} while (fd < 0 && descriptors_made_room());
-		caller_end(req);
+		identity_end();
 	}
 	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
@@ -168,11 +191,11 @@ void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file
 
 	if (!directory)
 		return;
-	if (caller_begin(req)) {
+	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
 		do {
 			fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
 		} while (fd < 0 && descriptors_made_room());
-		caller_end(req);
+		identity_end();
 	}
 	if (check_file_limit(fd) < 0)
 		fuse_reply_err(req, errno);

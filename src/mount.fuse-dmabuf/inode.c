@@ -9,8 +9,8 @@
 #include "handle.h"
 #include "inode.h"
 #include "log.h"
+#include "nobody.h"
 #include "passthrough.h"
-#include "reserve.h"
 
 /* Doubled whenever there are as many nodes as buckets. */
 #define FIRST_BUCKETS 1024u
@@ -132,7 +132,7 @@ bool inodes_begin(int root_fd)
 	table.root.dev = attr.st_dev;
 	facts_begin(root_fd, attr.st_dev);
 	handles_begin(root_fd);
-	reserve_begin(root_fd);
+	nobody_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
 }

@@ -85,7 +85,7 @@ static int mount_source(const struct options *options)
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	broker_begin(policy);
-	cache_begin(options->cache);
+	cache_begin(options->cache, options->suid);
 	if (options->revoke_on_unlink)
 		removal_enable();
 	code = session_run(options, mountpoint, source_fd);

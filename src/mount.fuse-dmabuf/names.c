@@ -7,6 +7,7 @@
 
 #include "cache.h"
 #include "caller.h"
+#include "identity.h"
 #include "operations.h"
 #include "removal.h"
 #include "share.h"
@@ -36,11 +37,13 @@ struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid)
 
 struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 {
+	bool privileged = cache_is_privileged(fd);
 	struct inode *inode;
 
-	*entry = (struct fuse_entry_param){ .attr_timeout = cache_seconds(), .entry_timeout = cache_seconds() };
+	*entry = (struct fuse_entry_param){ .entry_timeout = cache_seconds() };
 	inode = inode_lookup(fd, &entry->attr);
 	if (inode) {
+		entry->attr_timeout = cache_attribute_seconds(&entry->attr, privileged);
 		entry->ino = inode->nodeid;
 		entry->generation = inode->facts.generation;
 	}
@@ -105,9 +108,9 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 
 	if (!directory)
 		return;
-	if (caller_begin(req)) {
+	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
 		result = mknodat(directory->fd, name, mode, rdev);
-		caller_end(req);
+		identity_end();
 	}
 	reply_made(req, result, directory, name);
 }
@@ -119,9 +122,9 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 
 	if (!directory)
 		return;
-	if (caller_begin(req)) {
+	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
 		result = mkdirat(directory->fd, name, mode);
-		caller_end(req);
+		identity_end();
 	}
 	reply_made(req, result, directory, name);
 }
@@ -133,27 +136,47 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 
 	if (!directory)
 		return;
-	if (caller_begin(req)) {
+	if (caller_assume(req, TARGETS({ directory->fd, NULL }))) {
 		result = symlinkat(target, directory->fd, name);
-		caller_end(req);
+		identity_end();
 	}
 	reply_made(req, result, directory, name);
+}
+
+/* By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
+static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory, const char *name)
+{
+	char path[INODE_PATH_MAX];
+	int result;
+
+	if (!caller_assume(req, TARGETS({ inode->fd, NULL }, { directory->fd, NULL })))
+		return -1;
+	result = linkat(AT_FDCWD, inode_path(inode, path), directory->fd, name, AT_SYMLINK_FOLLOW);
+	identity_end();
+	return result;
 }
 
 void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
 {
 	struct inode *inode = use_node(req, nodeid);
 	struct inode *directory = inode ? use_node(req, parent) : NULL;
-	int result = -1;
 
-	if (directory && caller_begin(req)) {
-		result = linkat(inode->fd, "", directory->fd, name, AT_EMPTY_PATH);
-		caller_end(req);
-	}
 	if (directory)
-		reply_made(req, result, directory, name);
+		reply_made(req, link_as_caller(req, inode, directory, name), directory, name);
 	if (inode)
 		inode_end_use(inode);
+}
+
+/* An errno. */
+static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags)
+{
+	int error;
+
+	if (!caller_assume(req, TARGETS({ directory->fd, NULL }, { directory->fd, name })))
+		return errno;
+	error = unlinkat(directory->fd, name, flags) ? errno : 0;
+	identity_end();
+	return error;
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -165,7 +188,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (!directory)
 		return;
 	removal = removal_begin(directory, name);
-	error = unlinkat(directory->fd, name, 0) ? errno : 0;
+	error = remove_as_caller(req, directory, name, 0);
 	removal_end(&removal);
 	fuse_reply_err(req, error);
 	inode_end_use(directory);
@@ -177,19 +200,20 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!directory)
 		return;
-	reply_result(req, unlinkat(directory->fd, name, AT_REMOVEDIR));
+	fuse_reply_err(req, remove_as_caller(req, directory, name, AT_REMOVEDIR));
 	inode_end_use(directory);
 }
 
-static int rename_as(fuse_req_t req, const struct inode *directory, const char *name,
+static int rename_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
 		     const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
 	int result;
 
-	if (!caller_begin(req))
+	if (!caller_assume(req, TARGETS({ directory->fd, NULL }, { directory->fd, name }, { new_directory->fd, NULL },
+					{ new_directory->fd, new_name })))
 		return -1;
 	result = renameat2(directory->fd, name, new_directory->fd, new_name, flags);
-	caller_end(req);
+	identity_end();
 	return result;
 }
 
@@ -197,7 +221,7 @@ static int rename_in(fuse_req_t req, const struct inode *directory, const char *
 		     const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
 	struct removal replaced = removal_begin(new_directory, new_name);
-	int error = rename_as(req, directory, name, new_directory, new_name, flags) ? errno : 0;
+	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags) ? errno : 0;
 
 	removal_end(&replaced);
 	return error;

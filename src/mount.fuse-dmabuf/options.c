@@ -170,6 +170,8 @@ static bool parse_log(struct options *options, const char *value)
 static bool parse_other(struct options *options, const char *option)
 {
 	if (HAS(kernel_options, option)) {
+		if (!strcmp(option, "suid") || !strcmp(option, "nosuid"))
+			options->suid = !strcmp(option, "suid");
 		if (!fuse_opt_add_opt(&options->mount_options, option))
 			return true;
 		log_error("out of memory");

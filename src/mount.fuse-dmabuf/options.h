@@ -34,6 +34,7 @@ struct options {
 	bool revoke_on_unlink;
 	gid_t control_group;    /* may use the control socket, beside root; 0: nobody */
 	enum cache_mode cache;
+	bool suid;              /* programs run with the rights that their files give */
 	int log_level;
 	char *mount_options;    /* what goes on to libfuse, as one list */
 };

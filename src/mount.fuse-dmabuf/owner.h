@@ -10,18 +10,23 @@
 
 struct inode;
 
+/* No token for who is in more: directories of users of large organisations allow about as many. */
+#define OWNER_GROUPS_MAX 1024
+
 struct owner {
 	uid_t uid;
 	gid_t gid;
-	gid_t *groups;          /* supplementary ones */
+	const gid_t *groups;    /* supplementary ones: groups_get() */
 	size_t group_count;
+	uint64_t capabilities;  /* of CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH those that count for all files */
 };
 
 /*
- * Looks the groups of a process up. False: they are not known, see errno; EACCES: it has ended, or is not in a
- * pid namespace that the server sees. Whoever is taken for no member of a group escapes what is said about it.
+ * Looks the groups and capabilities of a process up. False: they are not known, see errno; EACCES: it has ended, or is
+ * not in a PID namespace that the server sees; E2BIG: it is in more than OWNER_GROUPS_MAX groups. Whoever is taken for
+ * no member of a group escapes what is said about it.
  */
-bool owner_read_groups(struct owner *owner, pid_t pid);
+bool owner_read_process(struct owner *owner, pid_t pid);
 void owner_free(struct owner *owner);
 
 bool owner_in_group(const struct owner *owner, gid_t gid);

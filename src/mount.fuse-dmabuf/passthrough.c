@@ -6,11 +6,14 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "identity.h"
 #include "log.h"
+#include "nobody.h"
 #include "passthrough.h"
-#include "reserve.h"
+#include "privileges.h"
 
 /* Files that were closed keep their ids, which saves two system calls when they are opened again. */
 #define MAX_IDLE 1024u
@@ -51,15 +54,15 @@ static int backing_open(int fd)
 	return ioctl(device, FUSE_DEV_IOC_BACKING_OPEN, &map);
 }
 
-/* With the ids and capabilities of this moment the kernel opens and writes the file for all users. */
+/* The kernel keeps the ids and capabilities of this moment, to open and write the file with them for all users. */
 static int backing_open_as_nobody(int fd)
 {
 	int id;
 
-	if (!reserve_forgo())
+	if (!nobody_assume(CAPABILITY(CAP_SYS_ADMIN)))
 		return -1;
 	id = backing_open(fd);
-	reserve_resume();
+	identity_end();
 	return id;
 }
 
@@ -185,22 +188,56 @@ static int id_of(struct inode *inode)
 	return 0;
 }
 
-int passthrough_begin(struct inode *inode)
+static bool is_append_only(const struct inode *inode)
 {
-	int id;
+	struct statx attr;
 
-	if (!enabled)
-		return 0;
-	pthread_mutex_lock(&inode->lock);
-	/* Decided by the first open: the kernel refuses a mixture on one inode. */
-	if (!inode->opens++) {
-		end_idle(inode);
-		if (!inode->backing_id)
-			inode->backing_id = id_of(inode);
+	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) && attr.stx_attributes & STATX_ATTR_APPEND;
+}
+
+/*
+ * The id of a file that has become append-only since, for a writer. Some kernels look at the file on the mount, which
+ * is not, where they let a writer map it or take O_APPEND away. False: it is in use, and the kernel wants it for all.
+ */
+static bool give_up_id(struct inode *inode)
+{
+	if (!is_append_only(inode))
+		return true;
+	if (inode->opens) {
+		errno = EBUSY;
+		return false;
 	}
-	id = inode->backing_id;
+	end_idle(inode);
+	close_id(inode->backing_id);
+	inode->backing_id = 0;
+	return true;
+}
+
+static void count_open(struct inode *inode)
+{
+	/* Decided by the first open: the kernel refuses a mixture on one inode. */
+	if (inode->opens++)
+		return;
+	end_idle(inode);
+	if (!inode->backing_id && !is_append_only(inode))
+		inode->backing_id = id_of(inode);
+}
+
+bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
+{
+	bool begun;
+
+	*backing_id = 0;
+	if (!enabled)
+		return true;
+	pthread_mutex_lock(&inode->lock);
+	begun = !writes || !inode->backing_id || give_up_id(inode);
+	if (begun) {
+		count_open(inode);
+		*backing_id = inode->backing_id;
+	}
 	pthread_mutex_unlock(&inode->lock);
-	return id;
+	return begun;
 }
 
 void passthrough_end(struct inode *inode)

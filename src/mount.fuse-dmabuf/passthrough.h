@@ -9,10 +9,11 @@
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd);
 
 /*
- * A file was opened, whose node is in use: the backing id for the answer, or 0 when its data must go through the
- * server. Each call needs its passthrough_end().
+ * A file is opened, whose node is in use. Sets the backing id for the answer, or 0 when its data must go through the
+ * server, as that of a file that can only be appended to. False: see errno; EBUSY: it became such a file while it was
+ * open with passthrough. Each success needs its passthrough_end().
  */
-int passthrough_begin(struct inode *inode);
+bool passthrough_begin(struct inode *inode, bool writes, int *backing_id);
 void passthrough_end(struct inode *inode);
 
 /* The connection has ended, and all ids with it. */

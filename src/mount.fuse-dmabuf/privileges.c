@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <linux/capability.h>
 #include <linux/securebits.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,42 +14,58 @@
 #include "privileges.h"
 
 /*
- * CAP_SYS_RESOURCE is left out on purpose: data of passthrough files is written with the server's
- * capabilities, and with this one users would write past their disk quota.
+ * What the server does by itself: it reads the source for all (the kernel checks who may see it), opens files by
+ * handles, acts for callers, and mounts and registers backing files. It changes nothing by itself.
  */
-static const int kept[] = {
-	CAP_CHOWN,           /* setattr */
-	CAP_DAC_OVERRIDE,    /* the kernel has checked the caller (default_permissions) */
-	CAP_DAC_READ_SEARCH, /* the same, and linkat() of a descriptor, and file handles */
-	CAP_FOWNER,          /* setattr and xattrs of files of others */
-	CAP_FSETID,          /* set-group-ID bits, where the kernel let the caller set them */
-	CAP_SETUID,          /* files are created with the caller's ids */
-	CAP_SETGID,
-	CAP_MKNOD,
-	CAP_SETFCAP,         /* security.capability */
-	CAP_SYS_ADMIN,       /* mount, umount, backing files, trusted xattrs */
-};
+#define OWN \
+	(CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | CAPABILITY(CAP_SETGID) | \
+	 CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SYS_ADMIN))
 
-static bool set_capabilities(void)
+/* A server that was started without this one serves root like others at quotas and reserved blocks. */
+#define DISPENSABLE CAPABILITY(CAP_SYS_RESOURCE)
+
+static bool read_sets(uint64_t *effective, uint64_t *permitted)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { 0 };
+	struct __user_cap_data_struct data[2];
 
-	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
-		data[CAP_TO_INDEX(kept[i])].effective |= CAP_TO_MASK(kept[i]);
-		data[CAP_TO_INDEX(kept[i])].permitted |= CAP_TO_MASK(kept[i]);
-	}
+	if (syscall(SYS_capget, &header, data))
+		return false;
+	*effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	*permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return true;
+}
+
+/* Of this thread; what programs would inherit is none. */
+static bool write_sets(uint64_t effective, uint64_t permitted)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = (uint32_t)effective, .permitted = (uint32_t)permitted },
+		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
+	};
+
 	return !syscall(SYS_capset, &header, data);
+}
+
+static bool keep_only_needed(void)
+{
+	uint64_t needed = OWN | PRIVILEGES_OF_CALLERS, effective, permitted;
+
+	if (!read_sets(&effective, &permitted))
+		return false;
+	if (needed & ~permitted & ~DISPENSABLE) {
+		errno = EPERM;
+		return false;
+	}
+	return write_sets(OWN, needed & permitted);
 }
 
 bool privileges_drop(void)
 {
-	/*
-	 * NO_SETUID_FIXUP: the server keeps its capabilities while it has the file system ids of a caller.
-	 * Whether the caller may create something was the kernel's decision already.
-	 */
+	/* NO_SETUID_FIXUP: the file system ids of a thread have no effect on its capabilities. */
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !set_capabilities()) {
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !keep_only_needed()) {
 		log_error("cannot give up privileges: %s (start it as root, with all of root's capabilities)",
 			  strerror(errno));
 		return false;
@@ -58,27 +73,32 @@ bool privileges_drop(void)
 	return true;
 }
 
-static void set_effective(bool all)
+uint64_t privileges_effective(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2];
+	uint64_t effective, permitted;
 
-	if (syscall(SYS_capget, &header, data))
+	if (!read_sets(&effective, &permitted))
 		abort();
-	for (int i = 0; i < 2; i++)
-		data[i].effective = all ? data[i].permitted : 0;
-	if (syscall(SYS_capset, &header, data))
-		abort();
+	return effective;
+}
+
+bool privileges_set_effective(uint64_t capabilities)
+{
+	uint64_t effective, permitted;
+
+	return read_sets(&effective, &permitted) && write_sets(capabilities & permitted, permitted);
 }
 
 void privileges_suspend(void)
 {
-	set_effective(false);
+	if (!privileges_set_effective(0))
+		abort();
 }
 
 void privileges_resume(void)
 {
-	set_effective(true);
+	if (!privileges_set_effective(OWN))
+		abort();
 }
 
 static rlim_t system_file_limit(void)

@@ -7,14 +7,39 @@
 #define PROCESSES_H
 
 #include <stdbool.h>
-#include <stdio.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Before privileges are dropped. False: explained in the log. */
 bool processes_begin(void);
 void processes_end(void);
 
-/* The status of a process or thread. NULL: see errno; ENOENT or ESRCH: there is none with this number here. */
-FILE *process_status(pid_t pid);
+/* The credentials of a process or thread as they are now. Numbers are those of the server's user namespace. */
+struct process {
+	uid_t fsuid;
+	gid_t fsgid;
+	uint64_t capabilities;  /* effective ones; what they are worth depends on its user namespace */
+	size_t group_count;
+	gid_t *groups;          /* .few, or allocated: process_free() */
+	gid_t few[64];
+};
+
+/* Returns false with errno set if they cannot be read; ENOENT or ESRCH: there is no process with this number here. */
+bool process_read(pid_t pid, struct process *process);
+void process_free(struct process *process);
+
+/* Which ids a user namespace has. */
+struct user_namespace {
+	bool own;               /* the server's, or one that has the same ids */
+	char uids[12288], gids[12288];  /* as in /proc/PID/uid_map: up to 340 lines of 33 bytes */
+};
+
+/* That of a process or thread. Returns false with errno set if it cannot be read. */
+bool user_namespace_read(pid_t pid, struct user_namespace *user_namespace);
+
+/* Returns true if owner and group of a file have ids in the namespace, so that its capabilities count for the file. */
+bool user_namespace_maps(const struct user_namespace *user_namespace, const struct stat *attr);
 
 #endif

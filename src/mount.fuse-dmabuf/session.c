@@ -35,11 +35,11 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	want(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
 	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
 	/*
-	 * FUSE_CAP_HANDLE_KILLPRIV_V2 would save the question for security.capability before each write, but it
-	 * leaves set-user-ID bits to the server, which does not see the writes of passthrough. The backing file
-	 * would lose them if the server had no CAP_FSETID, but the kernel would go on with the mode that it
-	 * remembers: who may write to such a program could write and run it with its owner's rights.
+	 * The file system below takes set-ID bits and file capabilities at each write: backing files are nobody's. The
+	 * kernel must not do it by what it remembers, in the name of a caller who need not be the owner; and it asks for
+	 * file capabilities less often. What it remembers of such files itself: cache_attribute_seconds().
 	 */
+	want(connection, FUSE_CAP_HANDLE_KILLPRIV_V2, "the choice to leave set-user-ID bits to the file system below");
 	/* As a request of its own a truncating open takes set-user-ID bits away. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
 	/* A request in a pipe cannot be looked at. */
@@ -115,12 +115,12 @@ static bool add_source(struct fuse_args *args, const char *source)
 	return added;
 }
 
-/* First what mount(8) promises for defaults, then the user's words, last what the source forbids. */
+/* First the defaults, then the user's words, last what the source forbids. */
 static bool add_options(struct fuse_args *args, const struct options *options, int source_fd)
 {
 	char restrictions[64];
 
-	return add_option(args, "default_permissions,allow_other,suid,dev,subtype=fuse-dmabuf") &&
+	return add_option(args, "default_permissions,allow_other,nosuid,nodev,subtype=fuse-dmabuf") &&
 	       add_source(args, options->source) &&
 	       add_option(args, options->log_level == LOG_DEBUG ? "debug" : "") &&
 	       add_option(args, options->mount_options ? options->mount_options : "") &&

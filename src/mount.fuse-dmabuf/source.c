@@ -10,6 +10,11 @@
 #include "log.h"
 #include "source.h"
 
+/* glibc has it since 2.39 only. */
+#ifndef ST_NOSYMFOLLOW
+#define ST_NOSYMFOLLOW 0x2000
+#endif
+
 int source_open(const char *path)
 {
 	int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -34,11 +39,12 @@ const char *source_restrictions(int fd, char *buffer, size_t size)
 	buffer[0] = '\0';
 	if (fstatvfs(fd, &status))
 		return buffer;
-	snprintf(buffer, size, "%s%s%s%s",
+	snprintf(buffer, size, "%s%s%s%s%s",
 		 status.f_flag & ST_RDONLY ? "ro," : "",
 		 status.f_flag & ST_NOSUID ? "nosuid," : "",
 		 status.f_flag & ST_NODEV ? "nodev," : "",
-		 status.f_flag & ST_NOEXEC ? "noexec," : "");
+		 status.f_flag & ST_NOEXEC ? "noexec," : "",
+		 status.f_flag & ST_NOSYMFOLLOW ? "nosymfollow," : "");
 	length = strlen(buffer);
 	if (length)
 		buffer[length - 1] = '\0';

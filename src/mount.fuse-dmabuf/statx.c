@@ -22,6 +22,11 @@ static int read_attributes(int fd, struct fuse_statx *attributes)
 	return 0;
 }
 
+static uint64_t seconds_of(int fd, const struct fuse_statx *attributes)
+{
+	return (uint64_t)cache_attribute_seconds(&(struct stat){ .st_mode = attributes->mode }, cache_is_privileged(fd));
+}
+
 static int find(uint64_t nodeid, struct fuse_statx_out *out)
 {
 	struct inode *inode = inode_from_nodeid(nodeid);
@@ -32,7 +37,8 @@ static int find(uint64_t nodeid, struct fuse_statx_out *out)
 	if (!inode_use(inode))
 		return errno;
 	error = read_attributes(inode->fd, &out->stat);
-	out->attr_valid = (uint64_t)cache_seconds();
+	if (!error)
+		out->attr_valid = seconds_of(inode->fd, &out->stat);
 	inode_end_use(inode);
 	return error;
 }

@@ -28,7 +28,7 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
-/* Why the groups of a process are not known. The kernel has no number for one that this namespace does not have. */
+/* Why the groups of a process are not known, or not taken. The kernel has no number for one that this namespace does not have. */
 static const char *why_unknown(pid_t pid, int error)
 {
 	if (!pid)
@@ -37,6 +37,8 @@ static const char *why_unknown(pid_t pid, int error)
 	switch (error) {
 	case EACCES:
 		return "its process has ended";
+	case E2BIG:
+		return "its process is in too many groups";
 	case ENFILE:
 		return "no descriptor is left to look its groups up";
 	default:
@@ -49,11 +51,11 @@ static int grant(struct token_request *request, uint32_t *direction)
 {
 	int error;
 
-	if (owner_read_groups(&request->owner, request->pid))
+	if (owner_read_process(&request->owner, request->pid))
 		return broker_grant(request, direction);
 	error = errno;
 	token_log_refused(request, why_unknown(request->pid, error));
-	return error;
+	return error == E2BIG ? EACCES : error;
 }
 
 static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,

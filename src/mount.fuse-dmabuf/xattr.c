@@ -4,19 +4,21 @@
  * itself, also where the node is a symbolic link.
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/xattr.h>
 
 #include "broker.h"
 #include "caller.h"
+#include "identity.h"
 #include "operations.h"
 
 #define ACL        "system.posix_acl_"
 #define ACL_ACCESS ACL "access"
+#define FILE_CAPABILITIES "security.capability"
 #define TRUSTED    "trusted."
 
 /* Answers with a value or list of that length, or, asked with size 0, with the length. */
@@ -63,6 +65,15 @@ void op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t siz
 	inode_end_use(inode);
 }
 
+static size_t count_trusted(const char *list, ssize_t length)
+{
+	size_t count = 0;
+
+	for (const char *name = list; name < list + length; name += strlen(name) + 1)
+		count += !strncmp(name, TRUSTED, strlen(TRUSTED));
+	return count;
+}
+
 /* The server sees names that only an administrator may see. */
 static ssize_t remove_trusted(char *list, ssize_t length)
 {
@@ -90,7 +101,7 @@ static void reply_list(fuse_req_t req, const struct inode *inode, size_t size)
 		return;
 	}
 	length = listxattr(inode_path(inode, path), list, XATTR_LIST_MAX);
-	if (length > 0 && fuse_req_ctx(req)->uid)
+	if (length > 0 && count_trusted(list, length) && !caller_is_capable(req, CAPABILITY(CAP_SYS_ADMIN)))
 		length = remove_trusted(list, length);
 	reply_bytes(req, list, length, size);
 	free(list);
@@ -106,64 +117,76 @@ void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 	inode_end_use(inode);
 }
 
-/*
- * Setting an ACL takes the set-group-ID bit from a file whose group the caller is not in. The backing
- * filesystem does not do it for the server, who may set any bit. A chmod in the source between the two calls is
- * lost: none takes one bit away.
- */
-static int drop_setgid(fuse_req_t req, const char *path)
+/* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
+static void recheck_tokens(struct inode *inode, const char *name)
 {
-	struct stat attr;
-
-	if (stat(path, &attr))
-		return -1;
-	if (!(attr.st_mode & S_ISGID) || !fuse_req_ctx(req)->uid || caller_in_group(req, attr.st_gid))
-		return 0;
-	return chmod(path, attr.st_mode & ~(mode_t)S_ISGID);
+	if (!strcmp(name, ACL_ACCESS))
+		broker_recheck_file(inode);
 }
 
-/* Without losing what the system call said. */
-static void recheck_tokens(struct inode *inode)
+/* An errno. */
+static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name, const char *value, size_t size,
+			 int flags)
 {
-	int saved = errno;
+	char path[INODE_PATH_MAX];
+	int error;
 
-	broker_recheck_file(inode);
-	errno = saved;
+	if (!caller_assume(req, TARGETS({ inode->fd, NULL })))
+		return errno;
+	error = setxattr(inode_path(inode, path), name, value, size, flags) ? errno : 0;
+	identity_end();
+	return error;
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value, size_t size,
 		 int flags)
 {
 	struct inode *inode = use_node(req, nodeid);
-	char path[INODE_PATH_MAX];
-	int result = -1;
+	int error;
 
 	if (!inode)
 		return;
-	inode_path(inode, path);
-	if (caller_begin(req)) {
-		result = setxattr(path, name, value, size, flags);
-		caller_end(req);
-	}
-	if (!result && !strcmp(name, ACL_ACCESS)) {
-		result = drop_setgid(req, path);
-		recheck_tokens(inode);
-	}
-	reply_result(req, result);
+	error = set_as_caller(req, inode, name, value, size, flags);
+	if (!error)
+		recheck_tokens(inode, name);
+	fuse_reply_err(req, error);
 	inode_end_use(inode);
+}
+
+/* An errno. */
+static int remove_as_caller(fuse_req_t req, const struct inode *inode, const char *name)
+{
+	char path[INODE_PATH_MAX];
+	int error;
+
+	if (!caller_assume(req, TARGETS({ inode->fd, NULL })))
+		return errno;
+	error = removexattr(inode_path(inode, path), name) ? errno : 0;
+	identity_end();
+	return error;
+}
+
+/*
+ * The kernel asks to remove file capabilities before a write, for whoever writes: without this capability nobody
+ * comes here who means to. The file system below removes them at the write itself.
+ */
+static bool comes_before_a_write(fuse_req_t req, const char *name)
+{
+	return !strcmp(name, FILE_CAPABILITIES) && !caller_has(req, CAPABILITY(CAP_SETFCAP));
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 {
 	struct inode *inode = use_node(req, nodeid);
-	char path[INODE_PATH_MAX];
-	int result;
+	int error;
 
 	if (!inode)
 		return;
-	result = removexattr(inode_path(inode, path), name);
-	if (!result && !strcmp(name, ACL_ACCESS))
-		recheck_tokens(inode);
-	reply_result(req, result);
+	error = remove_as_caller(req, inode, name);
+	if (!error)
+		recheck_tokens(inode, name);
+	else if (error == EPERM && comes_before_a_write(req, name))
+		error = 0;
+	fuse_reply_err(req, error);
 	inode_end_use(inode);
 }

@@ -26,11 +26,11 @@ def new_ext4(tmp_path_factory, size, reserved):
 
 
 @contextlib.contextmanager
-def served(directory, program, tmp_path_factory, **how):
+def served(directory, program, tmp_path_factory, options='log=info', **how):
     """The server's mount of it; what else Server takes."""
     target = tmp_path_factory.mktemp('target')
     target.chmod(0o755)
-    server = Server(program, directory, target, target.with_suffix('.log'), 'log=info', None, **how)
+    server = Server(program, directory, target, target.with_suffix('.log'), options, None, **how)
     assert server.process.poll() is None, server.said()
     yield target
     server.end()

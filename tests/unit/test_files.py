@@ -25,8 +25,8 @@ def ext4(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def on_mount(ext4, program, tmp_path_factory):
-    """The same directory on the server's mount."""
-    with served(ext4, program, tmp_path_factory) as target:
+    """The same directory on the server's mount, where programs run as on ext4."""
+    with served(ext4, program, tmp_path_factory, options='suid') as target:
         yield target
 
 

@@ -17,10 +17,10 @@ import guest
 
 @pytest.fixture(scope='module')
 def served(_ext4_root):
-    """One mount for all tests of a file, so that each costs only a directory. Not in tmp_path, where only root may go."""
+    """One mount for all tests of a file, so that each costs only a directory. Not in tmp_path, where only root may go; programs run as on ext4."""
     source, target = _ext4_root / 'served', Path('/mnt/served')
     source.mkdir()
-    guest.mount_server(source, target)
+    guest.mount_server(source, target, 'suid')
     yield SimpleNamespace(path=target, source=source)
     guest.unmount(target)
     target.rmdir()

@@ -167,7 +167,7 @@ static void groups_are_read_by_a_full_process(void)
 	make_many();
 	CHECK(!setgroups(2, groups));
 	fill_process();
-	CHECK(owner_read_groups(&owner, getpid()));
+	CHECK(owner_read_process(&owner, getpid()));
 	CHECK_EQUAL(owner.group_count, 2);
 	owner_free(&owner);
 	empty_process();
@@ -180,11 +180,11 @@ static void groups_that_cannot_be_read_are_not_taken_for_none(void)
 	struct owner owner = { 0 };
 
 	fill_process();
-	CHECK(!owner_read_groups(&owner, getpid()));
+	CHECK(!owner_read_process(&owner, getpid()));
 	CHECK_EQUAL(errno, ENFILE);
 	CHECK(!owner.groups && !owner.group_count);
 	empty_process();
-	CHECK(!owner_read_groups(&owner, 0));
+	CHECK(!owner_read_process(&owner, 0));
 	CHECK_EQUAL(errno, EACCES);
 }
 

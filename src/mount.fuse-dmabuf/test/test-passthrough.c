@@ -36,10 +36,12 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 static const char *said_of(int error)
 {
 	struct inode *inode = node_lookup("file");
+	int backing_id;
 
 	refusal = error;
 	said_begin();
-	CHECK_EQUAL(passthrough_begin(inode), 0);
+	CHECK(passthrough_begin(inode, false, &backing_id));
+	CHECK_EQUAL(backing_id, 0);
 	passthrough_end(inode);
 	inode_forget(inode, 1);
 	node_remove("file");

@@ -47,11 +47,11 @@ static void groups_of_a_hidden_process_are_known(void)
 	snprintf(path, sizeof(path), "/proc/%d/status", child);
 	while (!access(path, R_OK))
 		usleep(1000);
-	CHECK(owner_read_groups(&owner, child));
+	CHECK(owner_read_process(&owner, child));
 	owner_free(&owner);
 	close(life);
 	CHECK_EQUAL(waitpid(child, NULL, 0), child);
-	CHECK(!owner_read_groups(&owner, child));
+	CHECK(!owner_read_process(&owner, child));
 	CHECK_EQUAL(errno, EACCES);
 }
 

@@ -102,7 +102,7 @@ int main(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
 	device = pair[0];
 	kernel = pair[1];
-	cache_begin(CACHE_AUTO);
+	cache_begin(CACHE_AUTO, false);
 	nodes_begin();
 	node = node_lookup("file");
 	RUN(all_that_the_source_says_is_told);

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Acting as nobody: for data that is written for whoever has a file open. The kernel takes the ids and capabilities
+ * of this moment for all writes by passthrough. As nobody they get no block that ext4 or F2FS keeps for root, pass
+ * by no quota, and take set-user-ID and set-group-ID bits from the file as the writes of a stranger do.
+ */
+#ifndef NOBODY_H
+#define NOBODY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Looks what the source's file system allows. */
+void nobody_begin(int root_fd);
+
+/* The calling thread is nobody, with these capabilities, until identity_end(). False: see errno. */
+bool nobody_assume(uint64_t capabilities);
+
+#endif
