@@ -4,7 +4,6 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <sys/stat.h>
 
 #include "caller.h"
@@ -29,22 +28,26 @@ static void explain_unknown(const struct fuse_ctx *ctx, const char *reason)
 
 /*
  * A thread waits for its answer while it is looked at, so the number is still its own. One that acts for another (as
- * overlayfs does for who mounted it, and io_uring with a personality) has other ids than it asks with.
+ * overlayfs does for who mounted it, and io_uring with a personality) has other ids than it asks with. False: see
+ * errno; ESRCH: the credentials are not known.
  */
 static bool read_caller(const struct fuse_ctx *ctx, struct process *process)
 {
-	if (!ctx->pid) {
-		explain_unknown(ctx, "it is in a PID namespace that the server does not see");
+	const char *reason = "it acts for another";
+
+	if (ctx->pid && process_read(ctx->pid, process)) {
+		if (process->fsuid == ctx->uid && process->fsgid == ctx->gid)
+			return true;
+		process_free(process);
+	} else if (!ctx->pid) {
+		reason = "it is in a PID namespace that the server does not see";
+	} else if (errno == ENOENT || errno == ESRCH) {
+		reason = "there is no such process";
+	} else {
 		return false;
 	}
-	if (!process_read(ctx->pid, process)) {
-		explain_unknown(ctx, strerror(errno));
-		return false;
-	}
-	if (process->fsuid == ctx->uid && process->fsgid == ctx->gid)
-		return true;
-	explain_unknown(ctx, "it acts for another");
-	process_free(process);
+	explain_unknown(ctx, reason);
+	errno = ESRCH;
 	return false;
 }
 
@@ -66,37 +69,46 @@ static bool maps_all(const struct user_namespace *user_namespace, const struct t
 	return true;
 }
 
-/* elsewhere: what counts in another user namespace. */
-static uint64_t capabilities_of(const struct process *process, pid_t pid, uint64_t elsewhere,
-				const struct target *targets, size_t count)
+/* elsewhere: what counts in another user namespace. False: see errno. */
+static bool read_capabilities(const struct process *process, pid_t pid, uint64_t elsewhere,
+			      const struct target *targets, size_t count, uint64_t *capabilities)
 {
-	uint64_t capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
 	struct user_namespace user_namespace;
 
-	if (!capabilities || !user_namespace_read(pid, &user_namespace))
-		return 0;
+	*capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
+	if (!*capabilities)
+		return true;
+	if (!user_namespace_read(pid, &user_namespace))
+		return false;
 	if (user_namespace.own)
-		return capabilities;
-	capabilities &= elsewhere;
-	return capabilities && maps_all(&user_namespace, targets, count) ? capabilities : 0;
+		return true;
+	*capabilities &= elsewhere;
+	if (*capabilities && !maps_all(&user_namespace, targets, count))
+		*capabilities = 0;
+	return true;
+}
+
+static bool assume_known(const struct process *process, const struct fuse_ctx *ctx, uint64_t elsewhere,
+			 const struct target *targets, size_t count)
+{
+	struct identity identity = {
+		.uid = ctx->uid, .gid = ctx->gid, .groups = process->groups, .group_count = process->group_count,
+	};
+
+	return read_capabilities(process, ctx->pid, elsewhere, targets, count, &identity.capabilities) &&
+	       identity_assume(&identity);
 }
 
 static bool assume(fuse_req_t req, uint64_t elsewhere, const struct target *targets, size_t count)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct identity identity = { .uid = ctx->uid, .gid = ctx->gid };
 	struct process process;
-	bool known, assumed;
+	bool assumed;
 
-	known = read_caller(ctx, &process);
-	if (known) {
-		identity.groups = process.groups;
-		identity.group_count = process.group_count;
-		identity.capabilities = capabilities_of(&process, ctx->pid, elsewhere, targets, count);
-	}
-	assumed = identity_assume(&identity);
-	if (known)
-		process_free(&process);
+	if (!read_caller(ctx, &process))
+		return errno == ESRCH && identity_assume(&(struct identity){ .uid = ctx->uid, .gid = ctx->gid });
+	assumed = assume_known(&process, ctx, elsewhere, targets, count);
+	process_free(&process);
 	return assumed;
 }
 
@@ -153,12 +165,13 @@ bool caller_has(fuse_req_t req, uint64_t capability)
 bool caller_is_capable(fuse_req_t req, uint64_t capability)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	uint64_t capabilities = 0;
 	struct process process;
 	bool capable;
 
 	if (!read_caller(ctx, &process))
 		return false;
-	capable = capabilities_of(&process, ctx->pid, 0, NULL, 0) & capability;
+	capable = read_capabilities(&process, ctx->pid, 0, NULL, 0, &capabilities) && capabilities & capability;
 	process_free(&process);
 	return capable;
 }
