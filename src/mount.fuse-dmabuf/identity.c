@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "identity.h"
 #include "privileges.h"
+
+/* Who has these may do everything that a group could be asked for. */
+#define ABOVE_GROUPS \
+	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | \
+	 CAPABILITY(CAP_SYS_RESOURCE))
 
 /* Lists that are longer are set each time. */
 #define REMEMBERED_GROUPS 64
@@ -20,10 +27,16 @@ static _Thread_local struct {
 	gid_t gids[REMEMBERED_GROUPS];
 } present;
 
-static _Thread_local uint64_t own_capabilities;
+/* What identity_end() brings back. */
+static _Thread_local struct {
+	uint64_t capabilities;
+	bool other_ids;         /* the thread has those of somebody else */
+} own;
 
 static bool has_groups(const struct identity *identity)
 {
+	if ((identity->capabilities & ABOVE_GROUPS) == ABOVE_GROUPS)
+		return true;
 	return present.known && present.count == identity->group_count &&
 	       (!present.count || !memcmp(present.gids, identity->groups, present.count * sizeof(gid_t)));
 }
@@ -53,12 +66,29 @@ static bool set_ids(uid_t uid, gid_t gid)
 	return setfsgid((gid_t)-1) == (int)gid && setfsuid((uid_t)-1) == (int)uid;
 }
 
+/* The server's, without a system call. */
+static uid_t own_uid(void)
+{
+	return (uid_t)getauxval(AT_EUID);
+}
+
+static gid_t own_gid(void)
+{
+	return (gid_t)getauxval(AT_EGID);
+}
+
+static bool take_ids(const struct identity *identity)
+{
+	own.other_ids = identity->uid != own_uid() || identity->gid != own_gid();
+	return !own.other_ids || set_ids(identity->uid, identity->gid);
+}
+
 bool identity_assume(const struct identity *identity)
 {
-	own_capabilities = privileges_effective();
+	own.capabilities = privileges_effective();
+	own.other_ids = false;
 	errno = EPERM;
-	if (set_groups(identity) && set_ids(identity->uid, identity->gid) &&
-	    privileges_set_effective(identity->capabilities))
+	if (set_groups(identity) && take_ids(identity) && privileges_set_effective(identity->capabilities))
 		return true;
 	identity_end();
 	return false;
@@ -69,7 +99,7 @@ void identity_end(void)
 	int saved = errno;
 
 	/* A thread that kept the ids of a user must not serve others. */
-	if (!privileges_set_effective(own_capabilities) || !set_ids(geteuid(), getegid()))
+	if (!privileges_set_effective(own.capabilities) || (own.other_ids && !set_ids(own_uid(), own_gid())))
 		abort();
 	errno = saved;
 }

@@ -24,19 +24,27 @@
 /* A server that was started without this one serves root like others at quotas and reserved blocks. */
 #define DISPENSABLE CAPABILITY(CAP_SYS_RESOURCE)
 
-static bool read_sets(uint64_t *effective, uint64_t *permitted)
+/* Of this thread: asked once, and changed here only. */
+static _Thread_local struct {
+	bool known;
+	uint64_t effective, permitted;
+} sets;
+
+static bool read_sets(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
 
+	if (sets.known)
+		return true;
 	if (syscall(SYS_capget, &header, data))
 		return false;
-	*effective = data[0].effective | (uint64_t)data[1].effective << 32;
-	*permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
-	return true;
+	sets.effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	sets.permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return sets.known = true;
 }
 
-/* Of this thread; what programs would inherit is none. */
+/* What programs would inherit is none. */
 static bool write_sets(uint64_t effective, uint64_t permitted)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -45,20 +53,24 @@ static bool write_sets(uint64_t effective, uint64_t permitted)
 		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
 	};
 
-	return !syscall(SYS_capset, &header, data);
+	if (syscall(SYS_capset, &header, data))
+		return false;
+	sets.effective = effective;
+	sets.permitted = permitted;
+	return true;
 }
 
 static bool keep_only_needed(void)
 {
-	uint64_t needed = OWN | PRIVILEGES_OF_CALLERS, effective, permitted;
+	uint64_t needed = OWN | PRIVILEGES_OF_CALLERS;
 
-	if (!read_sets(&effective, &permitted))
+	if (!read_sets())
 		return false;
-	if (needed & ~permitted & ~DISPENSABLE) {
+	if (needed & ~sets.permitted & ~DISPENSABLE) {
 		errno = EPERM;
 		return false;
 	}
-	return write_sets(OWN, needed & permitted);
+	return write_sets(OWN, needed & sets.permitted);
 }
 
 bool privileges_drop(void)
@@ -75,18 +87,17 @@ bool privileges_drop(void)
 
 uint64_t privileges_effective(void)
 {
-	uint64_t effective, permitted;
-
-	if (!read_sets(&effective, &permitted))
+	if (!read_sets())
 		abort();
-	return effective;
+	return sets.effective;
 }
 
 bool privileges_set_effective(uint64_t capabilities)
 {
-	uint64_t effective, permitted;
-
-	return read_sets(&effective, &permitted) && write_sets(capabilities & permitted, permitted);
+	if (!read_sets())
+		return false;
+	capabilities &= sets.permitted;
+	return capabilities == sets.effective || write_sets(capabilities, sets.permitted);
 }
 
 void privileges_suspend(void)

@@ -16,39 +16,56 @@
 #define STATUS_MAX (1u << 20)
 
 static int proc = -1;
-static struct user_namespace own;
+static char own_uids[sizeof(((struct user_namespace *)0)->uids)];
 
-/* Reads a file of a process, and ends it with a 0. Returns its length, or -1 with errno set; E2BIG: no room. */
-static ssize_t read_file(const char *process, const char *name, char *text, size_t room)
+static int open_file(const char *process, const char *name)
 {
-	ssize_t got = 1;
-	size_t size = 0;
 	char path[32];
-	int fd, saved;
+	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s", process, name);
 	do {
 		fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
 	} while (fd < 0 && descriptors_made_room());
-	if (check_file_limit(fd) < 0)
-		return -1;
-	while (size < room && (got = read(fd, text + size, room - size)) > 0)
+	return check_file_limit(fd);
+}
+
+/*
+ * Reads a file, to its end or until @last is in what was read, and ends that with a 0. NULL: to its end. False: see
+ * errno; E2BIG: no room.
+ */
+static bool read_until(int fd, const char *last, char *text, size_t room)
+{
+	size_t size = 0;
+	ssize_t got;
+
+	while (size < room) {
+		got = read(fd, text + size, room - size);
+		if (got < 0)
+			return false;
 		size += (size_t)got;
-	if (got > 0)
-		errno = E2BIG;
+		text[size] = '\0';
+		/* Most often the end would take another system call to see. */
+		if (!got || (last && strstr(text, last)))
+			return true;
+	}
+	errno = E2BIG;
+	return false;
+}
+
+/* The room is one byte less: for the 0. */
+static bool read_file(const char *process, const char *name, const char *last, char *text, size_t size)
+{
+	int fd = open_file(process, name), saved;
+	bool read;
+
+	if (fd < 0)
+		return false;
+	read = read_until(fd, last, text, size - 1);
 	saved = errno;
 	close(fd);
 	errno = saved;
-	if (got)
-		return -1;
-	text[size] = '\0';
-	return (ssize_t)size;
-}
-
-static bool read_namespace(const char *process, struct user_namespace *read)
-{
-	return read_file(process, "uid_map", read->uids, sizeof(read->uids) - 1) >= 0 &&
-	       read_file(process, "gid_map", read->gids, sizeof(read->gids) - 1) >= 0;
+	return read;
 }
 
 /* Mounted nowhere. */
@@ -70,7 +87,7 @@ bool processes_begin(void)
 	/* A container may not be allowed it. */
 	if (proc < 0)
 		proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc < 0 || !read_namespace("self", &own)) {
+	if (proc < 0 || !read_file("self", "uid_map", NULL, own_uids, sizeof(own_uids))) {
 		log_error("/proc: %s", strerror(errno));
 		return false;
 	}
@@ -152,9 +169,10 @@ static bool parse_status(const char *status, struct process *process)
 	return find_groups(status, process);
 }
 
-static bool read_and_parse(const char *number, struct process *process, char *text, size_t room)
+static bool read_and_parse(const char *number, struct process *process, char *text, size_t size)
 {
-	return read_file(number, "status", text, room) >= 0 && parse_status(text, process);
+	/* The line behind the last that is needed. */
+	return read_file(number, "status", "\nCapBnd:", text, size) && parse_status(text, process);
 }
 
 bool process_read(pid_t pid, struct process *process)
@@ -165,7 +183,7 @@ bool process_read(pid_t pid, struct process *process)
 	process->groups = process->few;
 	process->group_count = 0;
 	snprintf(number, sizeof(number), "%d", pid);
-	read = read_and_parse(number, process, text, sizeof(text) - 1);
+	read = read_and_parse(number, process, text, sizeof(text));
 	if (read || errno != E2BIG)
 		return read;
 	longer = malloc(STATUS_MAX);
@@ -173,7 +191,7 @@ bool process_read(pid_t pid, struct process *process)
 		errno = ENOMEM;
 		return false;
 	}
-	read = read_and_parse(number, process, longer, STATUS_MAX - 1);
+	read = read_and_parse(number, process, longer, STATUS_MAX);
 	free(longer);
 	return read;
 }
@@ -190,18 +208,18 @@ void process_free(struct process *process)
 
 /*
  * A process may not see which namespace another is in, but its ids: as the server sees them, or, of the server's own
- * namespace, as the one above does. A namespace that has the same ids and is another can only be made by root, and
- * what its capabilities count for is the same.
+ * namespace, as the one above does. Only root can make another that has all users of the server's.
  */
 bool user_namespace_read(pid_t pid, struct user_namespace *user_namespace)
 {
 	char number[16];
 
 	snprintf(number, sizeof(number), "%d", pid);
-	if (!read_namespace(number, user_namespace))
+	if (!read_file(number, "uid_map", *own_uids ? own_uids : NULL, user_namespace->uids, sizeof(user_namespace->uids)))
 		return false;
-	user_namespace->own = !strcmp(user_namespace->uids, own.uids) && !strcmp(user_namespace->gids, own.gids);
-	return true;
+	user_namespace->own = !strcmp(user_namespace->uids, own_uids);
+	return user_namespace->own ||
+	       read_file(number, "gid_map", NULL, user_namespace->gids, sizeof(user_namespace->gids));
 }
 
 /* Lines of "first id inside, first id outside, how many". */

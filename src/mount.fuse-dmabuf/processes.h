@@ -32,7 +32,7 @@ void process_free(struct process *process);
 
 /* Which ids a user namespace has. */
 struct user_namespace {
-	bool own;               /* the server's, or one that has the same ids */
+	bool own;               /* the server's, or one with all of its users */
 	char uids[12288], gids[12288];  /* as in /proc/PID/uid_map: up to 340 lines of 33 bytes */
 };
 
