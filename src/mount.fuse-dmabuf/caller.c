@@ -51,22 +51,20 @@ static bool read_caller(const struct fuse_ctx *ctx, struct process *process)
 	return false;
 }
 
-static bool maps_target(const struct user_namespace *user_namespace, const struct target *target)
+/* Which of these capabilities count for a target; what is not there is nobody's. */
+static uint64_t counting_for(const struct user_namespace *user_namespace, const struct target *target,
+			     uint64_t capabilities)
 {
 	struct stat attr;
 
 	if (target->name ? fstatat(target->fd, target->name, &attr, AT_SYMLINK_NOFOLLOW) : fstat(target->fd, &attr))
-		return target->name && errno == ENOENT;
-	return user_namespace_maps(user_namespace, &attr);
-}
-
-static bool maps_all(const struct user_namespace *user_namespace, const struct target *targets, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (!maps_target(user_namespace, &targets[i]))
-			return false;
-	}
-	return true;
+		return target->name && errno == ENOENT ? capabilities : 0;
+	if (!user_namespace_maps_user(user_namespace, attr.st_uid))
+		return 0;
+	if (user_namespace_maps_group(user_namespace, attr.st_gid))
+		return capabilities;
+	/* What only the owner may do asks for no group; the names in a sticky directory do. */
+	return target->name ? 0 : capabilities & CAPABILITY(CAP_FOWNER);
 }
 
 /* elsewhere: what counts in another user namespace. False: see errno. */
@@ -78,13 +76,15 @@ static bool read_capabilities(const struct process *process, pid_t pid, uint64_t
 	*capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
 	if (!*capabilities)
 		return true;
-	if (!user_namespace_read(pid, &user_namespace))
-		return false;
-	if (user_namespace.own)
+	if (user_namespace_is_own(pid))
 		return true;
 	*capabilities &= elsewhere;
-	if (*capabilities && !maps_all(&user_namespace, targets, count))
-		*capabilities = 0;
+	if (!*capabilities)
+		return true;
+	if (!user_namespace_read(pid, &user_namespace))
+		return false;
+	for (size_t i = 0; i < count; i++)
+		*capabilities &= counting_for(&user_namespace, &targets[i], *capabilities);
 	return true;
 }
 

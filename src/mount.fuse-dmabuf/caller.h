@@ -14,7 +14,8 @@
 
 /*
  * What an operation changes: a file or directory, or what has a name in a directory. Capabilities of a user namespace
- * other than the server's count only if owner and group of all of them have ids there.
+ * other than the server's count only if owner and group of all of them have ids there; CAP_FOWNER, but for names, if the
+ * owners have.
  */
 struct target {
 	int fd;

@@ -59,9 +59,21 @@ static ssize_t write_in_place(const struct file *file, const char *data, size_t 
 	return written;
 }
 
+static ssize_t write_as_caller(fuse_req_t req, int fd, const char *data, size_t size, off_t offset)
+{
+	ssize_t written;
+
+	if (fd < 0 || !caller_assume_to_write(req, fd))
+		return -1;
+	written = pwrite(fd, data, size, offset);
+	identity_end();
+	return written;
+}
+
 /*
- * A write may come when its writer has ended, or of pages that many have changed: it is nobody's, as those by
- * passthrough are.
+ * A write is nobody's, as those by passthrough are: its writer may have ended, and of pages that were mapped nobody
+ * knows who changed them. What nobody is refused (blocks that are kept for root, what a quota does not allow, a file
+ * that can only be appended to and has a set-ID bit to lose) the caller may be allowed.
  */
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
@@ -74,6 +86,8 @@ void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, 
 		written = write_in_place(file, data, size, offset);
 	else
 		written = write_as_nobody(file_fd(file), data, size, offset);
+	if (written < 0 && !info->writepage && (errno == EPERM || errno == EDQUOT || errno == ENOSPC))
+		written = write_as_caller(req, file_fd(file), data, size, offset);
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else

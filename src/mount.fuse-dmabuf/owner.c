@@ -17,11 +17,7 @@
 /* Those of another user namespace count for some files only: as if there were none. */
 static uint64_t capabilities_of(const struct process *process, pid_t pid)
 {
-	struct user_namespace user_namespace;
-
-	if (!(process->capabilities & ACCESS_ALL) || !user_namespace_read(pid, &user_namespace) || !user_namespace.own)
-		return 0;
-	return process->capabilities & ACCESS_ALL;
+	return process->capabilities & ACCESS_ALL && user_namespace_is_own(pid) ? process->capabilities & ACCESS_ALL : 0;
 }
 
 static bool take_groups(struct owner *owner, const struct process *process)

@@ -16,7 +16,11 @@
 #define STATUS_MAX (1u << 20)
 
 static int proc = -1;
-static char own_uids[sizeof(((struct user_namespace *)0)->uids)];
+
+/* Projects, too: nobody uses their ids, but a namespace that was given those of users and groups rarely has them. */
+static const char *const map_names[] = { "uid_map", "gid_map", "projid_map" };
+
+static char own_maps[3][USER_NAMESPACE_MAP_MAX];
 
 static int open_file(const char *process, const char *name)
 {
@@ -68,6 +72,15 @@ static bool read_file(const char *process, const char *name, const char *last, c
 	return read;
 }
 
+static bool read_own_maps(void)
+{
+	for (int i = 0; i < 3; i++) {
+		if (!read_file("self", map_names[i], NULL, own_maps[i], sizeof(own_maps[i])))
+			return false;
+	}
+	return true;
+}
+
 /* Mounted nowhere. */
 static int new_proc(void)
 {
@@ -87,7 +100,7 @@ bool processes_begin(void)
 	/* A container may not be allowed it. */
 	if (proc < 0)
 		proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc < 0 || !read_file("self", "uid_map", NULL, own_uids, sizeof(own_uids))) {
+	if (proc < 0 || !read_own_maps()) {
 		log_error("/proc: %s", strerror(errno));
 		return false;
 	}
@@ -206,20 +219,33 @@ void process_free(struct process *process)
 
 /* ---------------------------------------------------------------- user namespaces */
 
+static bool has_own_map(const char *process, int map)
+{
+	char text[USER_NAMESPACE_MAP_MAX];
+
+	return read_file(process, map_names[map], *own_maps[map] ? own_maps[map] : NULL, text, sizeof(text)) &&
+	       !strcmp(text, own_maps[map]);
+}
+
 /*
  * A process may not see which namespace another is in, but its ids: as the server sees them, or, of the server's own
- * namespace, as the one above does. Only root can make another that has all users of the server's.
+ * namespace, as the one above does. Only root can make another that looks the same.
  */
+bool user_namespace_is_own(pid_t pid)
+{
+	char number[16];
+
+	snprintf(number, sizeof(number), "%d", pid);
+	return has_own_map(number, 0) && has_own_map(number, 1) && has_own_map(number, 2);
+}
+
 bool user_namespace_read(pid_t pid, struct user_namespace *user_namespace)
 {
 	char number[16];
 
 	snprintf(number, sizeof(number), "%d", pid);
-	if (!read_file(number, "uid_map", *own_uids ? own_uids : NULL, user_namespace->uids, sizeof(user_namespace->uids)))
-		return false;
-	user_namespace->own = !strcmp(user_namespace->uids, own_uids);
-	return user_namespace->own ||
-	       read_file(number, "gid_map", NULL, user_namespace->gids, sizeof(user_namespace->gids));
+	return read_file(number, map_names[0], NULL, user_namespace->uids, sizeof(user_namespace->uids)) &&
+	       read_file(number, map_names[1], NULL, user_namespace->gids, sizeof(user_namespace->gids));
 }
 
 /* Lines of "first id inside, first id outside, how many". */
@@ -239,8 +265,12 @@ static bool maps(const char *map, uint32_t id)
 	}
 }
 
-bool user_namespace_maps(const struct user_namespace *user_namespace, const struct stat *attr)
+bool user_namespace_maps_user(const struct user_namespace *user_namespace, uid_t uid)
 {
-	return user_namespace->own ||
-	       (maps(user_namespace->uids, attr->st_uid) && maps(user_namespace->gids, attr->st_gid));
+	return maps(user_namespace->uids, uid);
+}
+
+bool user_namespace_maps_group(const struct user_namespace *user_namespace, gid_t gid)
+{
+	return maps(user_namespace->gids, gid);
 }

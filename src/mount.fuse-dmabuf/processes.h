@@ -9,7 +9,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 
 /* Before privileges are dropped. False: explained in the log. */
@@ -30,16 +29,22 @@ struct process {
 bool process_read(pid_t pid, struct process *process);
 void process_free(struct process *process);
 
-/* Which ids a user namespace has. */
+/* Returns true if a process or thread is in the server's user namespace, so that its capabilities count as they are. */
+bool user_namespace_is_own(pid_t pid);
+
+/* Up to 340 lines of 33 bytes. */
+#define USER_NAMESPACE_MAP_MAX 12288
+
+/* The ids of another user namespace, as in /proc/PID/uid_map. */
 struct user_namespace {
-	bool own;               /* the server's, or one with all of its users */
-	char uids[12288], gids[12288];  /* as in /proc/PID/uid_map: up to 340 lines of 33 bytes */
+	char uids[USER_NAMESPACE_MAP_MAX], gids[USER_NAMESPACE_MAP_MAX];
 };
 
-/* That of a process or thread. Returns false with errno set if it cannot be read. */
+/* Those of a process or thread. Returns false with errno set if they cannot be read. */
 bool user_namespace_read(pid_t pid, struct user_namespace *user_namespace);
 
-/* Returns true if owner and group of a file have ids in the namespace, so that its capabilities count for the file. */
-bool user_namespace_maps(const struct user_namespace *user_namespace, const struct stat *attr);
+/* Return true if a user or group has an id in the namespace: its capabilities count for files whose both have. */
+bool user_namespace_maps_user(const struct user_namespace *user_namespace, uid_t uid);
+bool user_namespace_maps_group(const struct user_namespace *user_namespace, gid_t gid);
 
 #endif

@@ -180,9 +180,20 @@ static void enter_namespace_without_ids(void)
 	CHECK(!unshare(CLONE_NEWUSER));
 }
 
+/* From inside, only its own could be given. */
+static void give_all_ids(pid_t process)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", process);
+	write_map(path, "0 0 4294967295\n");
+	snprintf(path, sizeof(path), "/proc/%d/gid_map", process);
+	write_map(path, "0 0 4294967295\n");
+}
+
 static bool maps_file_of(const struct user_namespace *user_namespace, uid_t uid, gid_t gid)
 {
-	return user_namespace_maps(user_namespace, &(struct stat){ .st_uid = uid, .st_gid = gid });
+	return user_namespace_maps_user(user_namespace, uid) && user_namespace_maps_group(user_namespace, gid);
 }
 
 static void capabilities_of_another_namespace_are_told_from_ones_own(void)
@@ -191,16 +202,20 @@ static void capabilities_of_another_namespace_are_told_from_ones_own(void)
 	pid_t child;
 
 	child = process_that(enter_namespace);
-	CHECK(user_namespace_read(child, &user_namespace) && !user_namespace.own);
+	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
 	CHECK(maps_file_of(&user_namespace, 0, 0));
 	CHECK(!maps_file_of(&user_namespace, 1, 0) && !maps_file_of(&user_namespace, 0, 1));
 	end_process(child);
 	child = process_that(enter_namespace_without_ids);
-	CHECK(user_namespace_read(child, &user_namespace) && !user_namespace.own);
+	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
 	CHECK(!maps_file_of(&user_namespace, 0, 0) && !maps_file_of(&user_namespace, 65534, 65534));
 	end_process(child);
-	CHECK(user_namespace_read(getpid(), &user_namespace) && user_namespace.own);
-	CHECK(maps_file_of(&user_namespace, 4294967294, 4294967294));
+	child = process_that(enter_namespace_without_ids);
+	give_all_ids(child);
+	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
+	CHECK(maps_file_of(&user_namespace, 0, 0) && maps_file_of(&user_namespace, 4294967294, 4294967294));
+	end_process(child);
+	CHECK(user_namespace_is_own(getpid()));
 }
 
 static void every_line_of_a_map_counts(void)
