@@ -9,7 +9,6 @@
 #include "cache.h"
 #include "caller.h"
 #include "file.h"
-#include "identity.h"
 #include "operations.h"
 
 static void reply_attr(fuse_req_t req, const struct inode *inode)
@@ -99,18 +98,35 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 	return 0;
 }
 
+/* CAP_FSETID keeps a set-group-ID bit that is else lost without a word. */
+static bool depends_on_capabilities(const struct stat *attr, int which)
+{
+	return which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) ||
+	       (which & FUSE_SET_ATTR_MODE && attr->st_mode & S_ISGID);
+}
+
+static bool begin_as_caller(struct caller *caller, fuse_req_t req, const struct target *target,
+			    const struct stat *attr, int which)
+{
+	if (which & FUSE_SET_ATTR_SIZE)
+		return caller_begin_to_write(caller, req, target);
+	return depends_on_capabilities(attr, which) ? caller_begin_with_all(caller, req, target, 1) :
+						      caller_begin(caller, req, target, 1);
+}
+
 /* An errno. */
 static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct stat *attr, int which,
 			 const struct fuse_file_info *info)
 {
-	bool assumed = which & FUSE_SET_ATTR_SIZE ? caller_assume_to_write(req, inode->fd) :
-						    caller_assume(req, TARGETS({ inode->fd, NULL }));
+	const struct target target = { inode->fd, NULL };
+	struct caller caller;
 	int error;
 
-	if (!assumed)
+	if (!begin_as_caller(&caller, req, &target, attr, which))
 		return errno;
-	error = set_attributes(inode, attr, which, info) ? errno : 0;
-	identity_end();
+	do {
+		error = set_attributes(inode, attr, which, info) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
 	return error;
 }
 

@@ -74,9 +74,7 @@ static bool read_capabilities(const struct process *process, pid_t pid, uint64_t
 	struct user_namespace user_namespace;
 
 	*capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
-	if (!*capabilities)
-		return true;
-	if (user_namespace_is_own(pid))
+	if (!*capabilities || user_namespace_is_own(pid))
 		return true;
 	*capabilities &= elsewhere;
 	if (!*capabilities)
@@ -88,38 +86,86 @@ static bool read_capabilities(const struct process *process, pid_t pid, uint64_t
 	return true;
 }
 
-static bool assume_known(const struct process *process, const struct fuse_ctx *ctx, uint64_t elsewhere,
-			 const struct target *targets, size_t count)
+static bool assume(const struct caller *caller)
 {
-	struct identity identity = {
-		.uid = ctx->uid, .gid = ctx->gid, .groups = process->groups, .group_count = process->group_count,
-	};
+	const struct fuse_ctx *ctx = fuse_req_ctx(caller->req);
 
-	return read_capabilities(process, ctx->pid, elsewhere, targets, count, &identity.capabilities) &&
-	       identity_assume(&identity);
+	return identity_assume(&(struct identity){
+		.uid = ctx->uid, .gid = ctx->gid, .groups = caller->process.groups,
+		.group_count = caller->process.group_count, .capabilities = caller->capabilities });
 }
 
-static bool assume(fuse_req_t req, uint64_t elsewhere, const struct target *targets, size_t count)
+static bool take_capabilities(struct caller *caller, uint64_t elsewhere)
 {
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct process process;
-	bool assumed;
-
-	if (!read_caller(ctx, &process))
-		return errno == ESRCH && identity_assume(&(struct identity){ .uid = ctx->uid, .gid = ctx->gid });
-	assumed = assume_known(&process, ctx, elsewhere, targets, count);
-	process_free(&process);
-	return assumed;
+	caller->has_all = true;
+	return !caller->is_known ||
+	       read_capabilities(&caller->process, fuse_req_ctx(caller->req)->pid, elsewhere, caller->targets,
+				 caller->count, &caller->capabilities);
 }
 
-bool caller_assume(fuse_req_t req, const struct target *targets, size_t count)
+static bool read_known(struct caller *caller)
 {
-	return assume(req, CAPABILITIES_FOR_FILES, targets, count);
+	caller->is_known = read_caller(fuse_req_ctx(caller->req), &caller->process);
+	caller->has_all = !caller->is_known || !(caller->process.capabilities & PRIVILEGES_OF_CALLERS);
+	return caller->is_known || errno == ESRCH;
 }
 
-bool caller_assume_to_write(fuse_req_t req, int fd)
+static void set_caller(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count)
 {
-	return assume(req, CAPABILITIES_FOR_FILES & ~CAPABILITY(CAP_FSETID), TARGETS({ fd, NULL }));
+	caller->req = req;
+	caller->targets = targets;
+	caller->count = count;
+	caller->capabilities = 0;
+	process_clear(&caller->process);
+}
+
+static bool begin_with(struct caller *caller, uint64_t elsewhere)
+{
+	if (read_known(caller) && take_capabilities(caller, elsewhere) && assume(caller))
+		return true;
+	process_free(&caller->process);
+	return false;
+}
+
+bool caller_begin(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count)
+{
+	set_caller(caller, req, targets, count);
+	if (read_known(caller) && assume(caller))
+		return true;
+	process_free(&caller->process);
+	return false;
+}
+
+bool caller_begin_with_all(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count)
+{
+	set_caller(caller, req, targets, count);
+	return begin_with(caller, CAPABILITIES_FOR_FILES);
+}
+
+bool caller_begin_to_write(struct caller *caller, fuse_req_t req, const struct target *target)
+{
+	set_caller(caller, req, target, 1);
+	return begin_with(caller, CAPABILITIES_FOR_FILES & ~CAPABILITY(CAP_FSETID));
+}
+
+/* Rights, and space that is kept for who has CAP_SYS_RESOURCE. */
+static bool is_refusal(int error)
+{
+	return error == EPERM || error == EACCES || error == ENOSPC || error == EDQUOT;
+}
+
+bool caller_goes_on(struct caller *caller, int error)
+{
+	int saved = errno;
+	bool goes_on;
+
+	identity_end();
+	goes_on = is_refusal(error) && !caller->has_all && take_capabilities(caller, CAPABILITIES_FOR_FILES) &&
+		  caller->capabilities && assume(caller);
+	if (!goes_on)
+		process_free(&caller->process);
+	errno = saved;
+	return goes_on;
 }
 
 /* The umask belongs to the process, until a thread asks for its own. */
@@ -142,12 +188,13 @@ static void set_umask(mode_t mask)
 	present = mask;
 }
 
-bool caller_assume_to_create(fuse_req_t req, const struct target *targets, size_t count)
+/* A set-group-ID bit that CAP_FSETID would keep is lost without a word. */
+bool caller_begin_to_create(struct caller *caller, fuse_req_t req, const struct target *directory, mode_t mode)
 {
 	if (!own_umask())
 		return false;
 	set_umask(fuse_req_ctx(req)->umask);
-	return caller_assume(req, targets, count);
+	return mode & S_ISGID ? caller_begin_with_all(caller, req, directory, 1) : caller_begin(caller, req, directory, 1);
 }
 
 bool caller_has(fuse_req_t req, uint64_t capability)

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "processes.h"
+
 /*
  * What an operation changes: a file or directory, or what has a name in a directory. Capabilities of a user namespace
  * other than the server's count only if owner and group of all of them have ids there; CAP_FOWNER, but for names, if the
@@ -22,21 +24,42 @@ struct target {
 	const char *name;       /* NULL: the descriptor's file; what has no such name is nobody's */
 };
 
-#define TARGETS(...) \
-	(const struct target[]){ __VA_ARGS__ }, sizeof((struct target[]){ __VA_ARGS__ }) / sizeof(struct target)
+/* How many an array has, behind it. */
+#define TARGETS(array) array, sizeof(array) / sizeof(*(array))
+
+/* A caller for whom a thread acts. */
+struct caller {
+	fuse_req_t req;
+	const struct target *targets;
+	size_t count;
+	struct process process;
+	bool is_known;
+	uint64_t capabilities;  /* that the thread has now */
+	bool has_all;           /* there are no more of them */
+};
 
 /*
- * The thread acts as the caller until identity_end(). Where the credentials are not known (a process in a PID namespace
- * that the server does not see, or one that acts for another), there are only the caller's ids, without groups and
- * capabilities. False: see errno, nothing is to be undone.
+ * The thread acts as the caller, first without capabilities: most that is done needs none, and what they count for has
+ * to be looked up. Where the credentials are not known (a process in a PID namespace that the server does not see, or
+ * one that acts for another), there are only the caller's ids, without groups and capabilities. False: see errno,
+ * nothing is to be undone. The targets must last until caller_goes_on() has returned false.
  */
-bool caller_assume(fuse_req_t req, const struct target *targets, size_t count);
+bool caller_begin(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count);
 
-/* The same to create something: with the caller's umask, which a default ACL of the directory replaces. */
-bool caller_assume_to_create(fuse_req_t req, const struct target *targets, size_t count);
+/* The same with the caller's capabilities at once, for what they make a difference to that is allowed without, too. */
+bool caller_begin_with_all(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count);
 
 /* The same to change the data of a file: set-user-ID bits stay only for CAP_FSETID of the server's user namespace. */
-bool caller_assume_to_write(fuse_req_t req, int fd);
+bool caller_begin_to_write(struct caller *caller, fuse_req_t req, const struct target *target);
+
+/* The same to create something with that mode, and with the caller's umask, or what a default ACL of the directory says. */
+bool caller_begin_to_create(struct caller *caller, fuse_req_t req, const struct target *directory, mode_t mode);
+
+/*
+ * After each try, with its errno, or 0. Returns true if it was refused and the caller has capabilities that may change
+ * that: the thread has them, and tries again. Else the thread is the server's own again; errno is kept.
+ */
+bool caller_goes_on(struct caller *caller, int error);
 
 /* Returns true if the caller has a capability in whatever user namespace, or in that of the server. */
 bool caller_has(fuse_req_t req, uint64_t capability);

@@ -61,12 +61,15 @@ static ssize_t write_in_place(const struct file *file, const char *data, size_t 
 
 static ssize_t write_as_caller(fuse_req_t req, int fd, const char *data, size_t size, off_t offset)
 {
+	const struct target target = { fd, NULL };
+	struct caller caller;
 	ssize_t written;
 
-	if (fd < 0 || !caller_assume_to_write(req, fd))
+	if (fd < 0 || !caller_begin_to_write(&caller, req, &target))
 		return -1;
-	written = pwrite(fd, data, size, offset);
-	identity_end();
+	do {
+		written = pwrite(fd, data, size, offset);
+	} while (caller_goes_on(&caller, written < 0 ? errno : 0));
 	return written;
 }
 
@@ -108,14 +111,18 @@ void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info)
 {
-	int fd = file_fd(file_from_info(info)), result = -1;
+	const struct target target = { file_fd(file_from_info(info)), NULL };
+	struct caller caller;
+	int error;
 
 	(void)nodeid;
-	if (fd >= 0 && caller_assume_to_write(req, fd)) {
-		result = fallocate(fd, mode, offset, length);
-		identity_end();
+	error = target.fd >= 0 && caller_begin_to_write(&caller, req, &target) ? 0 : errno;
+	if (!error) {
+		do {
+			error = fallocate(target.fd, mode, offset, length) ? errno : 0;
+		} while (caller_goes_on(&caller, error));
 	}
-	reply_result(req, result);
+	fuse_reply_err(req, error);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info)
@@ -134,15 +141,18 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
 			struct fuse_file_info *info_out, size_t length, int flags)
 {
+	const struct target out = { file_fd(file_from_info(info_out)), NULL };
 	size_t step = length < COPY_STEP_MAX ? length : COPY_STEP_MAX;
-	int in = file_fd(file_from_info(info_in)), out = file_fd(file_from_info(info_out));
+	int in = file_fd(file_from_info(info_in));
+	struct caller caller;
 	ssize_t copied = -1;
 
 	(void)nodeid_in;
 	(void)nodeid_out;
-	if (in >= 0 && out >= 0 && caller_assume_to_write(req, out)) {
-		copied = copy_file_range(in, &offset_in, out, &offset_out, step, (unsigned int)flags);
-		identity_end();
+	if (in >= 0 && out.fd >= 0 && caller_begin_to_write(&caller, req, &out)) {
+		do {
+			copied = copy_file_range(in, &offset_in, out.fd, &offset_out, step, (unsigned int)flags);
+		} while (caller_goes_on(&caller, copied < 0 ? errno : 0));
 	}
 	if (copied < 0)
 		fuse_reply_err(req, errno);

@@ -9,7 +9,6 @@
 #include "caller.h"
 #include "descriptors.h"
 #include "file.h"
-#include "identity.h"
 #include "operations.h"
 #include "passthrough.h"
 
@@ -87,13 +86,16 @@ static bool needs_no_descriptor(const struct file *file, const struct fuse_file_
 /* Returns false with errno set if the caller may not open the file so, as it is now. */
 static bool open_as_caller(fuse_req_t req, struct file *file)
 {
-	bool opened;
+	const struct target target = { file->inode->fd, NULL };
+	struct caller caller;
+	int fd;
 
-	if (!caller_assume(req, TARGETS({ file->inode->fd, NULL })))
+	if (!caller_begin(&caller, req, &target, 1))
 		return false;
-	opened = file_fd(file) >= 0;
-	identity_end();
-	return opened;
+	do {
+		fd = file_fd(file);
+	} while (caller_goes_on(&caller, fd < 0 ? errno : 0));
+	return fd >= 0;
 }
 
 /* Buffers of READ and WRITE requests are aligned to nothing. */
@@ -157,6 +159,23 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 	}
 }
 
+/* The descriptor of a new file. -1: see errno. */
+static int create_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags, mode_t mode)
+{
+	const struct target target = { directory->fd, NULL };
+	struct caller caller;
+	int fd;
+
+	if (!caller_begin_to_create(&caller, req, &target, mode))
+		return -1;
+	do {
+		do {
+			fd = openat(directory->fd, name, flags | O_CLOEXEC, mode);
+		} while (fd < 0 && descriptors_made_room());
+	} while (caller_goes_on(&caller, fd < 0 ? errno : 0));
+	return check_file_limit(fd);
+}
+
 /*
  * Always exclusive. The kernel has checked the caller's right to create a file here, not the right to open
  * one that somebody made under that name in the source directory meanwhile. ESTALE makes the kernel look
@@ -166,18 +185,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *info)
 {
 	struct inode *directory = use_node_to_open(req, parent);
-	int flags = (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	int fd = -1;
+	int fd;
 
 	if (!directory)
 		return;
-	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
-		do {
-			fd = openat(directory->fd, name, flags, mode);
-		} while (fd < 0 && descriptors_made_room());
-		identity_end();
-	}
-	if (check_file_limit(fd) < 0)
+	fd = create_as_caller(req, directory, name, (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+	if (fd < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
 	else
 		reply_created(req, fd, info);
@@ -187,17 +200,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *info)
 {
 	struct inode *directory = use_node_to_open(req, parent);
-	int fd = -1;
+	int fd;
 
 	if (!directory)
 		return;
-	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
-		do {
-			fd = openat(directory->fd, ".", info->flags | O_TMPFILE | O_CLOEXEC, mode);
-		} while (fd < 0 && descriptors_made_room());
-		identity_end();
-	}
-	if (check_file_limit(fd) < 0)
+	fd = create_as_caller(req, directory, ".", info->flags | O_TMPFILE, mode);
+	if (fd < 0)
 		fuse_reply_err(req, errno);
 	else
 		reply_created(req, fd, info);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <grp.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -11,11 +10,6 @@
 
 #include "identity.h"
 #include "privileges.h"
-
-/* Who has these may do everything that a group could be asked for. */
-#define ABOVE_GROUPS \
-	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | \
-	 CAPABILITY(CAP_SYS_RESOURCE))
 
 /* Lists that are longer are set each time. */
 #define REMEMBERED_GROUPS 64
@@ -35,8 +29,6 @@ static _Thread_local struct {
 
 static bool has_groups(const struct identity *identity)
 {
-	if ((identity->capabilities & ABOVE_GROUPS) == ABOVE_GROUPS)
-		return true;
 	return present.known && present.count == identity->group_count &&
 	       (!present.count || !memcmp(present.gids, identity->groups, present.count * sizeof(gid_t)));
 }

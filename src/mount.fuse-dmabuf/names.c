@@ -7,7 +7,6 @@
 
 #include "cache.h"
 #include "caller.h"
-#include "identity.h"
 #include "operations.h"
 #include "removal.h"
 #include "share.h"
@@ -94,66 +93,82 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 	fuse_reply_none(req);
 }
 
-/* Answers with what was made under the name, or with errno; and ends the use of the directory. */
-static void reply_made(fuse_req_t req, int result, struct inode *directory, const char *name)
+/* Answers with what was made under the name, or with the error; and ends the use of the directory. */
+static void reply_made(fuse_req_t req, int error, struct inode *directory, const char *name)
 {
-	reply_entry(req, result ? -1 : inode_open_child(directory, name));
+	if (error)
+		fuse_reply_err(req, error);
+	else
+		reply_entry(req, inode_open_child(directory, name));
 	inode_end_use(directory);
 }
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	struct inode *directory = use_node(req, parent);
-	int result = -1;
+	struct caller caller;
+	int error;
 
 	if (!directory)
 		return;
-	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
-		result = mknodat(directory->fd, name, mode, rdev);
-		identity_end();
+	error = caller_begin_to_create(&caller, req, &(struct target){ directory->fd, NULL }, mode) ? 0 : errno;
+	if (!error) {
+		do {
+			error = mknodat(directory->fd, name, mode, rdev) ? errno : 0;
+		} while (caller_goes_on(&caller, error));
 	}
-	reply_made(req, result, directory, name);
+	reply_made(req, error, directory, name);
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct inode *directory = use_node(req, parent);
-	int result = -1;
+	struct caller caller;
+	int error;
 
 	if (!directory)
 		return;
-	if (caller_assume_to_create(req, TARGETS({ directory->fd, NULL }))) {
-		result = mkdirat(directory->fd, name, mode);
-		identity_end();
+	error = caller_begin_to_create(&caller, req, &(struct target){ directory->fd, NULL }, mode) ? 0 : errno;
+	if (!error) {
+		do {
+			error = mkdirat(directory->fd, name, mode) ? errno : 0;
+		} while (caller_goes_on(&caller, error));
 	}
-	reply_made(req, result, directory, name);
+	reply_made(req, error, directory, name);
 }
 
 void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
 	struct inode *directory = use_node(req, parent);
-	int result = -1;
+	struct caller caller;
+	int error;
 
 	if (!directory)
 		return;
-	if (caller_assume(req, TARGETS({ directory->fd, NULL }))) {
-		result = symlinkat(target, directory->fd, name);
-		identity_end();
+	error = caller_begin(&caller, req, &(struct target){ directory->fd, NULL }, 1) ? 0 : errno;
+	if (!error) {
+		do {
+			error = symlinkat(target, directory->fd, name) ? errno : 0;
+		} while (caller_goes_on(&caller, error));
 	}
-	reply_made(req, result, directory, name);
+	reply_made(req, error, directory, name);
 }
 
-/* By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
+/* An errno. By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
 static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory, const char *name)
 {
+	const struct target targets[] = { { inode->fd, NULL }, { directory->fd, NULL } };
 	char path[INODE_PATH_MAX];
-	int result;
+	struct caller caller;
+	int error;
 
-	if (!caller_assume(req, TARGETS({ inode->fd, NULL }, { directory->fd, NULL })))
-		return -1;
-	result = linkat(AT_FDCWD, inode_path(inode, path), directory->fd, name, AT_SYMLINK_FOLLOW);
-	identity_end();
-	return result;
+	if (!caller_begin(&caller, req, TARGETS(targets)))
+		return errno;
+	inode_path(inode, path);
+	do {
+		error = linkat(AT_FDCWD, path, directory->fd, name, AT_SYMLINK_FOLLOW) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
 }
 
 void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
@@ -170,12 +185,15 @@ void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *n
 /* An errno. */
 static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags)
 {
+	const struct target targets[] = { { directory->fd, NULL }, { directory->fd, name } };
+	struct caller caller;
 	int error;
 
-	if (!caller_assume(req, TARGETS({ directory->fd, NULL }, { directory->fd, name })))
+	if (!caller_begin(&caller, req, TARGETS(targets)))
 		return errno;
-	error = unlinkat(directory->fd, name, flags) ? errno : 0;
-	identity_end();
+	do {
+		error = unlinkat(directory->fd, name, flags) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
 	return error;
 }
 
@@ -204,24 +222,30 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	inode_end_use(directory);
 }
 
+/* An errno. */
 static int rename_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
-		     const struct inode *new_directory, const char *new_name, unsigned int flags)
+			    const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
-	int result;
+	const struct target targets[] = {
+		{ directory->fd, NULL }, { directory->fd, name }, { new_directory->fd, NULL },
+		{ new_directory->fd, new_name },
+	};
+	struct caller caller;
+	int error;
 
-	if (!caller_assume(req, TARGETS({ directory->fd, NULL }, { directory->fd, name }, { new_directory->fd, NULL },
-					{ new_directory->fd, new_name })))
-		return -1;
-	result = renameat2(directory->fd, name, new_directory->fd, new_name, flags);
-	identity_end();
-	return result;
+	if (!caller_begin(&caller, req, TARGETS(targets)))
+		return errno;
+	do {
+		error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
 }
 
 static int rename_in(fuse_req_t req, const struct inode *directory, const char *name,
 		     const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
 	struct removal replaced = removal_begin(new_directory, new_name);
-	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags) ? errno : 0;
+	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags);
 
 	removal_end(&replaced);
 	return error;

@@ -193,8 +193,7 @@ bool process_read(pid_t pid, struct process *process)
 	char number[16], text[4096], *longer;
 	bool read;
 
-	process->groups = process->few;
-	process->group_count = 0;
+	process_clear(process);
 	snprintf(number, sizeof(number), "%d", pid);
 	read = read_and_parse(number, process, text, sizeof(text));
 	if (read || errno != E2BIG)
@@ -209,12 +208,18 @@ bool process_read(pid_t pid, struct process *process)
 	return read;
 }
 
+void process_clear(struct process *process)
+{
+	process->capabilities = 0;
+	process->groups = process->few;
+	process->group_count = 0;
+}
+
 void process_free(struct process *process)
 {
 	if (process->groups != process->few)
 		free(process->groups);
-	process->groups = process->few;
-	process->group_count = 0;
+	process_clear(process);
 }
 
 /* ---------------------------------------------------------------- user namespaces */

@@ -29,6 +29,9 @@ struct process {
 bool process_read(pid_t pid, struct process *process);
 void process_free(struct process *process);
 
+/* Without groups and capabilities, for process_free(). */
+void process_clear(struct process *process);
+
 /* Returns true if a process or thread is in the server's user namespace, so that its capabilities count as they are. */
 bool user_namespace_is_own(pid_t pid);
 

@@ -21,6 +21,11 @@
 #define FILE_CAPABILITIES "security.capability"
 #define TRUSTED    "trusted."
 
+static bool is_acl(const char *name)
+{
+	return !strncmp(name, ACL, strlen(ACL));
+}
+
 /* Answers with a value or list of that length, or, asked with size 0, with the length. */
 static void reply_bytes(fuse_req_t req, const char *bytes, ssize_t length, size_t size)
 {
@@ -49,7 +54,7 @@ static void reply_value(fuse_req_t req, const struct inode *inode, const char *n
 	}
 	length = getxattr(path, name, value, size);
 	/* The kernel asks before it lets anybody but the owner open a file: no support for ACLs is no ACL. */
-	if (length < 0 && errno == EOPNOTSUPP && !strncmp(name, ACL, strlen(ACL)))
+	if (length < 0 && errno == EOPNOTSUPP && is_acl(name))
 		errno = ENODATA;
 	reply_bytes(req, value, length, size);
 	free(value);
@@ -128,13 +133,18 @@ static void recheck_tokens(struct inode *inode, const char *name)
 static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name, const char *value, size_t size,
 			 int flags)
 {
+	const struct target target = { inode->fd, NULL };
 	char path[INODE_PATH_MAX];
+	struct caller caller;
 	int error;
 
-	if (!caller_assume(req, TARGETS({ inode->fd, NULL })))
+	/* An ACL takes a set-group-ID bit away without a word, but for CAP_FSETID. */
+	if (!(is_acl(name) ? caller_begin_with_all(&caller, req, &target, 1) : caller_begin(&caller, req, &target, 1)))
 		return errno;
-	error = setxattr(inode_path(inode, path), name, value, size, flags) ? errno : 0;
-	identity_end();
+	inode_path(inode, path);
+	do {
+		error = setxattr(path, name, value, size, flags) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
 	return error;
 }
 
@@ -156,13 +166,17 @@ void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char
 /* An errno. */
 static int remove_as_caller(fuse_req_t req, const struct inode *inode, const char *name)
 {
+	const struct target target = { inode->fd, NULL };
 	char path[INODE_PATH_MAX];
+	struct caller caller;
 	int error;
 
-	if (!caller_assume(req, TARGETS({ inode->fd, NULL })))
+	if (!caller_begin(&caller, req, &target, 1))
 		return errno;
-	error = removexattr(inode_path(inode, path), name) ? errno : 0;
-	identity_end();
+	inode_path(inode, path);
+	do {
+		error = removexattr(path, name) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
 	return error;
 }
 
