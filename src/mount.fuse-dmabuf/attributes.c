@@ -47,11 +47,24 @@ static int set_owner(const struct inode *inode, const struct stat *attr, int whi
 	return fchownat(inode->fd, "", uid, gid, AT_EMPTY_PATH);
 }
 
+/*
+ * A truncating open comes as this, too, and takes set-ID bits from an empty file also where truncate() changes nothing
+ * of one (XFS).
+ */
+static int make_empty(const struct inode *inode)
+{
+	int fd = reopen(inode->fd, O_WRONLY | O_TRUNC);
+
+	return fd < 0 ? -1 : close(fd);
+}
+
 static int set_size(const struct inode *inode, off_t size, const struct fuse_file_info *info)
 {
 	char path[INODE_PATH_MAX];
 
-	return info ? ftruncate(file_fd(file_from_info(info)), size) : truncate(inode_path(inode, path), size);
+	if (info)
+		return ftruncate(file_fd(file_from_info(info)), size);
+	return size ? truncate(inode_path(inode, path), size) : make_empty(inode);
 }
 
 static struct timespec time_to_set(int which, int set, int set_now, struct timespec value)
@@ -73,16 +86,6 @@ static int set_times(const struct inode *inode, const struct stat *attr, int whi
 	return utimensat(inode->fd, "", times, AT_EMPTY_PATH);
 }
 
-/*
- * truncate() comes with the time of now, which the file system below sets by itself, also for who may write to the
- * file and is not its owner.
- */
-static bool sets_times(int which)
-{
-	return which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME) &&
-	       !(which & FUSE_SET_ATTR_SIZE && which & FUSE_SET_ATTR_MTIME_NOW);
-}
-
 /* The owner before the mode: chown() takes set-user-ID bits away. The times last: truncating sets them. */
 static int set_attributes(const struct inode *inode, const struct stat *attr, int which,
 			  const struct fuse_file_info *info)
@@ -93,7 +96,7 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 		return -1;
 	if (which & FUSE_SET_ATTR_SIZE && set_size(inode, attr->st_size, info))
 		return -1;
-	if (sets_times(which) && set_times(inode, attr, which))
+	if (which & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME) && set_times(inode, attr, which))
 		return -1;
 	return 0;
 }
@@ -118,7 +121,7 @@ static bool begin_as_caller(struct caller *caller, fuse_req_t req, const struct 
 static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct stat *attr, int which,
 			 const struct fuse_file_info *info)
 {
-	const struct target target = { inode->fd, NULL };
+	const struct target target = { TARGET_FILE, inode->fd, NULL };
 	struct caller caller;
 	int error;
 

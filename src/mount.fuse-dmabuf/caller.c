@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "caller.h"
 #include "identity.h"
@@ -16,6 +17,12 @@
 #define CAPABILITIES_FOR_FILES \
 	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | \
 	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_SETFCAP))
+
+/* To read and to write, whatever the mode says. */
+#define ACCESS_ALL (CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH))
+
+/* What the names of a directory can be changed with; FOWNER counts for what has the name, not for the directory. */
+#define FOR_NAMES (ACCESS_ALL | CAPABILITY(CAP_FOWNER))
 
 static void explain_unknown(const struct fuse_ctx *ctx, const char *reason)
 {
@@ -51,56 +58,80 @@ static bool read_caller(const struct fuse_ctx *ctx, struct process *process)
 	return false;
 }
 
-/* Which of these capabilities count for a target; what is not there is nobody's. */
-static uint64_t counting_for(const struct user_namespace *user_namespace, const struct target *target,
-			     uint64_t capabilities)
-{
-	struct stat attr;
-
-	if (target->name ? fstatat(target->fd, target->name, &attr, AT_SYMLINK_NOFOLLOW) : fstat(target->fd, &attr))
-		return target->name && errno == ENOENT ? capabilities : 0;
-	if (!user_namespace_maps_user(user_namespace, attr.st_uid))
-		return 0;
-	if (user_namespace_maps_group(user_namespace, attr.st_gid))
-		return capabilities;
-	/* What only the owner may do asks for no group; the names in a sticky directory do. */
-	return target->name ? 0 : capabilities & CAPABILITY(CAP_FOWNER);
-}
-
-/* elsewhere: what counts in another user namespace. False: see errno. */
-static bool read_capabilities(const struct process *process, pid_t pid, uint64_t elsewhere,
-			      const struct target *targets, size_t count, uint64_t *capabilities)
-{
-	struct user_namespace user_namespace;
-
-	*capabilities = process->capabilities & PRIVILEGES_OF_CALLERS;
-	if (!*capabilities || user_namespace_is_own(pid))
-		return true;
-	*capabilities &= elsewhere;
-	if (!*capabilities)
-		return true;
-	if (!user_namespace_read(pid, &user_namespace))
-		return false;
-	for (size_t i = 0; i < count; i++)
-		*capabilities &= counting_for(&user_namespace, &targets[i], *capabilities);
-	return true;
-}
-
-static bool assume(const struct caller *caller)
+static bool assume_with(const struct caller *caller, uint64_t capabilities)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(caller->req);
 
 	return identity_assume(&(struct identity){
 		.uid = ctx->uid, .gid = ctx->gid, .groups = caller->process.groups,
-		.group_count = caller->process.group_count, .capabilities = caller->capabilities });
+		.group_count = caller->process.group_count, .capabilities = capabilities });
 }
 
+/* Whether the caller could write there without any capability, so that they make no difference to it. */
+static bool may_without(const struct caller *caller, const struct target *target, int mode)
+{
+	bool may;
+
+	if (!assume_with(caller, 0))
+		return false;
+	may = !faccessat(target->fd, target->name ? target->name : "", mode,
+			 AT_EACCESS | (target->name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH));
+	identity_end();
+	return may;
+}
+
+/*
+ * Which of these capabilities count for a target that the namespace has no ids for: those that make no difference to
+ * it. Who may remove a name depends on what has it (sticky directories), and a directory that is moved is written to.
+ */
+static uint64_t counting_for_stranger(const struct caller *caller, const struct target *target, const struct stat *attr,
+				      uint64_t capabilities)
+{
+	switch (target->kind) {
+	case TARGET_DIRECTORY:
+		return capabilities & (may_without(caller, target, W_OK | X_OK) ? FOR_NAMES : CAPABILITY(CAP_FOWNER));
+	case TARGET_NAME:
+		return !S_ISDIR(attr->st_mode) || may_without(caller, target, W_OK) ? capabilities & ACCESS_ALL : 0;
+	default:
+		return 0;
+	}
+}
+
+static uint64_t counting_for(const struct caller *caller, const struct user_namespace *user_namespace,
+			     const struct target *target, uint64_t capabilities)
+{
+	struct stat attr;
+	bool maps_user;
+
+	if (target->name ? fstatat(target->fd, target->name, &attr, AT_SYMLINK_NOFOLLOW) : fstat(target->fd, &attr))
+		return target->name && errno == ENOENT ? capabilities : 0;
+	maps_user = user_namespace_maps_user(user_namespace, attr.st_uid);
+	if (maps_user && user_namespace_maps_group(user_namespace, attr.st_gid))
+		return capabilities;
+	/* What only the owner may do with a file asks for no group. */
+	if (maps_user && target->kind == TARGET_FILE)
+		return capabilities & CAPABILITY(CAP_FOWNER);
+	return counting_for_stranger(caller, target, &attr, capabilities);
+}
+
+/* elsewhere: what counts in another user namespace. False: see errno. */
 static bool take_capabilities(struct caller *caller, uint64_t elsewhere)
 {
+	pid_t pid = fuse_req_ctx(caller->req)->pid;
+	struct user_namespace user_namespace;
+
 	caller->has_all = true;
-	return !caller->is_known ||
-	       read_capabilities(&caller->process, fuse_req_ctx(caller->req)->pid, elsewhere, caller->targets,
-				 caller->count, &caller->capabilities);
+	caller->capabilities = caller->process.capabilities & PRIVILEGES_OF_CALLERS;
+	if (!caller->capabilities || user_namespace_is_own(pid))
+		return true;
+	caller->capabilities &= elsewhere;
+	if (!caller->capabilities)
+		return true;
+	if (!user_namespace_read(pid, &user_namespace))
+		return false;
+	for (size_t i = 0; i < caller->count; i++)
+		caller->capabilities &= counting_for(caller, &user_namespace, &caller->targets[i], caller->capabilities);
+	return true;
 }
 
 static bool read_known(struct caller *caller)
@@ -121,7 +152,7 @@ static void set_caller(struct caller *caller, fuse_req_t req, const struct targe
 
 static bool begin_with(struct caller *caller, uint64_t elsewhere)
 {
-	if (read_known(caller) && take_capabilities(caller, elsewhere) && assume(caller))
+	if (read_known(caller) && take_capabilities(caller, elsewhere) && assume_with(caller, caller->capabilities))
 		return true;
 	process_free(&caller->process);
 	return false;
@@ -130,7 +161,7 @@ static bool begin_with(struct caller *caller, uint64_t elsewhere)
 bool caller_begin(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count)
 {
 	set_caller(caller, req, targets, count);
-	if (read_known(caller) && assume(caller))
+	if (read_known(caller) && assume_with(caller, caller->capabilities))
 		return true;
 	process_free(&caller->process);
 	return false;
@@ -161,7 +192,7 @@ bool caller_goes_on(struct caller *caller, int error)
 
 	identity_end();
 	goes_on = is_refusal(error) && !caller->has_all && take_capabilities(caller, CAPABILITIES_FOR_FILES) &&
-		  caller->capabilities && assume(caller);
+		  caller->capabilities && assume_with(caller, caller->capabilities);
 	if (!goes_on)
 		process_free(&caller->process);
 	errno = saved;
@@ -197,28 +228,13 @@ bool caller_begin_to_create(struct caller *caller, fuse_req_t req, const struct 
 	return mode & S_ISGID ? caller_begin_with_all(caller, req, directory, 1) : caller_begin(caller, req, directory, 1);
 }
 
-bool caller_has(fuse_req_t req, uint64_t capability)
-{
-	struct process process;
-	bool has;
-
-	if (!read_caller(fuse_req_ctx(req), &process))
-		return false;
-	has = process.capabilities & capability;
-	process_free(&process);
-	return has;
-}
-
 bool caller_is_capable(fuse_req_t req, uint64_t capability)
 {
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	uint64_t capabilities = 0;
-	struct process process;
+	struct caller caller;
 	bool capable;
 
-	if (!read_caller(ctx, &process))
-		return false;
-	capable = read_capabilities(&process, ctx->pid, 0, NULL, 0, &capabilities) && capabilities & capability;
-	process_free(&process);
+	set_caller(&caller, req, NULL, 0);
+	capable = read_known(&caller) && take_capabilities(&caller, 0) && caller.capabilities & capability;
+	process_free(&caller.process);
 	return capable;
 }

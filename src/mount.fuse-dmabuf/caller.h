@@ -15,13 +15,17 @@
 #include "processes.h"
 
 /*
- * What an operation changes: a file or directory, or what has a name in a directory. Capabilities of a user namespace
- * other than the server's count only if owner and group of all of them have ids there; CAP_FOWNER, but for names, if the
- * owners have.
+ * What an operation changes. Capabilities of a user namespace other than the server's count only for what has an owner
+ * and a group with ids there, and which they are differs.
  */
 struct target {
+	enum {
+		TARGET_FILE,            /* the descriptor's, of any type */
+		TARGET_DIRECTORY,       /* names in it */
+		TARGET_NAME,            /* what has the name in the directory; there need not be anything */
+	} kind;
 	int fd;
-	const char *name;       /* NULL: the descriptor's file; what has no such name is nobody's */
+	const char *name;               /* of TARGET_NAME */
 };
 
 /* How many an array has, behind it. */
@@ -61,8 +65,7 @@ bool caller_begin_to_create(struct caller *caller, fuse_req_t req, const struct 
  */
 bool caller_goes_on(struct caller *caller, int error);
 
-/* Returns true if the caller has a capability in whatever user namespace, or in that of the server. */
-bool caller_has(fuse_req_t req, uint64_t capability);
+/* Returns true if the caller has a capability in the server's user namespace. */
 bool caller_is_capable(fuse_req_t req, uint64_t capability);
 
 #endif

@@ -61,7 +61,7 @@ static ssize_t write_in_place(const struct file *file, const char *data, size_t 
 
 static ssize_t write_as_caller(fuse_req_t req, int fd, const char *data, size_t size, off_t offset)
 {
-	const struct target target = { fd, NULL };
+	const struct target target = { TARGET_FILE, fd, NULL };
 	struct caller caller;
 	ssize_t written;
 
@@ -111,7 +111,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info)
 {
-	const struct target target = { file_fd(file_from_info(info)), NULL };
+	const struct target target = { TARGET_FILE, file_fd(file_from_info(info)), NULL };
 	struct caller caller;
 	int error;
 
@@ -141,7 +141,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
 			struct fuse_file_info *info_out, size_t length, int flags)
 {
-	const struct target out = { file_fd(file_from_info(info_out)), NULL };
+	const struct target out = { TARGET_FILE, file_fd(file_from_info(info_out)), NULL };
 	size_t step = length < COPY_STEP_MAX ? length : COPY_STEP_MAX;
 	int in = file_fd(file_from_info(info_in));
 	struct caller caller;

@@ -86,7 +86,7 @@ static bool needs_no_descriptor(const struct file *file, const struct fuse_file_
 /* Returns false with errno set if the caller may not open the file so, as it is now. */
 static bool open_as_caller(fuse_req_t req, struct file *file)
 {
-	const struct target target = { file->inode->fd, NULL };
+	const struct target target = { TARGET_FILE, file->inode->fd, NULL };
 	struct caller caller;
 	int fd;
 
@@ -162,7 +162,7 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 /* The descriptor of a new file. -1: see errno. */
 static int create_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags, mode_t mode)
 {
-	const struct target target = { directory->fd, NULL };
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
 	int fd;
 

@@ -103,61 +103,77 @@ static void reply_made(fuse_req_t req, int error, struct inode *directory, const
 	inode_end_use(directory);
 }
 
-void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+/* An errno, as all below. */
+static int mknod_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode, dev_t rdev)
 {
-	struct inode *directory = use_node(req, parent);
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
 	int error;
 
-	if (!directory)
-		return;
-	error = caller_begin_to_create(&caller, req, &(struct target){ directory->fd, NULL }, mode) ? 0 : errno;
-	if (!error) {
-		do {
-			error = mknodat(directory->fd, name, mode, rdev) ? errno : 0;
-		} while (caller_goes_on(&caller, error));
-	}
-	reply_made(req, error, directory, name);
+	if (!caller_begin_to_create(&caller, req, &target, mode))
+		return errno;
+	do {
+		error = mknodat(directory->fd, name, mode, rdev) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (directory)
+		reply_made(req, mknod_as_caller(req, directory, name, mode, rdev), directory, name);
+}
+
+static int mkdir_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode)
+{
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
+	struct caller caller;
+	int error;
+
+	if (!caller_begin_to_create(&caller, req, &target, mode))
+		return errno;
+	do {
+		error = mkdirat(directory->fd, name, mode) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
 }
 
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct inode *directory = use_node(req, parent);
+
+	if (directory)
+		reply_made(req, mkdir_as_caller(req, directory, name, mode), directory, name);
+}
+
+static int symlink_as_caller(fuse_req_t req, const char *text, const struct inode *directory, const char *name)
+{
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
 	int error;
 
-	if (!directory)
-		return;
-	error = caller_begin_to_create(&caller, req, &(struct target){ directory->fd, NULL }, mode) ? 0 : errno;
-	if (!error) {
-		do {
-			error = mkdirat(directory->fd, name, mode) ? errno : 0;
-		} while (caller_goes_on(&caller, error));
-	}
-	reply_made(req, error, directory, name);
+	if (!caller_begin(&caller, req, &target, 1))
+		return errno;
+	do {
+		error = symlinkat(text, directory->fd, name) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
 }
 
 void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
 	struct inode *directory = use_node(req, parent);
-	struct caller caller;
-	int error;
 
-	if (!directory)
-		return;
-	error = caller_begin(&caller, req, &(struct target){ directory->fd, NULL }, 1) ? 0 : errno;
-	if (!error) {
-		do {
-			error = symlinkat(target, directory->fd, name) ? errno : 0;
-		} while (caller_goes_on(&caller, error));
-	}
-	reply_made(req, error, directory, name);
+	if (directory)
+		reply_made(req, symlink_as_caller(req, target, directory, name), directory, name);
 }
 
-/* An errno. By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
+/* By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
 static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory, const char *name)
 {
-	const struct target targets[] = { { inode->fd, NULL }, { directory->fd, NULL } };
+	const struct target targets[] = { { TARGET_FILE, inode->fd, NULL }, { TARGET_DIRECTORY, directory->fd, NULL } };
 	char path[INODE_PATH_MAX];
 	struct caller caller;
 	int error;
@@ -182,10 +198,9 @@ void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *n
 		inode_end_use(inode);
 }
 
-/* An errno. */
 static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags)
 {
-	const struct target targets[] = { { directory->fd, NULL }, { directory->fd, name } };
+	const struct target targets[] = { { TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name } };
 	struct caller caller;
 	int error;
 
@@ -222,13 +237,12 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	inode_end_use(directory);
 }
 
-/* An errno. */
 static int rename_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
 			    const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
 	const struct target targets[] = {
-		{ directory->fd, NULL }, { directory->fd, name }, { new_directory->fd, NULL },
-		{ new_directory->fd, new_name },
+		{ TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name },
+		{ TARGET_DIRECTORY, new_directory->fd, NULL }, { TARGET_NAME, new_directory->fd, new_name },
 	};
 	struct caller caller;
 	int error;

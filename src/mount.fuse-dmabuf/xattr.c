@@ -133,7 +133,7 @@ static void recheck_tokens(struct inode *inode, const char *name)
 static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name, const char *value, size_t size,
 			 int flags)
 {
-	const struct target target = { inode->fd, NULL };
+	const struct target target = { TARGET_FILE, inode->fd, NULL };
 	char path[INODE_PATH_MAX];
 	struct caller caller;
 	int error;
@@ -166,7 +166,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char
 /* An errno. */
 static int remove_as_caller(fuse_req_t req, const struct inode *inode, const char *name)
 {
-	const struct target target = { inode->fd, NULL };
+	const struct target target = { TARGET_FILE, inode->fd, NULL };
 	char path[INODE_PATH_MAX];
 	struct caller caller;
 	int error;
@@ -181,12 +181,13 @@ static int remove_as_caller(fuse_req_t req, const struct inode *inode, const cha
 }
 
 /*
- * The kernel asks to remove file capabilities before a write, for whoever writes: without this capability nobody
- * comes here who means to. The file system below removes them at the write itself.
+ * The kernel asks to remove file capabilities before a write, for whoever writes. The file system below removes them at
+ * the write itself. Without this capability nobody comes here who means to, but for root of a container to whom the
+ * kernel remembers that the file belonged.
  */
 static bool comes_before_a_write(fuse_req_t req, const char *name)
 {
-	return !strcmp(name, FILE_CAPABILITIES) && !caller_has(req, CAPABILITY(CAP_SETFCAP));
+	return !strcmp(name, FILE_CAPABILITIES) && !caller_is_capable(req, CAPABILITY(CAP_SETFCAP));
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
