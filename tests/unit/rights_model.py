@@ -216,7 +216,7 @@ class Trial:
         for sentence, explains in KNOWN_ANSWERS.items():
             if explains(self, step, plain, there):
                 # What only one of both has done makes all that follows differ.
-                if plain[0] != there[0] and step.operation in WRITING | {'open', 'set_flags'}:
+                if plain[0] != there[0] and (step.operation in WRITING | {'open', 'set_flags'} or step.is_empty_chown()):
                     raise RoundOver(sentence)
                 return there
         verdict = ('answers otherwise' if plain[0] == there[0] == 'done' else 'refuses otherwise' if plain[0] == there[0] else
@@ -341,8 +341,8 @@ def copy_does_not_append(trial, step, plain, there):
 
 
 def write_would_take_bits(trial, step, plain, there):
-    """Of a file that is append-only or immutable no bits are taken."""
-    return trial.flags_are_set and step.operation in WRITING and (plain[0], there) == ('done', ('refused', 'EPERM'))
+    """Of a file that is append-only or immutable no bits and no file capabilities are taken."""
+    return trial.flags_are_set and (step.operation in WRITING or step.is_empty_chown()) and (plain[0], there) == ('done', ('refused', 'EPERM'))
 
 
 def opened_before_flags(trial, step, plain, there):

@@ -1,5 +1,6 @@
 """Nobody has a right on the mount that the file system below does not give, and nobody is refused what it grants: random steps of many callers, compared."""
 import contextlib
+import faulthandler
 import os
 import random
 import subprocess
@@ -78,8 +79,10 @@ def trial_of(*arguments, **options):
         trial.end()
 
 
+@pytest.mark.timeout(36000)   # as long as was asked for
 @pytest.mark.parametrize('cache', ['none', 'auto'])
 def test_mount_gives_the_rights_of_the_file_system_below(twins, mounts, cache, request):
+    faulthandler.cancel_dump_traceback_later()   # the same
     with trial_of(*twins, *mounts(f'cache={cache}'), remembers_names=cache == 'auto') as trial:
         trial.search(SEED, int(FIRST or 0), request.config.getoption('rights') / 4)
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Requests as the kernel sends them, and as it never should, through a socket in the place of /dev/fuse. */
 #include <errno.h>
+#include <grp.h>
 #include <linux/fuse.h>
 #include <signal.h>
 #include <string.h>
@@ -231,6 +232,27 @@ static void process_that_has_ended_is_refused(void)
 	CHECK(strstr(said_to(child), "exporter udmabuf: its process has ended\n"));
 }
 
+static void process_in_very_many_groups_is_refused(void)
+{
+	static gid_t groups[OWNER_GROUPS_MAX + 1];
+	int told[2];
+	pid_t child;
+	char byte;
+
+	CHECK(!pipe(told));
+	child = fork();
+	if (!child) {
+		for (size_t i = 0; i <= OWNER_GROUPS_MAX; i++)
+			groups[i] = 5000 + (gid_t)i;
+		_exit(setgroups(OWNER_GROUPS_MAX + 1, groups) || write(told[1], "", 1) != 1 || pause());
+	}
+	CHECK(read(told[0], &byte, 1) == 1);
+	CHECK(strstr(said_to(child), "exporter udmabuf: its process is in too many groups\n"));
+	CHECK(!kill(child, SIGKILL) && waitpid(child, NULL, 0) == child);
+	close(told[0]);
+	close(told[1]);
+}
+
 static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
 {
 	struct create create = good_create();
@@ -283,6 +305,7 @@ int main(void)
 	RUN(refusal_has_the_brokers_errno);
 	RUN(process_without_a_number_is_refused_and_the_cure_is_named);
 	RUN(process_that_has_ended_is_refused);
+	RUN(process_in_very_many_groups_is_refused);
 	RUN(malformed_or_unknown_release_is_answered_and_changes_nothing);
 	RUN(grant_that_nobody_takes_is_withdrawn);
 	open_files_remove(&file);
