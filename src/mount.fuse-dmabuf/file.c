@@ -55,9 +55,10 @@ static void give_up(struct inode *inode, struct file *file, int fd)
 static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, struct fuse_file_info *info)
 {
 	struct file *file = malloc(sizeof(*file));
+	bool writes = (info->flags & O_ACCMODE) != O_RDONLY;
 	int backing_id;
 
-	if (!file || !passthrough_begin(inode, (info->flags & O_ACCMODE) != O_RDONLY, &backing_id)) {
+	if (!file || !passthrough_begin(inode, writes, &backing_id)) {
 		give_up(inode, file, fd);
 		return NULL;
 	}
@@ -66,6 +67,8 @@ static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, stru
 	open_files_add(file);
 	info->fh = (uintptr_t)file;
 	info->backing_id = backing_id;
+	/* No shared mapping: the kernel would take what is written there, and find nobody who may write it. */
+	info->direct_io = writes && !backing_id && inode_is_append_only(inode);
 	/* A close() has nothing to tell that the source directory's filesystem would say. */
 	info->noflush = 1;
 	cache_open_file(info);

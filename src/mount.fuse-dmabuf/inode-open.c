@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "descriptors.h"
@@ -75,6 +76,13 @@ int reopen(int fd, int flags)
 		new_fd = openat(own_fds, name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
 	} while (new_fd < 0 && descriptors_made_room());
 	return check_file_limit(new_fd);
+}
+
+bool inode_is_append_only(const struct inode *inode)
+{
+	struct statx attr;
+
+	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) && attr.stx_attributes & STATX_ATTR_APPEND;
 }
 
 static int open_by_handle(struct inode *inode)

@@ -90,6 +90,9 @@ int check_file_limit(int fd);
 /* openat() of one name below a node in use, never through a symbolic link. */
 int inode_open_child(const struct inode *parent, const char *name);
 
+/* Whether it can only be appended to (chattr +a), now. Of a node in use. */
+bool inode_is_append_only(const struct inode *inode);
+
 /* Another descriptor of the same file, with the flags given. */
 int reopen(int fd, int flags);
 

@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "identity.h"
@@ -188,20 +187,13 @@ static int id_of(struct inode *inode)
 	return 0;
 }
 
-static bool is_append_only(const struct inode *inode)
-{
-	struct statx attr;
-
-	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) && attr.stx_attributes & STATX_ATTR_APPEND;
-}
-
 /*
  * The id of a file that has become append-only since, for a writer. Some kernels look at the file on the mount, which
  * is not, where they let a writer map it or take O_APPEND away. False: it is in use, and the kernel wants it for all.
  */
 static bool give_up_id(struct inode *inode)
 {
-	if (!is_append_only(inode))
+	if (!inode_is_append_only(inode))
 		return true;
 	if (inode->opens) {
 		errno = EBUSY;
@@ -219,7 +211,7 @@ static void count_open(struct inode *inode)
 	if (inode->opens++)
 		return;
 	end_idle(inode);
-	if (!inode->backing_id && !is_append_only(inode))
+	if (!inode->backing_id && !inode_is_append_only(inode))
 		inode->backing_id = id_of(inode);
 }
 

@@ -1,4 +1,4 @@
-"""The attacks that made a user root, on the kernel with the patches: tests/unit/test_rights.py has all of them, on that of the machine."""
+"""The attacks that made a user root, on the kernel with the patches: tests/unit/test_rights_*.py has all of them, on that of the machine."""
 import mmap
 import os
 import stat

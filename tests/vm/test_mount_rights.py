@@ -1,4 +1,4 @@
-"""Quotas of users and groups hold on the mount as they do on the file system below. All else about rights: tests/unit/test_rights.py."""
+"""Quotas of users and groups hold on the mount as they do on the file system below. All else about rights: tests/unit/test_rights_*.py."""
 import itertools
 import os
 import re
