@@ -389,5 +389,7 @@ KNOWN_STATES = {
         lambda step, view: step.operation in WRITING,
     'chmod() takes set-group-ID as long as the kernel does not know that the file is of a group of the caller by now.':
         lambda step, view: step.operation == 'chmod' and view.is_stale,
+    'Truncating takes set-group-ID without group execution also where CAP_FSETID of another user namespace would keep it.':
+        lambda step, view: bool(CALLERS[step.who].namespace) and step.truncates(),
     'chown(-1, -1) takes none: the kernel does not ask the server.': lambda step, view: step.is_empty_chown(),
 }

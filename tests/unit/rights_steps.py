@@ -79,6 +79,9 @@ class Step:
         found = [word for word in words if isinstance(word, str) and (word in DIRECTORIES or '/' in word)]
         return found[:1] if self.operation in ('setxattr', 'removexattr', 'getxattr') else found
 
+    def truncates(self):
+        return self.operation == 'truncate' or (self.operation == 'open' and bool(self.arguments[2] & os.O_TRUNC))
+
     def is_empty_chown(self):
         return self.operation == 'chown' and self.arguments[1:] == (-1, -1)
 
