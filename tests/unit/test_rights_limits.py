@@ -114,7 +114,7 @@ def test_append_only_file_gets_longer_if_no_set_id_bit_has_to_go(place, mode, ui
     assert mode_of(file) == mode and file.read_bytes() == KEPT + b'more' * may
 
 
-# Space that is root's. Quotas have no place here: tests/vm/test_mount_rights.py.
+# Space that is root's. Quotas have no place here: tests/vm/test_quotas.py.
 
 
 @pytest.fixture(scope='module')
