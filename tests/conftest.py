@@ -14,3 +14,4 @@ def pytest_addoption(parser):
     parser.addoption('--requests', choices=['read', 'io_uring'], default='read', help='how requests come to FUSE servers that know both ways')
     parser.addoption('--mix', type=int, default=15, metavar='N', help='disturb N times in test_token_mix.py')
     parser.addoption('--rights', type=int, default=20, metavar='N', help='compare rights in test_rights_random.py for N seconds')
+    parser.addoption('--rights-seed', default='1', metavar='SEED[/ROUND]', help='which random steps test_rights_random.py does; random: others each time')

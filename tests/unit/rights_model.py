@@ -137,7 +137,7 @@ class Trial:
         steps = steps[:mismatch.index + 1]
         told = [f'{index}: {step}' for index, step in enumerate(steps)][-TOLD:]
         smallest, again = self.shrink(steps, mismatch)
-        return '\n'.join([str(mismatch), '', f'To repeat it: RIGHTS_SEED={seed}/{number}. The last steps were', *told, '',
+        return '\n'.join([str(mismatch), '', f'To repeat it: --rights-seed={seed}/{number}. The last steps were', *told, '',
                           f'These {len(smallest)} steps are enough:', *map(str, smallest), str(again)])
 
     def shrink(self, steps, mismatch):
@@ -203,8 +203,8 @@ class Trial:
     def _judge(self, step, view, plain, there):
         """What the mount says in the end. Mismatch: it differs without excuse. RoundOver: with one."""
         copied_nothing = step.operation == 'copy' and there == ('done', 0)   # of a file that was empty
-        # Of two names that it takes for those of one file the kernel renames none, and asks nobody.
-        renamed_nothing = step.operation == 'rename' and (plain, there) == (('refused', 'ENOENT'), ('done', None))
+        # Of two names that it takes for those of one file the kernel renames none, and asks nobody; if it did, the states differ.
+        renamed_nothing = step.operation == 'rename' and plain[0] == 'refused' and there == ('done', None)
         may_lag = there[0] == 'refused' or copied_nothing or renamed_nothing or (step.is_looking() or self._opens_special_file(step)) and (view.is_stale or plain[0] == 'done')
         if view.is_mount and may_lag:
             if there[0] == 'done' and step.operation == 'open':

@@ -13,8 +13,6 @@ from rights_callers import CALLERS
 from rights_model import Trial
 from server import Server
 
-SEED, _, FIRST = os.environ.get('RIGHTS_SEED', '').partition('/')
-SEED = SEED or str(random.SystemRandom().randrange(1, 1 << 32))
 pytestmark = pytest.mark.filterwarnings('ignore:.*use of fork.*:DeprecationWarning')   # the children call nothing that other threads hold
 FILE_SYSTEMS = {'ext4': ('mkfs.ext4', '-q', '-b', '4096'), 'xfs': ('mkfs.xfs', '-q')}
 SIZE = 320 << 20   # mkfs.xfs makes none that is smaller than 300 MiB
@@ -69,30 +67,40 @@ def mounts(program, twins, scratch, request):
     return begin
 
 
+@pytest.fixture
+def seed(request):
+    """The seed, and the round to begin with."""
+    seed, _, first = request.config.getoption('rights_seed').partition('/')
+    if seed == 'random':
+        seed = f'{random.SystemRandom().randrange(1, 1 << 32)}'
+    print(f'seed {seed}')
+    return seed, int(first or 0)
+
+
 @contextlib.contextmanager
 def trial_of(*arguments, **options):
     trial = Trial(*arguments, **options)
     try:
         yield trial
-        print(f'seed {SEED}: {trial.done} steps; rounds that ended early: {dict(trial.over)}')
+        print(f'{trial.done} steps; rounds that ended early: {dict(trial.over)}')
     finally:
         trial.end()
 
 
 @pytest.mark.timeout(36000)   # as long as was asked for
 @pytest.mark.parametrize('cache', ['none', 'auto'])
-def test_mount_gives_the_rights_of_the_file_system_below(twins, mounts, cache, request):
+def test_mount_gives_the_rights_of_the_file_system_below(twins, mounts, cache, seed, request):
     faulthandler.cancel_dump_traceback_later()   # the same
     with trial_of(*twins, *mounts(f'cache={cache}'), remembers_names=cache == 'auto') as trial:
-        trial.search(SEED, int(FIRST or 0), request.config.getoption('rights') / 4)
+        trial.search(*seed, request.config.getoption('rights') / 4)
 
 
 # The tester itself
 
 @pytest.mark.parametrize('twins', ['ext4'], indirect=True)
-def test_two_plain_file_systems_do_not_differ(twins):
+def test_two_plain_file_systems_do_not_differ(twins, seed):
     with trial_of(*twins, twins[1], twins[1], remembers_names=False) as trial:
-        trial.search(SEED, 0, 1)
+        trial.search(*seed, 1)
 
 
 @pytest.mark.parametrize('twins', ['ext4'], indirect=True)
