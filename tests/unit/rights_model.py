@@ -203,8 +203,8 @@ class Trial:
     def _judge(self, step, view, plain, there):
         """What the mount says in the end. Mismatch: it differs without excuse. RoundOver: with one."""
         copied_nothing = step.operation == 'copy' and there == ('done', 0)   # of a file that was empty
-        # Of two names that it takes for those of one file the kernel renames none, and asks nobody; if it did, the states differ.
-        renamed_nothing = step.operation == 'rename' and plain[0] == 'refused' and there == ('done', None)
+        # Of two names that it takes for those of one file the kernel renames none, and asks nobody.
+        renamed_nothing = step.operation == 'rename' and there == ('done', None) and self._state_of('source') == self._last
         may_lag = there[0] == 'refused' or copied_nothing or renamed_nothing or (step.is_looking() or self._opens_special_file(step)) and (view.is_stale or plain[0] == 'done')
         if view.is_mount and may_lag:
             if there[0] == 'done' and step.operation == 'open':
@@ -225,6 +225,9 @@ class Trial:
         verdict = ('answers otherwise' if plain[0] == there[0] == 'done' else 'refuses otherwise' if plain[0] == there[0] else
                    'grants what the plain file system refuses' if there[0] == 'done' else 'refuses what the plain file system grants')
         raise Mismatch(verdict, step, plain, there)
+
+    def _state_of(self, place):
+        return self._views[place].workers['root'].ask('snapshot')[1]
 
     def _opens_special_file(self, step):
         """Whether it is a pipe, a socket or a device, which the kernel opens itself, by what it remembers."""
