@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <stdio.h>
 #include <sys/xattr.h>
 
 #include "cache.h"
@@ -27,8 +26,7 @@ bool cache_is_privileged(int fd)
 
 	if (!honours_set_id)
 		return false;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return getxattr(path, "security.capability", NULL, 0) > 0;
+	return getxattr(fd_path(fd, path), "security.capability", NULL, 0) > 0;
 }
 
 double cache_attribute_seconds(const struct stat *attr, bool privileged)

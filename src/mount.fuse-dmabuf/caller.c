@@ -18,11 +18,8 @@
 	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | \
 	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_SETFCAP))
 
-/* To read and to write, whatever the mode says. */
-#define ACCESS_ALL (CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH))
-
 /* What the names of a directory can be changed with; FOWNER counts for what has the name, not for the directory. */
-#define FOR_NAMES (ACCESS_ALL | CAPABILITY(CAP_FOWNER))
+#define FOR_NAMES (PRIVILEGES_OF_ACCESS | CAPABILITY(CAP_FOWNER))
 
 static void explain_unknown(const struct fuse_ctx *ctx, const char *reason)
 {
@@ -91,7 +88,7 @@ static uint64_t counting_for_stranger(const struct caller *caller, const struct 
 	case TARGET_DIRECTORY:
 		return capabilities & (may_without(caller, target, W_OK | X_OK) ? FOR_NAMES : CAPABILITY(CAP_FOWNER));
 	case TARGET_NAME:
-		return !S_ISDIR(attr->st_mode) || may_without(caller, target, W_OK) ? capabilities & ACCESS_ALL : 0;
+		return !S_ISDIR(attr->st_mode) || may_without(caller, target, W_OK) ? capabilities & PRIVILEGES_OF_ACCESS : 0;
 	default:
 		return 0;
 	}
@@ -136,9 +133,13 @@ static bool take_capabilities(struct caller *caller, uint64_t elsewhere)
 
 static bool read_known(struct caller *caller)
 {
-	caller->is_known = read_caller(fuse_req_ctx(caller->req), &caller->process);
-	caller->has_all = !caller->is_known || !(caller->process.capabilities & PRIVILEGES_OF_CALLERS);
-	return caller->is_known || errno == ESRCH;
+	bool known = read_caller(fuse_req_ctx(caller->req), &caller->process);
+
+	/* Also what was read before it turned out to be incomplete. */
+	if (!known)
+		process_clear(&caller->process);
+	caller->has_all = !(caller->process.capabilities & PRIVILEGES_OF_CALLERS);
+	return known || errno == ESRCH;
 }
 
 static void set_caller(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count)

@@ -37,7 +37,6 @@ struct caller {
 	const struct target *targets;
 	size_t count;
 	struct process process;
-	bool is_known;
 	uint64_t capabilities;  /* that the thread has now */
 	bool has_all;           /* there are no more of them */
 };

@@ -115,10 +115,15 @@ bool inode_use(struct inode *inode)
 	return usable;
 }
 
+const char *fd_path(int fd, char path[INODE_PATH_MAX])
+{
+	snprintf(path, INODE_PATH_MAX, "/proc/self/fd/%d", fd);
+	return path;
+}
+
 const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
 {
-	snprintf(path, INODE_PATH_MAX, "/proc/self/fd/%d", inode->fd);
-	return path;
+	return fd_path(inode->fd, path);
 }
 
 /* A descriptor that was opened by a handle need not be connected to the tree. It then says what only the root is. */

@@ -98,6 +98,7 @@ int reopen(int fd, int flags);
 
 /* "/proc/self/fd/N": for the system calls that take no O_PATH descriptor. */
 #define INODE_PATH_MAX 32
+const char *fd_path(int fd, char path[INODE_PATH_MAX]);
 const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX]);
 
 /* Where the file is now, below the source. "": that cannot be found out. */

@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <unistd.h>
 
 #include "groups.h"
 #include "identity.h"
 #include "inode.h"
 #include "owner.h"
+#include "privileges.h"
 #include "processes.h"
 #include "token-protocol.h"
-
-/* With these a file is open to a process whatever its mode. */
-#define ACCESS_ALL (CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH))
 
 /* Those of another user namespace count for some files only: as if there were none. */
 static uint64_t capabilities_of(const struct process *process, pid_t pid)
 {
-	return process->capabilities & ACCESS_ALL && user_namespace_is_own(pid) ? process->capabilities & ACCESS_ALL : 0;
+	uint64_t capabilities = process->capabilities & PRIVILEGES_OF_ACCESS;
+
+	return capabilities && user_namespace_is_own(pid) ? capabilities : 0;
 }
 
 static bool take_groups(struct owner *owner, const struct process *process)

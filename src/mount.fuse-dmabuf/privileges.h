@@ -16,6 +16,9 @@
 	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_MKNOD) | CAPABILITY(CAP_SETFCAP) | \
 	 CAPABILITY(CAP_SYS_ADMIN) | CAPABILITY(CAP_SYS_RESOURCE))
 
+/* With these a file can be read and written whatever its mode says. */
+#define PRIVILEGES_OF_ACCESS (CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH))
+
 /* Gives up what the server does not need, for good. False: explained in the log. */
 bool privileges_drop(void);
 
