@@ -50,10 +50,10 @@ ended() {
 # in_machine TOPOLOGY COMMAND...: runs it in a virtual machine.
 in_machine() { again_if_stopped "$bed/vm" --kernel "$kernel" --build "$build" --timeout "$limit" ${parallel:+--parallel} --topology "$@"; }
 
-unit_tests() { "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
+unit_tests() { timed "unit tests" "$bed/enter" env MESON_BUILD="/cache/$(basename "$build")/meson" python3 -m pytest "${unit[@]}" "${arguments[@]}"; }
 # Whatever goes by libraries and programs goes by an IOMMU, too, as on most servers.
-other_tests() { in_machine viommu python3 -m pytest "${others[@]}" "${arguments[@]}"; }
-token_tests() { in_machine p2p python3 -m pytest "${tokens[@]}" "${arguments[@]}"; }
+other_tests() { timed "tests in a virtual machine" in_machine viommu python3 -m pytest "${others[@]}" "${arguments[@]}"; }
+token_tests() { timed "tests of tokens and NVMe" in_machine p2p python3 -m pytest "${tokens[@]}" "${arguments[@]}"; }
 
 # begin FUNCTION: runs it beside all else; `end FUNCTION` says what it said, and ends as it did.
 declare -A beside=()

@@ -9,6 +9,17 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 [ -t 2 ] || say() { printf '==> %s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
+# minutes SECONDS: as people say it.
+minutes() { printf '%d:%02d minutes' $(($1 / 60)) $(($1 % 60)); }
+
+# timed NAME COMMAND...: runs it, and says how long that took.
+timed() {
+  local since=$SECONDS status=0
+  "${@:2}" || status=$?
+  say "$1: $(minutes $((SECONDS - since)))"
+  return "$status"
+}
+
 umask 022
 trap 'exit 130' INT   # Ctrl-C is no failure to be explained
 [ "$(id -u)" = 0 ] || die "needs root (chroot, mounts): run it with sudo"
