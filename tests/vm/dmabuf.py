@@ -78,7 +78,7 @@ class TestBuffer(Buffer):
     """A buffer of the test exporter, tests/modules/exporter/dmabuf-test.h: it moves, fails and vanishes on command."""
 
     __test__ = False  # not for pytest to collect
-    CREATE, MOVE, REVOKE, FAIL_MAP, DELAY_MAP, STATS = 0xC0205400, 0x40085401, 0x5402, 0x40085403, 0x40045404, 0x80585405
+    CREATE, MOVE, REVOKE, FAIL_MAP, DELAY_MAP, STATS, MAP_MOVE = 0xC0205400, 0x40085401, 0x5402, 0x40085403, 0x40045404, 0x80585405, 0x40085406
     VMAP = 1
     POISON = 0x6B
 
@@ -101,6 +101,10 @@ class TestBuffer(Buffer):
 
     def fail_map(self, count, number):
         fcntl.ioctl(self.control, self.FAIL_MAP, struct.pack("=II", count, number))
+
+    def move_when_mapped(self, fence_ms, count=1):
+        """The next mappings move the buffer; their memory gets its content so much later."""
+        fcntl.ioctl(self.control, self.MAP_MOVE, struct.pack("=II", count, fence_ms))
 
     def delay_map(self, ms):
         fcntl.ioctl(self.control, self.DELAY_MAP, struct.pack("=I", ms))

@@ -62,7 +62,7 @@ static uint64_t next(uint64_t *state)
 	return *state * 0x2545f4914f6cdd1d;
 }
 
-/* Most moves are as fast as can be; some keep the lock for a while, some are pipelined. */
+/* Most moves are as fast as can be; some keep the lock for a while, some are pipelined, some are followed by another while the buffer is mapped. */
 static void *move(void *unused)
 {
 	uint64_t state = seed ^ 0xabcdef;
@@ -70,7 +70,10 @@ static void *move(void *unused)
 	for (uint64_t i = 0; i < moves; i++) {
 		unsigned int kind = next(&state) >> 32 & 255;
 		struct dmabuf_test_move how = { .hold_ms = kind == 0, .fence_ms = kind == 1 };
+		struct dmabuf_test_map_move when_mapped = { .count = 1, .fence_ms = 1 };
 
+		if (kind >= 2 && kind < 10 && ioctl(control, DMABUF_TEST_MAP_MOVE, &when_mapped) < 0)
+			fail("move when mapped", -errno);
 		if (ioctl(control, DMABUF_TEST_MOVE, &how) < 0)
 			fail("move", -errno);
 	}

@@ -24,6 +24,7 @@
  * @nr_retired: how many
  * @stats: what user space may read
  * @fail: mappings to refuse
+ * @map_move: mappings that move the buffer
  * @delay_ms: duration of each mapping
  * @revoked: no mapping is possible any more
  *
@@ -42,6 +43,7 @@ struct dmabuf_test {
 	unsigned int nr_retired;
 	struct dmabuf_test_stats stats;
 	struct dmabuf_test_fail_map fail;
+	struct dmabuf_test_map_move map_move;
 	u32 delay_ms;
 	bool revoked;
 };
@@ -52,10 +54,14 @@ void buffer_put(struct dmabuf_test *buffer);
 /* ops.c */
 struct dma_buf *buffer_export(struct dmabuf_test *buffer, size_t size, bool vmap);
 
-/* move.c; move and revoke want a reference to @dmabuf and no reservation lock */
+/*
+ * move.c; move and revoke want a reference to @dmabuf and, unless their name says
+ * so, no reservation lock
+ */
 int move_init(void);
 void move_exit(void);
 int buffer_move(struct dma_buf *dmabuf, const struct dmabuf_test_move *arg);
+int buffer_move_locked(struct dma_buf *dmabuf, u32 fence_ms);
 int buffer_revoke(struct dma_buf *dmabuf);
 u64 buffer_dirty(struct dmabuf_test *buffer);
 void buffer_free_backings(struct dmabuf_test *buffer);

@@ -67,6 +67,20 @@ struct dmabuf_test_fail_map {
 };
 
 /**
+ * struct dmabuf_test_map_move - make the next mappings move the buffer
+ * @count: so many of them
+ * @fence_ms: as in struct dmabuf_test_move, at least 1
+ *
+ * What GPU drivers do whose memory is not where the importer can reach it: the
+ * mapping is that of the new memory, which gets its content later. The old memory
+ * is taken away from all importers at once.
+ */
+struct dmabuf_test_map_move {
+	__u32 count;
+	__u32 fence_ms;
+};
+
+/**
  * struct dmabuf_test_stats - what happened to the buffer since it was made
  * @maps: mappings made
  * @unmaps: mappings undone
@@ -102,5 +116,6 @@ struct dmabuf_test_stats {
 /* Each mapping takes so many milliseconds, under the reservation lock. */
 #define DMABUF_TEST_DELAY_MAP	_IOW('T', 4, __u32)
 #define DMABUF_TEST_STATS	_IOR('T', 5, struct dmabuf_test_stats)
+#define DMABUF_TEST_MAP_MOVE	_IOW('T', 6, struct dmabuf_test_map_move)
 
 #endif /* DMABUF_TEST_H */

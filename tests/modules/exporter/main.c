@@ -163,6 +163,26 @@ static int command_fail_map(struct dmabuf_test *buffer, void __user *uarg)
 	return 0;
 }
 
+static int command_map_move(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct dmabuf_test_map_move arg;
+	struct command cmd;
+	int ret;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	if (!arg.fence_ms)
+		return -EINVAL;
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	dma_resv_lock(cmd.dmabuf->resv, NULL);
+	buffer->map_move = arg;
+	dma_resv_unlock(cmd.dmabuf->resv);
+	command_end(&cmd);
+	return 0;
+}
+
 static int command_delay_map(struct dmabuf_test *buffer, void __user *uarg)
 {
 	struct command cmd;
@@ -224,6 +244,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return command_fail_map(buffer, uarg);
 	case DMABUF_TEST_DELAY_MAP:
 		return command_delay_map(buffer, uarg);
+	case DMABUF_TEST_MAP_MOVE:
+		return command_map_move(buffer, uarg);
 	case DMABUF_TEST_STATS:
 		return command_stats(buffer, uarg);
 	default:

@@ -190,36 +190,64 @@ static int move_locked(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 	return 0;
 }
 
+/* What a move needs, and a copy for a pipelined one. */
+static struct backing *prepare_move(struct dmabuf_test *buffer, bool pipelined,
+				    struct pending_copy **copy)
+{
+	struct backing *old = buffer->backing, *new;
+
+	new = backing_alloc(old->nr * backing_chunk_size(old), old->order);
+	*copy = NULL;
+	if (!new || !pipelined)
+		return new;
+
+	*copy = kzalloc_obj(**copy);
+	if (!*copy) {
+		backing_free(new);
+		return NULL;
+	}
+	return new;
+}
+
 int buffer_move(struct dma_buf *dmabuf, const struct dmabuf_test_move *arg)
 {
 	struct dmabuf_test *buffer = dmabuf->priv;
-	struct pending_copy *copy = NULL;
+	struct pending_copy *copy;
 	struct backing *old, *new;
 	int ret;
 
-	new = backing_alloc(buffer->backing->nr *
-			    backing_chunk_size(buffer->backing),
-			    buffer->backing->order);
+	new = prepare_move(buffer, arg->fence_ms, &copy);
 	if (!new)
 		return -ENOMEM;
-	if (arg->fence_ms) {
-		copy = kzalloc_obj(*copy);
-		if (!copy) {
-			ret = -ENOMEM;
-			goto err;
-		}
-	}
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	old = buffer->backing;
 	ret = move_locked(buffer, dmabuf, arg, new, copy);
 	dma_resv_unlock(dmabuf->resv);
-	if (ret)
-		goto err;
-	return wait_unmapped(buffer, dmabuf, old);
-err:
+	if (!ret)
+		return wait_unmapped(buffer, dmabuf, old);
 	kfree(copy);
 	backing_free(new);
+	return ret;
+}
+
+/* Pipelined, for somebody who maps the buffer. */
+int buffer_move_locked(struct dma_buf *dmabuf, u32 fence_ms)
+{
+	struct dmabuf_test_move arg = { .fence_ms = fence_ms };
+	struct dmabuf_test *buffer = dmabuf->priv;
+	struct pending_copy *copy;
+	struct backing *new;
+	int ret;
+
+	new = prepare_move(buffer, true, &copy);
+	if (!new)
+		return -ENOMEM;
+	ret = move_locked(buffer, dmabuf, &arg, new, copy);
+	if (ret) {
+		kfree(copy);
+		backing_free(new);
+	}
 	return ret;
 }
 

@@ -39,7 +39,7 @@ static void exporter_detach(struct dma_buf *dmabuf,
 	dma_resv_unlock(dmabuf->resv);
 }
 
-static int may_map(struct dmabuf_test *buffer)
+static int may_map(struct dmabuf_test *buffer, struct dma_buf *dmabuf)
 {
 	if (buffer->delay_ms)
 		msleep(buffer->delay_ms);
@@ -48,6 +48,10 @@ static int may_map(struct dmabuf_test *buffer)
 	if (buffer->fail.count) {
 		buffer->fail.count--;
 		return -(int)buffer->fail.error;
+	}
+	if (buffer->map_move.count) {
+		buffer->map_move.count--;
+		return buffer_move_locked(dmabuf, buffer->map_move.fence_ms);
 	}
 	return 0;
 }
@@ -73,7 +77,7 @@ static int make_mapping(struct mapping *mapping, struct dmabuf_test *buffer,
 {
 	int ret;
 
-	ret = may_map(buffer);
+	ret = may_map(buffer, attach->dmabuf);
 	if (ret)
 		return ret;
 	ret = fill_sgt(&mapping->sgt, buffer->backing, attach->dmabuf->size);
