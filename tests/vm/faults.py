@@ -1,4 +1,4 @@
-"""Allocations of memory that fail when a test wants it: the kernel's fault injection (Documentation/fault-injection)."""
+"""What fails when a test wants it: allocations of memory, by the kernel's fault injection (Documentation/fault-injection); and any function of the kernel."""
 
 import contextlib
 import os
@@ -98,3 +98,33 @@ def each_failure(attempt, undo=lambda result: None, allowed=(ENOMEM,)):
             continue
         undo(result)
     return errors, failing.number - 1
+
+
+# Functions of the kernel
+
+OVERRIDE = Path("/sys/module/return_override/parameters")  # tests/modules/override
+
+
+class Overridden:
+    def hits(self):
+        """How often the function has returned so far, also those times that are held back now."""
+        return int((OVERRIDE / "hits").read_text())
+
+    def let_go(self):
+        """Ends the delay of those that are held back, and of all that follow."""
+        (OVERRIDE / "delay_ms").write_text("0")
+
+
+@contextlib.contextmanager
+def overridden(symbol, value="", count=0, delay_ms=0):
+    """A function of the kernel does what it does, but returns that value or so late, the first `count` times or always. One at a time.
+
+    Held back it keeps its processor busy, where nothing else runs then.
+    """
+    for name, setting in ("value", value), ("count", count), ("delay_ms", delay_ms), ("symbol", symbol):
+        (OVERRIDE / name).write_text(f"{setting}\n")
+    try:
+        yield Overridden()
+    finally:
+        (OVERRIDE / "delay_ms").write_text("0")
+        (OVERRIDE / "symbol").write_text("\n")

@@ -69,8 +69,10 @@ def answer(raw):
 class _Server:
     """The process that serves."""
 
-    def __init__(self, device, source, broker, log, open_flags):
+    def __init__(self, device, source, broker, log, open_flags, owing):
         self.device, self.source, self.broker, self.log, self.open_flags = device, source, broker, log, open_flags
+        self.owing = owing  # opcodes that are answered late
+        self.owed = []  # the requests
         self.names = {}  # nodeid → name
         self.files = {}  # fh → (descriptor, nodeid)
         self.backings = {}  # nodeid → [backing id, opens]
@@ -93,14 +95,27 @@ class _Server:
             self.log.flush()
         if opcode in (FORGET, BATCH_FORGET, INTERRUPT, DESTROY):
             return
-        handler = self.handlers.get(opcode)
+        if opcode not in self.owing:
+            self.answer(request)
+            return
+        self.owed.append(request)
+        if not self.owing:  # since a moment ago
+            self.answer_owed()
+
+    def answer_owed(self):
+        self.owing = ()
+        while self.owed:
+            self.answer(self.owed.pop(0))
+
+    def answer(self, request):
+        handler = self.handlers.get(request.opcode)
         try:
             reply = handler(self, request) if handler else errno.ENOSYS
         except OSError as error:
             reply = error.errno
         for answer in reply if isinstance(reply, list) else [reply]:
             if answer is not None:
-                self.reply(unique, answer)
+                self.reply(request.unique, answer)
 
     def reply(self, unique, reply):
         error, body = (-reply, b"") if isinstance(reply, int) else (0, reply)
@@ -197,7 +212,8 @@ def fork():
 class FuseServer:
     """A mounted server. `kill()` is SIGKILL; the mount stays, as after a crash."""
 
-    def __init__(self, source, mountpoint, broker=grant, open_flags=FOPEN_PASSTHROUGH):
+    def __init__(self, source, mountpoint, broker=grant, open_flags=FOPEN_PASSTHROUGH, owing=()):
+        """With opcodes that it answers only when it is told to, by answer_owed()."""
         self.source, self.mountpoint = str(source), str(mountpoint)
         self._log = tempfile.TemporaryFile()
         device = os.open("/dev/fuse", os.O_RDWR)
@@ -208,10 +224,10 @@ class FuseServer:
             raise OSError(number, os.strerror(number), self.mountpoint)
         self.pid = fork()
         if not self.pid:
-            self._serve(device, broker, open_flags)
+            self._serve(device, broker, open_flags, owing)
         os.close(device)
 
-    def _serve(self, device, broker, open_flags):
+    def _serve(self, device, broker, open_flags, owing):
         """The child: it must keep nothing of the test alive but what it needs."""
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         low, high = sorted((device, self._log.fileno()))
@@ -219,8 +235,9 @@ class FuseServer:
         os.closerange(low + 1, high)
         os.closerange(high + 1, 65536)
         try:
-            server = _Server(device, self.source, broker, self._log, open_flags)
+            server = _Server(device, self.source, broker, self._log, open_flags, owing)
             signal.signal(signal.SIGUSR1, lambda *_: server.revoke_all())
+            signal.signal(signal.SIGUSR2, lambda *_: server.answer_owed())
             server.run()
             os._exit(0)
         except BaseException:
@@ -245,6 +262,10 @@ class FuseServer:
     def revoke_all(self):
         """Has the server do it, and does not wait for the end of that."""
         os.kill(self.pid, signal.SIGUSR1)
+
+    def answer_owed(self):
+        """Has the server answer what it has not so far, and from now on at once."""
+        os.kill(self.pid, signal.SIGUSR2)
 
     def unmount(self, lazy=True):
         MNT_DETACH = 2

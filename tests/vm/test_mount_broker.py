@@ -1,6 +1,8 @@
 """The server as broker: what it grants, refuses, counts and tells."""
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import time
 from errno import EACCES, EDQUOT, EPERM
@@ -12,7 +14,7 @@ import guest
 from broker_fixtures import *  # noqa: F403
 from broker_fixtures import SIZE
 from dmabuf import Udmabuf
-from fuse_server import fork
+from fuse_server import RELEASE, TOKEN_RELEASE, fork
 from places import end_of, wait_until
 from token_words import DIRECT, KIB, expect, fails, random_bytes
 from uring import Ring
@@ -155,6 +157,54 @@ def still(look, seconds):
     time.sleep(seconds)
     assert look() == first
     return first
+
+
+@contextlib.contextmanager
+def requests_of(target):
+    """What becomes of requests to the server of a mount: [(event, opcode)] so far, in this order."""
+    instance = guest.TRACING / 'instances/requests'
+    instance.mkdir()
+    (instance / 'trace_clock').write_text('counter')   # the same on all processors
+    for event in ('send', 'end'):
+        directory = instance / f'events/fuse/fuse_request_{event}'
+        (directory / 'filter').write_text(f'connection == {os.minor(os.stat(target).st_dev)}')
+        (directory / 'enable').write_text('1')
+
+    def look():
+        opcodes, seen = {}, []
+        for event, number, opcode in re.findall(r'fuse_request_(\w+): connection \d+ req (\d+)(?: opcode (\d+))?', (instance / 'trace').read_text()):
+            if event == 'send':
+                opcodes[number] = int(opcode)
+            if number in opcodes:
+                seen.append((event, opcodes[number]))
+        return seen
+
+    try:
+        yield look
+    finally:
+        instance.rmdir()
+
+
+@pytest.mark.parametrize('by_uring', [False, True], ids=['read', 'by io_uring'])
+def test_end_of_a_token_is_answered_before_that_of_its_file_is_sent(serve, by_uring, request):
+    """Queues keep no order between them."""
+    request.addfinalizer(lambda: guest.offer_io_uring(request.config.getoption('--requests') == 'io_uring'))
+    guest.offer_io_uring(by_uring)
+    broker = serve('tokens=allow,log=info')
+    wait_until(lambda: bool(broker.said('requests come by io_uring')) == by_uring)
+    with Ring(flags=0) as ring, Udmabuf(64 * KIB) as buffer:
+        fd = os.open(broker.target / 'file', DIRECT)
+        ring.register_dmabuf(0, buffer, fd)
+        os.close(fd)
+        with requests_of(broker.target) as seen:
+            broker.process.send_signal(signal.SIGSTOP)
+            ring.unregister(0)
+            wait_until(lambda: ('send', TOKEN_RELEASE) in seen())
+            time.sleep(0.5)   # whoever did not wait for the answer would send the end of the file by now
+            broker.process.send_signal(signal.SIGCONT)
+            wait_until(lambda: ('end', RELEASE) in seen())
+            assert [what for what in seen() if what[1] in (TOKEN_RELEASE, RELEASE)] == [
+                ('send', TOKEN_RELEASE), ('end', TOKEN_RELEASE), ('send', RELEASE), ('end', RELEASE)]
 
 
 def test_program_killed_while_it_waits_for_the_answer(serve, use):

@@ -1,7 +1,9 @@
 """Tokens that end while the server, the exporter or the client does something else: in the right order, and nobody waits for ever."""
 
+import contextlib
 import os
 import signal
+import struct
 import threading
 import time
 from errno import EIO, ENOMEM, ESTALE, ETIMEDOUT
@@ -9,7 +11,10 @@ from errno import EIO, ENOMEM, ESTALE, ETIMEDOUT
 import pytest
 
 import fuse_server
+import guest
+from faults import overridden
 from fuse_server import OPEN, RELEASE, REVOKED, TOKEN_CREATE, TOKEN_RELEASE, FuseServer, fork
+from test_token_broker import aborted, connection, killed
 from token_fixtures import *  # noqa: F403
 from token_words import KIB, Target, data_on_ext4, expect_untouched, fails, read_and_compare, wait_for
 from uring import Ring
@@ -59,6 +64,73 @@ def test_a_server_that_owes_too_many_answers_is_not_asked(serve, udmabuf):
     assert len(server.creates()) == asked
 
 
+# A server that is late to answer the end of a token
+
+
+@pytest.fixture
+def owing(ext4, tmp_path):
+    """The server, and a file of its mount."""
+    path, content = data_on_ext4(ext4)
+    (tmp_path / "fuse").mkdir()
+    with FuseServer(ext4, tmp_path / "fuse", owing=[TOKEN_RELEASE]) as server:
+        target = Target(server.path(path.name), content)
+        yield server, target
+        target.close()
+
+
+def register_and_unregister(ring, buffer, target):
+    """The end of the token is what lets the file go."""
+    ring.register_dmabuf(0, buffer, target.fd)
+    read_and_compare(ring, target, buffer, (0, 64 * KIB, 0))
+    target.close()
+    ring.unregister(0)
+
+
+def handles(requests):
+    return [struct.unpack_from("=Q", request.body)[0] for request in requests]
+
+
+def test_the_end_of_a_file_is_told_when_that_of_its_token_is_answered(owing, moving, ring):
+    """Not before, as requests may come by several queues. Meanwhile the file can be opened anew, and have tokens."""
+    server, target = owing
+    register_and_unregister(ring, moving, target)
+    register_and_unregister(ring, moving, Target(target.path, target.content))
+    wait_for(lambda: len(server.releases()) == 2, ring)
+    os.close(os.open(target.path, os.O_RDONLY))
+    wait_for(lambda: server.requests(RELEASE))
+    with_tokens = [token.fh for token in server.creates()]
+    assert set(handles(server.requests(RELEASE))).isdisjoint(with_tokens)
+    server.answer_owed()
+    wait_for(lambda: len(server.requests(RELEASE)) == 3)
+    assert handles(server.requests(RELEASE))[1:] == with_tokens
+
+
+def test_a_mount_is_not_busy_while_the_end_of_a_token_is_not_answered(owing, moving, ring):
+    server, target = owing
+    register_and_unregister(ring, moving, target)
+    server.unmount(lazy=False)
+    guest.run("mount", "-t", "tmpfs", "tmpfs", server.mountpoint)  # for the server's own unmount
+
+
+def unmounted(server):
+    server.unmount()
+    guest.run("mount", "-t", "tmpfs", "tmpfs", server.mountpoint)
+
+
+@pytest.mark.parametrize("end", [killed, aborted, unmounted])
+def test_a_connection_that_ends_without_that_answer(owing, moving, ring, end):
+    """Nobody waits for it any more, and nothing stays."""
+    server, target = owing
+    register_and_unregister(ring, moving, target)
+    wait_for(server.releases, ring)
+    waiting = connection(server, "waiting")
+    assert waiting.read_text() == "1\n"
+    end(server)
+    wait_for(lambda: not waiting.exists() or waiting.read_text() == "0\n")
+    assert server.requests(RELEASE) == []
+    assert moving.stats.attaches == moving.stats.detaches == 1
+
+
 # A token that is revoked while its client goes
 
 
@@ -96,6 +168,53 @@ def test_a_token_that_the_server_revokes(ring, serve, moving, trace):
     expect_untouched(moving)
 
 
+@contextlib.contextmanager
+def locked(moving, trace, seconds=4):
+    """Its exporter moves it, and keeps the lock; tells whether it still does."""
+    with trace("dmabuf_token:dmabuf_map_invalidate") as invalidated:
+        move = threading.Thread(target=moving.move, args=(seconds * 1000,))
+        move.start()
+        wait_for(lambda: invalidated.update().hits)
+    try:
+        yield move.is_alive
+    finally:
+        move.join()
+
+
+@pytest.mark.parametrize("end", [killed, aborted])
+def test_the_end_of_a_connection_waits_for_no_exporter(serve, moving, ring, trace, end):
+    """Also when the client lets go of the token while the connection ends, which then has the last reference."""
+    server, target = serve()
+    ring.register_dmabuf(0, moving, target.fd)
+    target.close()
+    ending = threading.Thread(target=end, args=(server,))
+    with locked(moving, trace) as still, overridden("dmabuf_token_revoke", delay_ms=20000) as revoke:
+        ending.start()
+        wait_for(revoke.hits)
+        ring.unregister(0)
+        revoke.let_go()
+        ending.join()
+        ended_in_time = still()
+    assert ended_in_time
+    wait_for(lambda: moving.stats.attaches == moving.stats.detaches == 1)
+
+
+def test_a_server_that_waits_for_an_exporter_can_be_killed(serve, moving, ring, trace):
+    """Also when the client has let go of the token that it revokes, so that it has the last reference."""
+    server, target = serve()
+    ring.register_dmabuf(0, moving, target.fd)
+    target.close()
+    with locked(moving, trace) as still:
+        with trace("dmabuf_token:dmabuf_token_revoke") as revoked:
+            server.revoke_all()
+            wait_for(lambda: revoked.update().hits)
+        ring.unregister(0)
+        server.kill()
+        ended_in_time = still()
+    assert ended_in_time
+    wait_for(lambda: moving.stats.attaches == moving.stats.detaches == 1)
+
+
 # What is traced
 
 
@@ -126,7 +245,7 @@ def test_the_list_of_tokens_is_read_in_pieces(serve, little):
         for slot in range(count):
             ring.register_dmabuf(slot, little, target.fd)
         numbers = [token.token for token in server.creates()]
-        path = f"/sys/fs/fuse/connections/{os.minor(os.stat(server.mountpoint).st_dev)}/dmabuf_tokens"
+        path = connection(server, "dmabuf_tokens")
         assert listed(path) == numbers
         with open(path, "rb", buffering=0) as file:
             first = file.read(4096)
