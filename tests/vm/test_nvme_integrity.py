@@ -13,11 +13,12 @@ import pytest
 import guest
 from token_fixtures import *  # noqa: F403
 from token_words import BUFFER_SIZE, MIB, Target, expect_untouched, fails, opened, random_bytes, read_and_compare, wait_for
-from uring import Ring
+from uring import IOPOLL, Ring
 
 CONTENT = random_bytes(BUFFER_SIZE, seed=41)
 ADMIN_COMMAND = 0xC0484E41   # NVME_IOCTL_ADMIN_CMD
 IDENTIFY, FORMAT = 0x06, 0x80
+IORING_RW_ATTR_FLAG_PI = 1
 
 
 def admin_command(device, opcode, size=0, cdw10=0):
@@ -98,4 +99,27 @@ def test_tokens_again_after_the_metadata_has_gone(spare, formatted, moving):
         ring.register_dmabuf(0, moving, target.fd)
         read_and_compare(ring, target, moving, (0, MIB, 0))
         target.close()
+    wait_for(lambda: moving.stats.attaches == moving.stats.detaches)
+
+
+def test_a_request_with_metadata_is_refused(spare, formatted, moving):
+    """The file was opened when each block had its own; a token has no place for any."""
+    formatted(1)
+    known, _ = formats(spare.device)
+    target = Target(spare.device, CONTENT)
+    target.fd   # opens it
+    format_namespace(spare.device, known.index((0, 9)))
+    Path(spare.device).write_bytes(CONTENT)
+    memory = ctypes.create_string_buffer(MIB // 512 * 8)
+    information = ctypes.create_string_buffer(struct.pack("=HHIQQQ", 0, 0, len(memory), ctypes.addressof(memory), 0, 0))   # struct io_uring_attr_pi
+    for flags in (0, IOPOLL):
+        with Ring(flags=flags) as ring:
+            ring.register_dmabuf(0, moving, target.fd)
+            for transfer in ring.read_fixed, ring.write_fixed:
+                with fails(EOPNOTSUPP):
+                    transfer(target.fd, 0, MIB, 0, addr3=ctypes.addressof(information), pad=IORING_RW_ATTR_FLAG_PI)
+            expect_untouched(moving)
+            read_and_compare(ring, target, moving, (0, MIB, 0))
+            moving.fill()
+    target.close()
     wait_for(lambda: moving.stats.attaches == moving.stats.detaches)

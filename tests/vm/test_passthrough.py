@@ -121,6 +121,12 @@ def test_readiness_does_not_depend_on_the_server(file, trace, opened):
     assert polls.hits == 0
 
 
+def test_no_regular_file_is_waited_for_with_epoll(file, place, opened):
+    """As man mount.fuse-dmabuf says."""
+    with select.epoll() as epoll, pytest.raises(PermissionError):
+        epoll.register(opened(place / file.name, os.O_RDWR), select.EPOLLIN)
+
+
 def test_direct_reads_need_no_worker(file, place, trace, opened):
     fd = opened(place / 'file', os.O_RDONLY | os.O_DIRECT)
     read_blocks(fd, 1)   # the extents are read by a worker

@@ -3,8 +3,9 @@
  * Random and hostile registrations of dma-bufs, and requests on them. A model says what each slot holds and each file and buffer contains:
  * what the model allows must succeed, what it does not must fail, and what succeeds must have moved exactly these bytes.
  *
- * token-fuzz SEED COUNT BUFFER_FD BUFFER_FD FILE...
- * All files have FILE_SIZE bytes, all buffers BUFFER_SIZE. Prints a line at the end, or what was wrong with which call.
+ * token-fuzz SEED COUNT BUFFER_FD BUFFER_FD REFUSED FILE...
+ * All files have FILE_SIZE bytes, all buffers BUFFER_SIZE; no token is possible with REFUSED. A hole of a file is not to be filled. Prints a line
+ * at the end, or what was wrong with which call.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,6 +35,12 @@
 
 enum { EMPTY, UADDR, DMABUF };
 enum { READV_FIXED = 60, WRITEV_FIXED };	/* newer than this liburing */
+
+/* RWF_* by another name, as not all are known to every libc */
+enum {
+	HIPRI = 1 << 0, DSYNC = 1 << 1, SYNC = 1 << 2, NOWAIT = 1 << 3, APPEND = 1 << 4, NOAPPEND = 1 << 5, ATOMIC = 1 << 6, DONTCACHE = 1 << 7,
+	NOSIGNAL = 1 << 8, ALL_FLAGS = (1 << 9) - 1,
+};
 
 struct desc {
 	uint32_t type, flags;
@@ -49,6 +57,8 @@ struct update {
 
 struct file {
 	int fd;
+	bool is_device;
+	uint64_t hole, hole_end;	/* the first one */
 	uint8_t *content;
 };
 
@@ -248,6 +258,17 @@ static void hangs(int unused)
 	fail("a call does not end", 0);
 }
 
+static uint32_t random_flags(void)
+{
+	switch (below(12)) {
+	case 0: return 1u << below(9);
+	case 1: return 1u << below(9) | 1u << below(9);
+	case 2: return random64() & ALL_FLAGS;
+	case 3: return one_in(4) ? hostile() : 0;
+	default: return 0;
+	}
+}
+
 static void random_request(struct request *r)
 {
 	static const int opcodes[] = { READV_FIXED, WRITEV_FIXED, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_SEND_ZC, IORING_OP_NOP };
@@ -269,15 +290,27 @@ static void random_request(struct request *r)
 	r->offset = usually(below(FILE_SIZE) & ~mask, 5);
 	if (r->offset == (uint64_t)-1)	/* not an offset: the file's own position */
 		r->offset--;
-	r->flags = usually(0, 20);
+	r->flags = random_flags();
 	last = *r;
 }
 
-/* Whether it is inside of everything and in whole sectors; then it must succeed. */
-static bool is_sound(const struct request *r)
+/* Whether it is inside of everything, in whole sectors, and in no hole, with flags that change nothing of that; then it must succeed. */
+static bool is_sound(const struct request *r, const struct file *file)
 {
+	uint32_t harmless = DSYNC | SYNC | NOAPPEND | NOSIGNAL;
+
+	if (r->flags & ~harmless || (r->offset < file->hole_end && r->offset + r->length > file->hole))
+		return false;
 	return !((r->length | r->place | r->offset) & (SECTOR - 1)) && r->length && r->offset + r->length <= FILE_SIZE && r->offset < FILE_SIZE &&
-	       r->place <= BUFFER_SIZE && r->length <= BUFFER_SIZE - r->place && !r->flags;
+	       r->place <= BUFFER_SIZE && r->length <= BUFFER_SIZE - r->place;
+}
+
+/* Flags that the ring cannot do, or no request on a token, or that nobody knows; and no file grows. */
+static bool flags_are_refused(const struct request *r, const struct file *file)
+{
+	if (r->flags & (HIPRI | ATOMIC | ~ALL_FLAGS) || (r->flags & APPEND && r->flags & NOAPPEND))
+		return true;
+	return r->flags & APPEND && r->opcode == IORING_OP_WRITE_FIXED && !file->is_device;
 }
 
 static int execute(const struct request *r)
@@ -335,17 +368,19 @@ static bool request_something(void)
 			fail("an opcode that knows no dma-bufs succeeded", res);
 		return false;
 	}
-	if (res == -EAGAIN && !(r.flags & 8 /* RWF_NOWAIT */))
+	if (res == -EAGAIN && !(r.flags & NOWAIT))
 		fail("EAGAIN", res);
 	if (r.slot < SLOTS && slots[r.slot].file)
 		slot = &slots[r.slot];
 	fits = slot && slot->file == find_file(r.fd);
-	if (fits && is_sound(&r) && res != (int)r.length)
+	if (fits && is_sound(&r, slot->file) && res != (int)r.length)
 		fail("a good request failed", res);
 	if (res <= 0)
 		return false;
 	if (!fits || r.place > BUFFER_SIZE || (unsigned int)res > BUFFER_SIZE - r.place || r.offset > FILE_SIZE || (unsigned int)res > FILE_SIZE - r.offset)
 		fail("a wrong request succeeded", res);
+	if (flags_are_refused(&r, slot->file))
+		fail("a request with wrong flags succeeded", res);
 	check_moved(&r, slot, res);
 	return true;
 }
@@ -355,14 +390,20 @@ static bool request_something(void)
 static void open_file(struct file *file, const char *path)
 {
 	int fd = open(path, O_RDONLY);
+	struct stat stat;
 
 	file->content = malloc(FILE_SIZE);
 	if (fd < 0 || read(fd, file->content, FILE_SIZE) != FILE_SIZE)
 		fail(path, -errno);
 	others[nr_others++] = fd;	/* not O_DIRECT */
 	file->fd = open(path, O_RDWR | O_DIRECT);
-	if (file->fd < 0)
+	if (file->fd < 0 || fstat(fd, &stat))
 		fail(path, -errno);
+	file->is_device = S_ISBLK(stat.st_mode);
+	if (!file->is_device) {
+		file->hole = lseek(fd, 0, SEEK_HOLE);
+		file->hole_end = file->hole < FILE_SIZE ? lseek(fd, file->hole, SEEK_DATA) : FILE_SIZE;
+	}
 }
 
 static void open_buffer(struct buffer *buffer, int fd)
@@ -376,10 +417,13 @@ static void open_buffer(struct buffer *buffer, int fd)
 }
 
 /* Pipe and socket have no other end, which a request could wait for. */
-static void open_others(void)
+static void open_others(const char *refused)
 {
 	int pair[2];
 
+	others[nr_others++] = open(refused, O_RDWR | O_DIRECT);
+	if (others[nr_others - 1] < 0)
+		fail(refused, -errno);
 	others[nr_others++] = ring.ring_fd;
 	others[nr_others++] = open("/dev/full", O_RDWR);
 	others[nr_others++] = open("/tmp", O_RDWR | O_TMPFILE | O_DIRECT, 0600);
@@ -422,7 +466,7 @@ int main(int argc, char **argv)
 	unsigned long count, registered = 0, requested = 0, registrations = 0;
 	unsigned int descriptors;
 
-	if (argc < 6 || argc - 5 > MAX_FILES)
+	if (argc < 7 || argc - 6 > MAX_FILES)
 		return 2;
 	seed = strtoul(argv[1], NULL, 0);
 	count = strtoul(argv[2], NULL, 0);
@@ -434,11 +478,11 @@ int main(int argc, char **argv)
 
 	if (io_uring_queue_init(8, &ring, 0) || io_uring_register_buffers_sparse(&ring, SLOTS))
 		fail("io_uring", -errno);
-	for (; nr_files < (unsigned int)argc - 5; nr_files++)
-		open_file(&files[nr_files], argv[5 + nr_files]);
+	for (; nr_files < (unsigned int)argc - 6; nr_files++)
+		open_file(&files[nr_files], argv[6 + nr_files]);
 	for (unsigned int i = 0; i < NR_BUFFERS; i++)
 		open_buffer(&buffers[i], atoi(argv[3 + i]));
-	open_others();
+	open_others(argv[5]);
 	scratch = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	descriptors = open_descriptors();
