@@ -10,7 +10,7 @@ import pytest
 
 from filesystems import ROOT
 from token_fixtures import *  # noqa: F403
-from token_words import DIRECT, KIB, expect, expect_untouched, fails, make_file, opened, random_bytes
+from token_words import DIRECT, JOURNAL_DATA, KIB, expect, expect_untouched, fails, make_file, opened, random_bytes, set_flag
 
 READ_ONLY = os.O_RDONLY | os.O_DIRECT
 A = random_bytes(64 * KIB, seed=1)
@@ -35,16 +35,6 @@ def make(small):
 
 
 # Ioctls of files
-
-JOURNAL_DATA = 0x4000
-
-
-def add_flag(path, flag):
-    """chattr"""
-    FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
-    with opened(path, os.O_RDONLY) as fd:
-        flags = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", flags | flag))
 
 
 def enable_verity(path):
@@ -78,7 +68,7 @@ def test_data_in_the_inode(make, token):
 
 def test_data_in_the_journal(make, small, token):
     path = make("file")
-    add_flag(small.backing / "file", JOURNAL_DATA)
+    set_flag(small.backing / "file", JOURNAL_DATA)
     with fails(EOPNOTSUPP):
         token(path)
 
@@ -105,7 +95,7 @@ def test_encrypted_file(make, small, token):
 
 def test_data_that_moves_to_the_journal_later(make, small, token, udmabuf):
     read = token(make("file"))
-    add_flag(small.backing / "file", JOURNAL_DATA)
+    set_flag(small.backing / "file", JOURNAL_DATA)
     with fails(EOPNOTSUPP, EINVAL):
         read(0, 64 * KIB, 0)
     expect_untouched(udmabuf)

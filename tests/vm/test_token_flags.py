@@ -1,11 +1,9 @@
 """RWF_* flags of token requests: a flag does what it does to any other direct request, or it is refused. A refused request moves nothing."""
 
 import ctypes
-import fcntl
 import itertools
 import os
 import random
-import struct
 import threading
 from errno import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP, EPERM, errorcode
 from typing import NamedTuple
@@ -15,7 +13,9 @@ import pytest
 from dmabuf import CANARY
 from token_fixtures import *  # noqa: F403
 from token_fixtures import TARGETS, closing, hold
-from token_words import BUFFER_SIZE, DIRECT, KIB, Target, expect, expect_untouched, fails, make_file, on_disk, opened, random_bytes, wait_for
+from token_words import (
+    APPEND_ONLY, BUFFER_SIZE, DIRECT, KIB, Target, expect, expect_untouched, fails, make_file, on_disk, opened, random_bytes, set_flag, wait_for,
+)  # fmt: skip
 from uring import HYBRID_IOPOLL, IOPOLL, READ_FIXED, WRITE_FIXED, Ring
 from uring_words import DEFERRED
 
@@ -191,8 +191,8 @@ def test_an_end_that_is_no_multiple_of_the_block_is_not_appended_to(subject, udm
 @pytest.mark.parametrize("kind", ["ext4"], indirect=True, scope="module")
 def test_an_append_only_file(subject, udmabuf, request):
     """Its appending cannot be taken away by a flag."""
-    request.addfinalizer(lambda: set_append_only(subject.path, False))
-    set_append_only(subject.path, True)
+    request.addfinalizer(lambda: set_flag(subject.path, APPEND_ONLY, on=False))
+    set_flag(subject.path, APPEND_ONLY)
     udmabuf[:SIZE] = random_bytes(SIZE, seed=9)
     fd = subject.open(DIRECT | os.O_APPEND)
     with Ring() as ring:
@@ -201,14 +201,6 @@ def test_an_append_only_file(subject, udmabuf, request):
             ring.write_fixed(fd, 0, SIZE, 0, op_flags=NOAPPEND)
         assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
     expect(on_disk(subject, len(subject.content) + SIZE), subject.content + udmabuf[:SIZE])
-
-
-def set_append_only(path, on):
-    """chattr"""
-    FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_APPEND_FL = 0x80086601, 0x40086602, 0x20
-    with opened(path, os.O_RDONLY) as fd:
-        flags = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", flags | FS_APPEND_FL if on else flags & ~FS_APPEND_FL))
 
 
 # Polling

@@ -4,12 +4,10 @@ What can wait is retried inside of the kernel, by a worker or by a ring that pol
 """
 
 import contextlib
-import fcntl
 import mmap
 import os
 import resource
 import signal
-import struct
 from errno import EBUSY, EDQUOT, EFBIG, EINVAL, ENOSPC, ENXIO, EOPNOTSUPP, EPERM, errorcode
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from dmabuf import CANARY, TestBuffer
 from fuse_server import FuseServer
 from token_fixtures import *  # noqa: F403
 from token_words import (
-    DIRECT, KIB, MIB, expect, fails, fallocate, let_go, make_file, opened, random_bytes, set_direct, wait_for,
+    APPEND_ONLY, DIRECT, IMMUTABLE, JOURNAL_DATA, KIB, MIB, expect, fails, fallocate, flagged, let_go, make_file, opened, random_bytes, set_direct, wait_for,
 )  # fmt: skip
 from uring import IOPOLL, IOSQE_ASYNC, READ_FIXED, WRITE_FIXED, Ring
 from uring_words import DEFERRED
@@ -288,40 +286,27 @@ def reflink(file):
 
 @case(EPERM, "ext4", "indirect")
 def write_to_a_file_that_has_become_immutable(file):
-    with flag_of(file.make(A), 0x10):
+    with flagged(file.make(A).backing, IMMUTABLE):
         return file.write(SIZE, 0)
 
 
 @case(SIZE, "ext4", "indirect")
 def write_to_a_file_that_has_become_append_only(file):
     """It was opened before."""
-    with flag_of(file.make(A), 0x20):
+    with flagged(file.make(A).backing, APPEND_ONLY):
         return file.write(SIZE, 0)
 
 
 @case(EOPNOTSUPP, "ext4", "indirect")
 def write_to_a_file_whose_data_goes_to_the_journal_now(file):
-    with flag_of(file.make(A), 0x4000):
+    with flagged(file.make(A).backing, JOURNAL_DATA):
         return file.write(SIZE, 0)
 
 
 @case(EOPNOTSUPP, "ext4", "indirect")
 def read_of_a_file_whose_data_goes_to_the_journal_now(file):
-    with flag_of(file.make(A), 0x4000):
+    with flagged(file.make(A).backing, JOURNAL_DATA):
         return file.read(SIZE, 0)
-
-
-@contextlib.contextmanager
-def flag_of(file, flag):
-    """chattr"""
-    FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
-    with opened(file.backing, os.O_RDONLY) as fd:
-        before = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", before | flag))
-        try:
-            yield
-        finally:
-            fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", before))
 
 
 @case(EINVAL)

@@ -195,6 +195,27 @@ def extents(path):
     return [struct.unpack_from("=QQQ", raw, 32 + 56 * i) for i in range(count)]
 
 
+JOURNAL_DATA, IMMUTABLE, APPEND_ONLY = 0x4000, 0x10, 0x20  # flags of files
+
+
+def set_flag(path, flag, on=True):
+    """chattr"""
+    FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+    with opened(path, os.O_RDONLY) as fd:
+        flags = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", flags | flag if on else flags & ~flag))
+
+
+@contextlib.contextmanager
+def flagged(path, flag):
+    """The file has the flag meanwhile."""
+    set_flag(path, flag)
+    try:
+        yield
+    finally:
+        set_flag(path, flag, on=False)
+
+
 class Target:
     """`content` lies at `base` of `path`."""
 

@@ -7,6 +7,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 
 #include "buffer.h"
@@ -143,62 +144,52 @@ static int command_revoke(struct dmabuf_test *buffer)
 	return ret;
 }
 
+/* Changes a setting of the buffer that its reservation lock protects. */
+static int change(struct dmabuf_test *buffer, void *setting, const void *value,
+		  size_t size)
+{
+	struct command cmd;
+	int ret;
+
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	dma_resv_lock(cmd.dmabuf->resv, NULL);
+	memcpy(setting, value, size);
+	dma_resv_unlock(cmd.dmabuf->resv);
+	command_end(&cmd);
+	return 0;
+}
+
 static int command_fail_map(struct dmabuf_test *buffer, void __user *uarg)
 {
 	struct dmabuf_test_fail_map arg;
-	struct command cmd;
-	int ret;
 
 	if (copy_from_user(&arg, uarg, sizeof(arg)))
 		return -EFAULT;
 	if (!arg.error || arg.error > MAX_ERRNO)
 		return -EINVAL;
-	ret = command_begin(&cmd, buffer);
-	if (ret)
-		return ret;
-	dma_resv_lock(cmd.dmabuf->resv, NULL);
-	buffer->fail = arg;
-	dma_resv_unlock(cmd.dmabuf->resv);
-	command_end(&cmd);
-	return 0;
+	return change(buffer, &buffer->fail, &arg, sizeof(arg));
 }
 
 static int command_map_move(struct dmabuf_test *buffer, void __user *uarg)
 {
 	struct dmabuf_test_map_move arg;
-	struct command cmd;
-	int ret;
 
 	if (copy_from_user(&arg, uarg, sizeof(arg)))
 		return -EFAULT;
 	if (!arg.fence_ms)
 		return -EINVAL;
-	ret = command_begin(&cmd, buffer);
-	if (ret)
-		return ret;
-	dma_resv_lock(cmd.dmabuf->resv, NULL);
-	buffer->map_move = arg;
-	dma_resv_unlock(cmd.dmabuf->resv);
-	command_end(&cmd);
-	return 0;
+	return change(buffer, &buffer->map_move, &arg, sizeof(arg));
 }
 
 static int command_delay_map(struct dmabuf_test *buffer, void __user *uarg)
 {
-	struct command cmd;
 	u32 ms;
-	int ret;
 
 	if (get_user(ms, (u32 __user *)uarg))
 		return -EFAULT;
-	ret = command_begin(&cmd, buffer);
-	if (ret)
-		return ret;
-	dma_resv_lock(cmd.dmabuf->resv, NULL);
-	buffer->delay_ms = ms;
-	dma_resv_unlock(cmd.dmabuf->resv);
-	command_end(&cmd);
-	return 0;
+	return change(buffer, &buffer->delay_ms, &ms, sizeof(ms));
 }
 
 /* A pipelined move must be over before its old memory counts as poisoned. */
