@@ -2,6 +2,8 @@
 /* What is done with open files. Reads and writes come here only where passthrough is not possible. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "caller.h"
@@ -32,43 +34,64 @@ void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struc
 	fuse_reply_data(req, &source, 0);
 }
 
-static ssize_t write_as_nobody(int fd, const char *data, size_t size, off_t offset)
+/*
+ * Returns a descriptor that appends, or does not, as the program's file does now: fcntl(2) can have changed that since the
+ * open. It is mostly the file's own. end_writing() ends its use. -1: see errno; EPERM: the file can only be appended to.
+ */
+static int begin_writing(struct file *file, int append)
+{
+	if ((file->flags & O_APPEND) == append)
+		return file_fd(file);
+	return reopen(file->inode->fd, O_WRONLY | append | (file->flags & O_SYNC));
+}
+
+/* Keeps errno. */
+static void end_writing(const struct file *file, int fd)
+{
+	int saved = errno;
+
+	if (fd >= 0 && fd != file->fd)
+		close(fd);
+	errno = saved;
+}
+
+/* One write as the kernel asks for it. */
+struct write {
+	int fd;
+	const char *data;
+	size_t size;
+	off_t offset;
+	int flags;              /* RWF_* */
+};
+
+static ssize_t do_write(const struct write *write)
+{
+	const struct iovec part = { .iov_base = (void *)write->data, .iov_len = write->size };
+
+	return pwritev2(write->fd, &part, 1, write->offset, write->flags);
+}
+
+static ssize_t write_as_nobody(const struct write *write)
 {
 	ssize_t written;
 
-	if (fd < 0 || !nobody_assume(0))
+	if (!nobody_assume(0))
 		return -1;
-	written = pwrite(fd, data, size, offset);
+	written = do_write(write);
 	identity_end();
 	return written;
 }
 
-/*
- * Pages that were mapped go to their own place, although the file that the kernel has at hand appends. Not to a file
- * that can only be appended to: the file system below refuses this open to everybody.
- */
-static ssize_t write_in_place(const struct file *file, const char *data, size_t size, off_t offset)
+static ssize_t write_as_caller(fuse_req_t req, const struct write *write)
 {
-	int fd = reopen(file->inode->fd, O_WRONLY), saved;
-	ssize_t written = write_as_nobody(fd, data, size, offset);
-
-	saved = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = saved;
-	return written;
-}
-
-static ssize_t write_as_caller(fuse_req_t req, int fd, const char *data, size_t size, off_t offset)
-{
-	const struct target target = { TARGET_FILE, fd, NULL };
+	const struct target target = { TARGET_FILE, write->fd, NULL };
 	struct caller caller;
 	ssize_t written;
 
-	if (fd < 0 || !caller_begin_to_write(&caller, req, &target))
+	if (!caller_begin_to_write(&caller, req, &target))
 		return -1;
 	do {
-		written = pwrite(fd, data, size, offset);
+		written = do_write(write);
 	} while (caller_goes_on(&caller, written < 0 ? errno : 0));
 	return written;
 }
@@ -78,19 +101,37 @@ static ssize_t write_as_caller(fuse_req_t req, int fd, const char *data, size_t 
  * knows who changed them. What nobody is refused (blocks that are kept for root, what a quota does not allow, a file
  * that can only be appended to and has a set-ID bit to lose) the caller may be allowed.
  */
+static ssize_t write_data(fuse_req_t req, const struct write *write, bool writer_is_known)
+{
+	ssize_t written = write_as_nobody(write);
+
+	if (written < 0 && writer_is_known && (errno == EPERM || errno == EDQUOT || errno == ENOSPC))
+		written = write_as_caller(req, write);
+	return written;
+}
+
+/* Returns the RWF_* flags for a write that is to be on the disk when it returns, beyond what the descriptor does by itself. */
+static int sync_flags(int flags, int flags_of_open)
+{
+	int missing = flags & ~flags_of_open;
+
+	return missing & O_SYNC & ~O_DSYNC ? RWF_SYNC : missing & O_DSYNC ? RWF_DSYNC : 0;
+}
+
+/* Pages that were mapped go to their own place, without the flags of any open file. */
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
 {
 	struct file *file = file_from_info(info);
-	ssize_t written;
+	int flags = info->writepage ? 0 : info->flags;
+	const struct write write = {
+		.fd = begin_writing(file, flags & O_APPEND), .data = data, .size = size, .offset = offset,
+		.flags = sync_flags(flags, file->flags),
+	};
+	ssize_t written = write.fd < 0 ? -1 : write_data(req, &write, !info->writepage);
 
 	(void)nodeid;
-	if (info->writepage && file->flags & O_APPEND)
-		written = write_in_place(file, data, size, offset);
-	else
-		written = write_as_nobody(file_fd(file), data, size, offset);
-	if (written < 0 && !info->writepage && (errno == EPERM || errno == EDQUOT || errno == ENOSPC))
-		written = write_as_caller(req, file_fd(file), data, size, offset);
+	end_writing(file, write.fd);
 	if (written < 0)
 		fuse_reply_err(req, errno);
 	else
@@ -137,23 +178,29 @@ void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struc
 		fuse_reply_lseek(req, found);
 }
 
+/*
+ * The kernel has refused a program's file that appends now; the descriptor must not append either, whatever the flags of the
+ * open were.
+ */
 void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
 			struct fuse_file_info *info_out, size_t length, int flags)
 {
-	const struct target out = { TARGET_FILE, file_fd(file_from_info(info_out)), NULL };
+	struct file *file_out = file_from_info(info_out);
+	const struct target out = { TARGET_FILE, begin_writing(file_out, 0), NULL };
 	size_t step = length < COPY_STEP_MAX ? length : COPY_STEP_MAX;
-	int in = file_fd(file_from_info(info_in));
+	int in = out.fd < 0 ? -1 : file_fd(file_from_info(info_in));
 	struct caller caller;
 	ssize_t copied = -1;
 
 	(void)nodeid_in;
 	(void)nodeid_out;
-	if (in >= 0 && out.fd >= 0 && caller_begin_to_write(&caller, req, &out)) {
+	if (in >= 0 && caller_begin_to_write(&caller, req, &out)) {
 		do {
 			copied = copy_file_range(in, &offset_in, out.fd, &offset_out, step, (unsigned int)flags);
 		} while (caller_goes_on(&caller, copied < 0 ? errno : 0));
 	}
+	end_writing(file_out, out.fd);
 	if (copied < 0)
 		fuse_reply_err(req, errno);
 	else

@@ -101,10 +101,13 @@ static bool open_as_caller(fuse_req_t req, struct file *file)
 	return fd >= 0;
 }
 
-/* Buffers of READ and WRITE requests are aligned to nothing. */
-static void allow_any_alignment(const struct file *file, const struct fuse_file_info *info)
+/*
+ * The server's descriptor uses the page cache, whatever the program's flags are by now: the buffers of READ and WRITE
+ * requests, and the ranges of copies, are aligned to nothing.
+ */
+static void use_page_cache(const struct file *file)
 {
-	if (!info->backing_id && file->flags & O_DIRECT)
+	if (file->flags & O_DIRECT)
 		fcntl(file->fd, F_SETFL, file->flags & ~O_DIRECT);
 }
 
@@ -122,7 +125,7 @@ void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 		fuse_reply_err(req, errno);
 		end_file(file);
 	} else {
-		allow_any_alignment(file, info);
+		use_page_cache(file);
 		/* Interrupted: no release will come. */
 		if (fuse_reply_open(req, info) == -ENOENT)
 			end_file(file);
@@ -155,7 +158,7 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 		inode_forget(inode, 1);
 		return;
 	}
-	allow_any_alignment(file, info);
+	use_page_cache(file);
 	if (fuse_reply_create(req, &entry, info) == -ENOENT) {
 		end_file(file);
 		inode_forget(inode, 1);

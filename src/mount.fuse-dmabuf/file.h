@@ -19,8 +19,9 @@ static inline struct file *file_from_info(const struct fuse_file_info *info)
 }
 
 /*
- * A descriptor that was opened as the program wanted. The kernel opens a backing file of its own with the same
- * flags; this one is for everything but the data. -1: see errno.
+ * A descriptor that was opened as the program wanted, and has these flags but O_DIRECT, whatever fcntl(2) has changed
+ * since. The kernel opens a backing file of its own with the same flags; this one is for everything but the data.
+ * -1: see errno.
  */
 int file_fd(struct file *file);
 

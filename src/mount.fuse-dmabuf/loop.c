@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "init-answer.h"
 #include "log.h"
 #include "loop.h"
 #include "readers.h"
@@ -101,7 +102,7 @@ static void answer(const struct fuse_buf *request)
 	const struct fuse_in_header *header = request->mem;
 
 	if (request->size >= sizeof(*header) && header->opcode == FUSE_INIT)
-		uring_offer(loop.session, request->mem, request->size, end_session);
+		init_answer_complete(loop.session, request->mem, request->size, end_session);
 	requests_answer(loop.session, request);
 }
 

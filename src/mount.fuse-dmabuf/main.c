@@ -24,6 +24,7 @@
 #include "share.h"
 #include "source.h"
 #include "stderr-log.h"
+#include "syncfs.h"
 
 /*
  * Asked anew, because what the kernel remembers may be of a server that has ended. And not as by somebody who looks
@@ -84,12 +85,14 @@ static int mount_source(const struct options *options)
 	share_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
+	syncfs_begin(source_fd);
 	broker_begin(policy);
 	cache_begin(options->cache, options->suid);
 	if (options->revoke_on_unlink)
 		removal_enable();
 	code = session_run(options, mountpoint, source_fd);
 	broker_end();
+	syncfs_end();
 	inodes_end();
 	processes_end();
 	return code;

@@ -39,7 +39,6 @@ enum state {
 static struct {
 	struct fuse_session *session;
 	void (*fail)(int error);
-	uint64_t init;          /* the number of the request INIT */
 	size_t payload_size;
 	unsigned int queues;
 
@@ -231,58 +230,26 @@ static size_t payload_of(const struct fuse_init_out *out)
 	return size < PAYLOAD_MIN ? PAYLOAD_MIN : size;
 }
 
-/* libfuse 3.17 does not know of it: the answer to INIT is completed on its way out. */
-static ssize_t answer_init(int device, struct iovec *parts, int count)
+bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out, void (*fail)(int error))
 {
-	struct fuse_init_out *out = count > 1 ? parts[1].iov_base : NULL;
-	ssize_t sent;
 	int error;
 
-	uring.init = 0;
-	if (!out || parts[1].iov_len < sizeof(*out) || out->flags2 & URING_IN_FLAGS2)
-		return answer_send(device, parts, count);
-	uring.payload_size = payload_of(out);
-	error = prepare();
-	if (error)
-		log_warning("no io_uring, requests are read: %s", strerror(error));
-	else
-		out->flags2 |= URING_IN_FLAGS2;
-	sent = answer_send(device, parts, count);
-	set_state(error || sent < 0 ? READING : SERVING);
-	if (!error && sent >= 0)
-		log_info("requests come by io_uring, by %u queues", uring.queues);
-	return sent;
-}
-
-static ssize_t send_answer(int device, struct iovec *parts, int count, void *unused)
-{
-	const struct fuse_out_header *out = parts[0].iov_base;
-
-	(void)unused;
-	if (uring.init && out->unique == uring.init)
-		return answer_init(device, parts, count);
-	return answer_send(device, parts, count);
-}
-
-static ssize_t read_request(int device, void *memory, size_t size, void *unused)
-{
-	(void)unused;
-	return read(device, memory, size);
-}
-
-void uring_offer(struct fuse_session *session, const void *request, size_t size, void (*fail)(int error))
-{
-	static const struct fuse_custom_io io = { .writev = send_answer, .read = read_request };
-	const struct fuse_in_header *header = request;
-	const struct fuse_init_in *in = body_of(header, size, sizeof(*in));
-
-	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & URING_IN_FLAGS2))
-		return;
 	uring.session = session;
 	uring.fail = fail;
-	uring.init = header->unique;
-	if (fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session)))
-		log_warning("libfuse does not let answers go by io_uring: requests are read");
+	uring.payload_size = payload_of(out);
+	error = prepare();
+	if (!error)
+		return true;
+	log_warning("no io_uring, requests are read: %s", strerror(error));
+	set_state(READING);
+	return false;
+}
+
+void uring_begin(bool agreed)
+{
+	set_state(agreed ? SERVING : READING);
+	if (agreed)
+		log_info("requests come by io_uring, by %u queues", uring.queues);
 }
 
 void uring_end(void)

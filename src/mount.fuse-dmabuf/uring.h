@@ -8,12 +8,17 @@
 #define URING_H
 
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <stdbool.h>
 
 /*
- * To be called with the request INIT, before libfuse gets it: when its answer goes out, threads are started and io_uring
- * is asked for. If that is not possible the log says why, and requests are read. What fails later, fail() is told.
+ * Starts the threads, before the answer to INIT asks for io_uring. Returns false if that is not possible: the log says why,
+ * and requests are read. An error that comes later is told by fail().
  */
-void uring_offer(struct fuse_session *session, const void *request, size_t size, void (*fail)(int error));
+bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out, void (*fail)(int error));
+
+/* Lets the threads that uring_prepare() has started serve, or end if the kernel has not been told. */
+void uring_begin(bool agreed);
 
 /* When no more requests are to be answered. */
 void uring_end(void);

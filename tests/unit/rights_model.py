@@ -342,8 +342,8 @@ def chown_asks_nobody(_, step, plain, there):
     return step.is_empty_chown() and (plain, there) == (('refused', 'EPERM'), ('done', None))
 
 
-def copy_does_not_append(trial, step, plain, there):
-    return step.operation == 'copy' and trial.opened_to_append(step) and (plain[0], there) == ('done', ('refused', 'EBADF'))
+def copy_is_refused_for_another_reason(trial, step, plain, there):
+    return trial.flags_are_set and step.operation == 'copy' and (plain, there) == (('refused', 'EBADF'), ('refused', 'EPERM'))
 
 
 def write_would_take_bits(trial, step, plain, there):
@@ -384,7 +384,8 @@ KNOWN_ANSWERS = {
         flags_are_unknown,
     'fcntl(2) sets O_NOATIME and clears O_APPEND by what the kernel remembers, and without effect: the backing file keeps its flags.':
         flag_is_without_effect,
-    APPENDS: copy_does_not_append,
+    'Where fcntl(2) could not clear O_APPEND on the plain file system, because the file is append-only, the server says so when a copy begins.':
+        copy_is_refused_for_another_reason,
     'A file that was open before it became append-only stays with passthrough: nobody else may open it for writing, and before Linux 7.3 it is mapped; '
     'a write that is not to append appends.':
         opened_before_flags,

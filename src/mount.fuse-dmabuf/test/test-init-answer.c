@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is agreed on with the kernel about io_uring, through a socket in the place of /dev/fuse. */
+/* What is agreed on with the kernel beyond what libfuse knows, through a socket in the place of /dev/fuse. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <sys/socket.h>
 
 #include "check.h"
+#include "init-answer.h"
+#include "log.h"
+#include "syncfs.h"
 #include "uring.h"
 #include "uring-protocol.h"
 
@@ -56,7 +60,7 @@ static void offer(uint32_t flags, uint32_t flags2)
 	};
 
 	io = (struct fuse_custom_io){ 0 };
-	uring_offer(NULL, &init, sizeof(init), fail);
+	init_answer_complete(NULL, &init, sizeof(init), fail);
 }
 
 /* The flags2 of the answer that the kernel gets, when libfuse answers with others. */
@@ -81,22 +85,22 @@ static uint32_t answered(void)
 	return got.out.flags2;
 }
 
-static void a_kernel_that_does_not_offer_it_is_not_asked(void)
+static void kernel_that_offers_nothing_is_asked_nothing(void)
 {
 	offer(FUSE_INIT_EXT, 0);
 	CHECK(!io.writev);
-	offer(0, URING_IN_FLAGS2);
+	offer(0, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
 	CHECK(!io.writev);
 }
 
-static void it_is_asked_for_when_all_threads_are_there(void)
+static void io_uring_is_asked_for_when_all_threads_are_there(void)
 {
 	threads_left = 1 << 20;
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2);
 	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2);
 }
 
-static void it_is_not_asked_for_when_a_thread_is_missing(void)
+static void io_uring_is_not_asked_for_when_a_thread_is_missing(void)
 {
 	for (threads_left = 0; threads_left < 4; threads_left++) {
 		int left = threads_left;
@@ -107,6 +111,43 @@ static void it_is_not_asked_for_when_a_thread_is_missing(void)
 	}
 }
 
+static void syncfs_is_asked_for_without_io_uring(void)
+{
+	threads_left = 0;
+	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+}
+
+static void syncfs_is_asked_for_whether_io_uring_is_possible_or_not(void)
+{
+	threads_left = 1 << 20;
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	threads_left = 0;
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+}
+
+static void syncfs_is_not_asked_for_when_the_source_cannot_be_read(void)
+{
+	syncfs_end();
+	syncfs_begin(-1);
+	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1);
+}
+
+/* The part that is missing is not to be written. */
+static void answer_of_an_older_protocol_is_left_as_it_is(void)
+{
+	struct fuse_out_header reply = { .len = sizeof(reply), .error = -EPROTO, .unique = UNIQUE }, got;
+	struct iovec part = { .iov_base = &reply, .iov_len = sizeof(reply) };
+
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(io.writev(device, &part, 1, NULL), (ssize_t)sizeof(reply));
+	CHECK_EQUAL(recv(kernel, &got, sizeof(got), MSG_DONTWAIT), (ssize_t)sizeof(got));
+	CHECK_EQUAL(got.error, -EPROTO);
+}
+
 int main(void)
 {
 	int sockets[2];
@@ -114,8 +155,14 @@ int main(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets));
 	device = sockets[0];
 	kernel = sockets[1];
-	RUN(a_kernel_that_does_not_offer_it_is_not_asked);
-	RUN(it_is_not_asked_for_when_a_thread_is_missing);
-	RUN(it_is_asked_for_when_all_threads_are_there);
+	syncfs_begin(AT_FDCWD);
+	RUN(kernel_that_offers_nothing_is_asked_nothing);
+	RUN(io_uring_is_not_asked_for_when_a_thread_is_missing);
+	RUN(io_uring_is_asked_for_when_all_threads_are_there);
+	RUN(syncfs_is_asked_for_without_io_uring);
+	RUN(syncfs_is_asked_for_whether_io_uring_is_possible_or_not);
+	RUN(answer_of_an_older_protocol_is_left_as_it_is);
+	log_set_level(LOG_EMERG);
+	RUN(syncfs_is_not_asked_for_when_the_source_cannot_be_read);
 	return 0;
 }

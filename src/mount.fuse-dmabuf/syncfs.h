@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The kernel asks so for syncfs(2) on the mount, if it has the patches of fuse-dmabuf; libfuse does not know
+ * the request.
+ */
+#ifndef SYNCFS_H
+#define SYNCFS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* FUSE_HAS_SYNCFS in the flags2 of INIT: the kernel offers to ask, and the server accepts. */
+#define SYNCFS_IN_FLAGS2 (1u << (60 - 32))
+
+/*
+ * Opens the file system of the source, until syncfs_end(). Other file systems are not reached: no mount below the source
+ * is on the clone that source_open() made. If that fails the log says why, and syncfs_is_possible() is false.
+ */
+void syncfs_begin(int root_fd);
+void syncfs_end(void);
+bool syncfs_is_possible(void);
+
+/* Answers the request when all data has been written, which can last. Returns false if it is another request. */
+bool syncfs_answer(int device, const void *request, size_t size);
+
+#endif
