@@ -1,6 +1,7 @@
-"""Guest's half of tests/bench/instructions.sh: counts the instructions of one read by each way to the same device."""
+"""Guest's half of tests/bench/instructions.sh: counts the instructions of one read or write by each way to the same kind of device."""
 import os
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,40 +9,75 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / 'bed'))
 import guest  # noqa: E402
 
-ROUNDS = int(os.environ.get('ROUNDS', '5'))
+ROUNDS = int(os.environ.get('ROUNDS', '15'))
+REQUESTS = 8192
+DIRECTIONS = 'read', 'write'
 BUFFERS = {'memory': 'ordinary registered buffer', 'token': 'token on a udmabuf'}
 
 
 def places():
-    """The device itself, a file on ext4, and that file through the server's mount."""
-    nvme = guest.Nvme()
-    root = guest.make_ext4(nvme.device, '/mnt/nvme')
-    (root / 'file').write_bytes(os.urandom(4 << 20))
+    """Returns the paths of a device, of a file on ext4, and of that file on the server's mount.
+
+    The raw device is another one of the same kind: writes to the device below ext4 would destroy the file system, and ext4 keeps pages of its
+    device in the page cache, which make direct requests to that device cost more.
+    """
+    root = guest.make_ext4(guest.Nvme().device, '/mnt/nvme')
+    file = root / 'file'
+    with file.open('wb') as opened:
+        opened.write(os.urandom(4 << 20))
+        # The counted writes must be overwrites: ext4 must not have blocks to allocate, unwritten extents to convert or cached pages to drop.
+        # One thing is left: after each tick the requests at hand go to a thread of io_uring, which changes mtime. It costs 1 %, of ext4 and FUSE.
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     mount = guest.mount_server(root, '/mnt/fuse')
     os.sync()
-    return {'raw': nvme.device, 'ext4': root / 'file', 'FUSE': mount / 'file'}
+    return {'raw': guest.Nvme('spare').device, 'ext4': file, 'FUSE': mount / 'file'}
 
 
-def measure(program, files):
-    """The medians, of rounds that take turns: what else happens on the machine then falls on all alike."""
-    counts = {(place, buffer): [] for buffer in BUFFERS for place in files}
+def measure(program, files, directions):
+    """Returns the counts of all rounds, which take turns: what else happens on the machine then falls on all alike."""
+    counts = {(direction, place, buffer): [] for direction in directions for buffer in BUFFERS for place in files}
     for _ in range(ROUNDS):
-        for place, buffer in counts:
-            counts[place, buffer].append(float(guest.run(program, files[place], buffer)))
-    return {key: statistics.median(values) for key, values in counts.items()}
+        for (direction, place, buffer), values in counts.items():
+            output = guest.run(program, files[place], direction, buffer, REQUESTS, stdin=subprocess.DEVNULL)
+            values.append(float(output.split()[-1]))
+    return counts
 
 
-def main():
+def count_server_requests(program, file, direction, buffer):
+    """Returns how many requests the kernel sends to the server during REQUESTS reads or writes, in a run whose instructions do not count."""
+    command = [program, file, direction, buffer, str(REQUESTS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        with guest.trace('fuse:fuse_request_send') as sent:
+            process.stdin.write('\n')
+            process.stdin.flush()
+            process.stdout.readline()
+    if process.returncode:
+        raise RuntimeError(f'{" ".join(map(str, command))}: exit code {process.returncode}')
+    return sent.hits
+
+
+def print_table(direction, counts, to_server):
+    medians = {key: statistics.median(values) for key, values in counts.items()}
+    deviation = max(statistics.pstdev(values) / medians[key] for key, values in counts.items() if key[0] == direction)
+    print(f'instructions per direct 4 KiB {direction}, queue depth 32')
+    print(f'{"":28}{"raw":>8}{"ext4":>8}{"FUSE":>8}{"raw/ext4":>10}{"ext4/FUSE":>11}')
+    for buffer, name in BUFFERS.items():
+        raw, ext4, fuse = (medians[direction, place, buffer] for place in ('raw', 'ext4', 'FUSE'))
+        print(f'{name:28}{raw:8.0f}{ext4:8.0f}{fuse:8.0f}{raw / ext4:10.3f}{ext4 / fuse:11.3f}')
+    print(f'medians of {ROUNDS} rounds, standard deviation at most {deviation:.1%}; requests to the FUSE server during {REQUESTS}: {to_server}')
+
+
+def main(directions):
     program = '/tmp/requests'
     guest.run('gcc', '-O2', '-Wall', '-o', program, HERE / 'requests.c', '-luring')
     files = places()
-    counts = measure(program, files)
-    print('instructions per direct 4 KiB read, queue depth 32')
-    print(f'{"":28}{"raw":>8}{"ext4":>8}{"FUSE":>8}{"raw/ext4":>10}{"ext4/FUSE":>11}')
-    for buffer, name in BUFFERS.items():
-        raw, ext4, fuse = (counts[place, buffer] for place in files)
-        print(f'{name:28}{raw:8.0f}{ext4:8.0f}{fuse:8.0f}{raw / ext4:10.3f}{ext4 / fuse:11.3f}')
+    counts = measure(program, files, directions)
+    for direction in directions:
+        to_server = [count_server_requests(program, files['FUSE'], direction, buffer) for buffer in BUFFERS]
+        print_table(direction, counts, ' and '.join(map(str, to_server)))
 
 
 if __name__ == '__main__':
-    main()
+    main(sys.argv[1:] or DIRECTIONS)

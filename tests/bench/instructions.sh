@@ -1,7 +1,10 @@
 #!/bin/bash
-# instructions.sh [--kernel DIR]: how many instructions a direct 4 KiB read takes, on the raw device, on ext4 and through the mount, with ordinary
-# registered buffers and with tokens. Takes three minutes. The machine has one CPU, and a clock that counts its instructions: what other
+# instructions.sh [read|write] [--kernel DIR]: how many instructions a direct 4 KiB read and an overwrite take (or one of the two), on a raw device,
+# on ext4 and through the mount, with ordinary registered buffers and with tokens; and how many requests the FUSE server gets meanwhile.
+# Takes four minutes, less with fewer rounds (ROUNDS=5; default 15). The machine has one CPU, and a clock that counts its instructions: what other
 # programs do on the host does not change the figures.
 set -euo pipefail
+directions=()
+case ${1-} in read | write) directions=("$1"); shift ;; esac
 [ $# -gt 0 ] || set -- --kernel plain
-exec "$(dirname "$0")/../bed/vm" --count "$@" --timeout 900 python3 tests/bench/instructions.py
+exec "$(dirname "$0")/../bed/vm" --count "$@" --timeout 900 env ${ROUNDS:+"ROUNDS=$ROUNDS"} python3 tests/bench/instructions.py "${directions[@]}"

@@ -1,6 +1,8 @@
 /*
- * Counts the instructions of one read: requests FILE memory|token [REQUESTS]
- * Prints how many instructions one direct 4 KiB read of FILE takes at queue depth 32, into an ordinary registered buffer or one with a token.
+ * Counts the instructions of one request: requests FILE read|write memory|token [REQUESTS]
+ * Prints how many instructions one direct 4 KiB read or write of FILE takes at queue depth 32, with an ordinary registered buffer or one with a
+ * token. Writes overwrite the first 4 MiB of FILE with zeroes. The program prints "ready" and reads a line before the counted requests, and reads
+ * another after them: the caller can count what else happens between the two.
  *
  * Only right on a machine where one instruction takes one nanosecond (tests/bed/vm --count): there the clock counts instructions. A spinner that
  * runs when nothing else wants to takes what would be idle time; its turns are counted, and taken off.
@@ -13,6 +15,7 @@
 #include <linux/udmabuf.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +42,7 @@ struct regbuf_desc {
 
 static struct io_uring ring;
 static char *base;		/* of the buffer; a token counts from 0 */
+static bool writes;
 
 static long long now(void)
 {
@@ -120,14 +124,19 @@ static void prepare(int file, unsigned slot)
 {
 	static unsigned random = 1;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	unsigned offset;
 
 	random = random * 1103515245 + 12345;
-	io_uring_prep_read_fixed(sqe, file, base + slot * BLOCK, BLOCK, (random >> 8) % (SPAN / BLOCK) * BLOCK, 0);
+	offset = (random >> 8) % (SPAN / BLOCK) * BLOCK;
+	if (writes)
+		io_uring_prep_write_fixed(sqe, file, base + slot * BLOCK, BLOCK, offset, 0);
+	else
+		io_uring_prep_read_fixed(sqe, file, base + slot * BLOCK, BLOCK, offset, 0);
 	sqe->user_data = slot;
 }
 
 /* Keeps the queue full until so many requests are done. */
-static void read_blocks(int file, unsigned long requests)
+static void transfer_blocks(int file, unsigned long requests)
 {
 	unsigned long started, done = 0;
 	struct io_uring_cqe *cqe;
@@ -140,7 +149,7 @@ static void read_blocks(int file, unsigned long requests)
 		seen = 0;
 		io_uring_for_each_cqe(&ring, head, cqe) {
 			if (cqe->res != BLOCK)
-				errx(1, "a read returned %d: %s", cqe->res, cqe->res < 0 ? strerror(-cqe->res) : "short");
+				errx(1, "a %s returned %d: %s", writes ? "write" : "read", cqe->res, cqe->res < 0 ? strerror(-cqe->res) : "short");
 			seen++;
 			if (started < requests) {
 				prepare(file, cqe->user_data);
@@ -152,33 +161,48 @@ static void read_blocks(int file, unsigned long requests)
 	}
 }
 
+/* Waits for a line on stdin, or its end. */
+static void wait_for_line(void)
+{
+	int byte;
+
+	fflush(stdout);
+	do
+		byte = getchar();
+	while (byte != '\n' && byte != EOF);
+}
+
 int main(int argc, char **argv)
 {
-	unsigned long requests = argc > 3 ? strtoul(argv[3], NULL, 0) : 8192, first;
+	unsigned long requests = argc > 4 ? strtoul(argv[4], NULL, 0) : 8192, first;
 	double turn;
 	long long start, spent;
 	int memfd, file;
 	void *memory;
 
-	if (argc < 3)
-		errx(2, "usage: requests FILE memory|token [REQUESTS]");
-	file = open(argv[1], O_RDONLY | O_DIRECT);
+	if (argc < 4)
+		errx(2, "usage: requests FILE read|write memory|token [REQUESTS]");
+	writes = !strcmp(argv[2], "write");
+	file = open(argv[1], (writes ? O_RDWR : O_RDONLY) | O_DIRECT);
 	if (file < 0)
 		err(1, "%s", argv[1]);
 	if ((errno = -io_uring_queue_init(2 * DEPTH, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)))
 		err(1, "ring");
 	memory = allocate(&memfd);
-	if (strcmp(argv[2], "token"))
+	if (strcmp(argv[3], "token"))
 		register_memory(memfd, memory);
 	else
 		register_token(memfd, file);
 
 	turn = calibrate();
-	read_blocks(file, 1024);
+	transfer_blocks(file, 1024);
+	puts("ready");
+	wait_for_line();
 	start = now();
 	first = turns;
-	read_blocks(file, requests);
+	transfer_blocks(file, requests);
 	spent = now() - start;
 	printf("%.1f\n", (spent - (turns - first) * turn) / requests);
+	wait_for_line();
 	return 0;
 }
