@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import guest
+from faults import overridden
 from places import mount, served  # noqa: F401  (fixtures)
 from uring import Ring
 
@@ -161,17 +162,14 @@ def test_nowait_read_from_the_cache(file, place, opened):
     assert read_nowait(fd, memory) == 4096
 
 
-def test_nowait_write_is_done_or_left_alone(file, mount, opened):
-    """Looking for privileges to remove may need the server: then there is nothing that could be done at once."""
-    fd, memory = opened(file, os.O_WRONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
-    before = (mount.source / 'file').read_bytes()[:4096]
+def test_nowait_direct_write(file, place, mount, opened):
+    """Of a block that is written, where ext4 need not wait for its journal to note the time of the write."""
+    fd, memory = opened(place / 'file', os.O_WRONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
+    os.pwritev(fd, [memory], 0)
     memory[:] = b'n' * 4096
-    try:
+    with overridden('kiocb_modified', value=0):
         assert os.pwritev(fd, [memory], 0, os.RWF_NOWAIT) == 4096
-        before = memory[:]
-    except OSError as error:
-        assert error.errno == errno.EAGAIN
-    assert (mount.source / 'file').read_bytes()[:4096] == before
+    assert (mount.source / 'file').read_bytes()[:4096] == memory[:]
 
 
 def test_writes_of_a_deep_queue_arrive_and_grow_the_file(mount, opened):
@@ -186,3 +184,46 @@ def test_overlayfs_reads_and_writes_in_a_deep_queue(overlay, ext4, opened):
     data = write_blocks(opened(overlay / 'file', os.O_WRONLY | os.O_DIRECT))
     assert (ext4 / 'upper' / 'file').read_bytes() == data + lower[len(data):]
     assert (ext4 / 'lower' / 'file').read_bytes() == lower
+
+
+def kept_requests():
+    """How many requests the kernel keeps for the next ones, on all processors."""
+    [counter] = Path('/sys/kernel/debug/shrinker').glob('backing-aio-*/count')
+    return sum(int(count) for line in counter.read_text().splitlines() for count in line.split()[1:])
+
+
+def free_slabs():
+    Path('/proc/sys/vm/drop_caches').write_text('2')
+
+
+def test_kept_requests_are_given_back_when_memory_is_wanted(file, opened):
+    fd = opened(file, os.O_RDONLY | os.O_DIRECT)
+    read_blocks(fd)
+    assert kept_requests() > 0
+    free_slabs()
+    assert kept_requests() == 0
+    read_blocks(fd)
+
+
+@pytest.fixture
+def second_processor():
+    """Where this test runs, and what it may switch off."""
+    online = Path('/sys/devices/system/cpu/cpu1/online')
+    affinity = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {1})
+    yield online
+    online.write_text('1')
+    os.sched_setaffinity(0, affinity)
+
+
+def test_a_processor_that_is_switched_off_keeps_no_requests(file, mount, opened, second_processor):
+    """What it had would be out of reach for who wants memory."""
+    fd = opened(file, os.O_RDONLY | os.O_DIRECT)
+    read_blocks(fd)
+    assert kept_requests() > 0
+    os.sched_setaffinity(0, {0})
+    second_processor.write_text('0')
+    free_slabs()
+    assert kept_requests() == 0
+    data = read_blocks(fd)
+    assert data == (mount.source / 'file').read_bytes()[:len(data)]

@@ -49,7 +49,6 @@ REFUSED = [
     (APPEND | NOAPPEND, EINVAL, lambda request: True),
     (ATOMIC, EOPNOTSUPP, lambda request: not request.writes or request.kind in ("ext4", "fuse")),  # ext4 would need a device that writes 4 KiB at once
     (ATOMIC, EINVAL, lambda request: request.writes and request.kind in ("raw", "xfs")),  # of the memory of the caller only
-    (DONTCACHE, EOPNOTSUPP, lambda request: request.kind == "fuse"),
     *((unknown, EOPNOTSUPP, lambda request: True) for unknown in UNKNOWN),
     (0, EOPNOTSUPP, lambda request: request.polled and request.kind == "fuse"),  # no FUSE file can be polled
 ]  # fmt: skip
