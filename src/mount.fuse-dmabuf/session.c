@@ -37,7 +37,8 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	/*
 	 * The file system below takes set-ID bits and file capabilities at each write: backing files are nobody's, unless
 	 * the kernel has our patches and decides by the rights of the writer. It must not do it by what it remembers, in
-	 * the name of a caller who need not be the owner; and it asks for file capabilities less often. What it remembers of such files itself: cache_attribute_seconds().
+	 * the name of a caller who need not be the owner; and it asks for file capabilities less often. What it remembers
+	 * of such files itself: cache_attribute_seconds().
 	 */
 	want(connection, FUSE_CAP_HANDLE_KILLPRIV_V2, "the choice to leave set-user-ID bits to the file system below");
 	/* As a request of its own a truncating open takes set-user-ID bits away. */

@@ -34,3 +34,20 @@ def served(directory, program, tmp_path_factory, options='log=info', **how):
     assert server.process.poll() is None, server.said()
     yield target
     server.end()
+
+
+# For modules with an `ext4`: the directory that new_ext4() has made.
+
+
+@pytest.fixture(scope='module')
+def on_mount(ext4, program, tmp_path_factory):
+    with served(ext4, program, tmp_path_factory) as target:
+        yield target
+
+
+@pytest.fixture(scope='module')
+def on_mount_without_passthrough(ext4, program, build, tmp_path_factory):
+    """The kernel takes no backing file: data goes through the server."""
+    with served(ext4, program, tmp_path_factory, preload=build / 'tests/unit/no-passthrough.so') as target:
+        yield target
+        assert 'no passthrough for some or all files' in target.with_suffix('.log').read_text()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ext4 import new_ext4, served
+from ext4 import new_ext4, on_mount, on_mount_without_passthrough, served  # noqa: F401  (fixtures)
 from privileges import LIBC
 from rights_places import opening
 from test_rights_limits import append_only
@@ -26,20 +26,6 @@ BLOCK = 4096
 def ext4(tmp_path_factory):
     with new_ext4(tmp_path_factory, 64 << 20, reserved=0) as directory:
         yield directory
-
-
-@pytest.fixture(scope='module')
-def on_mount(ext4, program, tmp_path_factory):
-    with served(ext4, program, tmp_path_factory) as target:
-        yield target
-
-
-@pytest.fixture(scope='module')
-def on_mount_without_passthrough(ext4, program, build, tmp_path_factory):
-    """The kernel takes no backing file: data goes through the server."""
-    with served(ext4, program, tmp_path_factory, preload=build / 'tests/unit/no-passthrough.so') as target:
-        yield target
-        assert 'no passthrough for some or all files' in target.with_suffix('.log').read_text()
 
 
 @pytest.fixture(scope='module')

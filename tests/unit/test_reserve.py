@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from ext4 import new_ext4, served
+from ext4 import new_ext4, on_mount, on_mount_without_passthrough  # noqa: F401  (fixtures)
 from places import end_of, start_as
 
 BLOCK, RESERVED = 4096, 1000
@@ -18,20 +18,6 @@ def ext4(tmp_path_factory):
     with new_ext4(tmp_path_factory, 32 << 20, reserved=RESERVED) as directory:
         directory.chmod(0o777)
         yield directory
-
-
-@pytest.fixture(scope='module')
-def on_mount(ext4, program, tmp_path_factory):
-    with served(ext4, program, tmp_path_factory) as target:
-        yield target
-
-
-@pytest.fixture(scope='module')
-def on_mount_without_passthrough(ext4, program, build, tmp_path_factory):
-    """Data goes through the server, as where the kernel can do no better."""
-    with served(ext4, program, tmp_path_factory, preload=build / 'tests/unit/no-passthrough.so') as target:
-        yield target
-        assert 'no passthrough for some or all files' in target.with_suffix('.log').read_text()
 
 
 @pytest.fixture(params=['ext4', 'on_mount', 'on_mount_without_passthrough'])
