@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "daemon.h"
-#include "log.h"
+#include "log/log.h"
 #include "options.h"
 
 /* The child's end of the pipe; -1 in the foreground. */

@@ -9,22 +9,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "broker.h"
-#include "cache.h"
+#include "broker/broker.h"
+#include "operations/cache.h"
 #include "daemon.h"
-#include "descriptors.h"
-#include "inode.h"
-#include "log.h"
+#include "nodes/descriptors.h"
+#include "nodes/inode.h"
+#include "log/log.h"
 #include "options.h"
-#include "policy-load.h"
-#include "privileges.h"
-#include "processes.h"
-#include "removal.h"
+#include "broker/policy-load.h"
+#include "identity/privileges.h"
+#include "identity/processes.h"
+#include "operations/revoke-on-unlink.h"
 #include "session.h"
-#include "share.h"
-#include "source.h"
-#include "stderr-log.h"
-#include "syncfs.h"
+#include "limits/open-quota.h"
+#include "nodes/source.h"
+#include "log/stderr-log.h"
+#include "operations/syncfs.h"
 
 /*
  * Asked anew, because what the kernel remembers may be of a server that has ended. And not as by somebody who looks

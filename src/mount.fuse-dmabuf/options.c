@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
+#include "log/log.h"
 #include "options.h"
 
 /* What no machine in order comes near to. */

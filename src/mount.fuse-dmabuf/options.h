@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "books.h"
+#include "broker/books.h"
 
 /* Exit codes that mount(8) knows. */
 enum {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "requests.h"
-#include "statx.h"
-#include "syncfs.h"
-#include "token-requests.h"
+#include "operations/statx.h"
+#include "operations/syncfs.h"
+#include "operations/token-requests.h"
 
 void requests_answer(struct fuse_session *session, const struct fuse_buf *request)
 {

@@ -5,17 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "control.h"
+#include "control/control.h"
 #include "daemon.h"
-#include "kernel-tokens.h"
-#include "log.h"
-#include "loop.h"
-#include "operations.h"
-#include "passthrough.h"
-#include "privileges.h"
-#include "readers.h"
+#include "broker/kernel-tokens.h"
+#include "log/log.h"
+#include "transport/loop.h"
+#include "operations/operations.h"
+#include "nodes/passthrough.h"
+#include "identity/privileges.h"
+#include "transport/readers.h"
 #include "session.h"
-#include "source.h"
+#include "nodes/source.h"
 
 static struct fuse_session *session;
 

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "log.h"
+#include "log/log.h"
 #include "options.h"
 
 /* Parses "mount.fuse-dmabuf src mnt WORD...". */

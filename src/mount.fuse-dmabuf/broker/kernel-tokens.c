@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "nodes/descriptors.h"
+#include "broker/kernel-tokens.h"
+#include "broker/token-protocol.h"
+
+static int device = -1;
+static unsigned int connection;
+
+void kernel_tokens_begin(int device_fd, unsigned int connection_number)
+{
+	device = device_fd;
+	connection = connection_number;
+}
+
+bool kernel_has_tokens(void)
+{
+	/* There is no such token, but a kernel that knows tokens looks. */
+	return kernel_token_revoke(UINT64_MAX) != ENOTTY;
+}
+
+static int revoke(struct fuse_dmabuf_revoke which)
+{
+	return ioctl(device, FUSE_DEV_IOC_DMABUF_REVOKE, &which) ? errno : 0;
+}
+
+int kernel_token_revoke(uint64_t id)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_TOKEN, .token = id });
+}
+
+int kernel_tokens_revoke_node(uint64_t nodeid)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_NODE, .nodeid = nodeid });
+}
+
+int kernel_tokens_revoke_all(void)
+{
+	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_ALL });
+}
+
+/* ---------------------------------------------------------------- statistics */
+
+static bool parse_word(const char *word, struct kernel_counters *counters)
+{
+	const struct {
+		const char *name;
+		uint64_t *value;
+	} names[] = {
+		{ "token=", &counters->token },
+		{ "requests=", &counters->requests },
+		{ "read_bytes=", &counters->read_bytes },
+		{ "write_bytes=", &counters->write_bytes },
+		{ "peer_bytes=", &counters->peer_bytes },
+		{ "maps=", &counters->maps },
+		{ "invalidations=", &counters->invalidations },
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!strncmp(word, names[i].name, strlen(names[i].name))) {
+			*names[i].value = strtoull(word + strlen(names[i].name), NULL, 10);
+			return i == 0;
+		}
+	}
+	return false;
+}
+
+bool kernel_counters_parse(const char *line, struct kernel_counters *counters)
+{
+	bool has_token = false;
+
+	*counters = (struct kernel_counters){ 0 };
+	while (*line) {
+		has_token |= parse_word(line, counters);
+		line += strcspn(line, " \n");
+		line += strspn(line, " \n");
+	}
+	return has_token;
+}
+
+static int compare(const void *one, const void *other)
+{
+	const struct kernel_counters *a = one, *b = other;
+
+	return a->token < b->token ? -1 : a->token > b->token;
+}
+
+static bool add(struct kernel_statistics *statistics, const struct kernel_counters *counters)
+{
+	struct kernel_counters *grown = statistics->tokens;
+
+	/* Doubled whenever the count is a power of two. */
+	if (!(statistics->count & (statistics->count - 1))) {
+		grown = realloc(grown, (statistics->count ? 2 * statistics->count : 1) * sizeof(*grown));
+		if (!grown)
+			return false;
+	}
+	statistics->tokens = grown;
+	grown[statistics->count++] = *counters;
+	return true;
+}
+
+void kernel_statistics_read(struct kernel_statistics *statistics)
+{
+	struct kernel_counters counters;
+	char path[64], *line = NULL;
+	size_t room = 0;
+	FILE *file;
+
+	*statistics = (struct kernel_statistics){ 0 };
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/dmabuf_tokens", connection);
+	do {
+		file = fopen(path, "re");
+	} while (!file && descriptors_made_room());
+	if (!file)
+		return;
+	statistics->known = true;
+	while (getline(&line, &room, file) > 0) {
+		if (kernel_counters_parse(line, &counters) && !add(statistics, &counters))
+			break;
+	}
+	free(line);
+	fclose(file);
+	if (statistics->count)
+		qsort(statistics->tokens, statistics->count, sizeof(*statistics->tokens), compare);
+}
+
+void kernel_statistics_free(struct kernel_statistics *statistics)
+{
+	free(statistics->tokens);
+}
+
+const struct kernel_counters *kernel_statistics_find(const struct kernel_statistics *statistics, uint64_t token)
+{
+	const struct kernel_counters wanted = { .token = token };
+
+	if (!statistics->count)
+		return NULL;
+	return bsearch(&wanted, statistics->tokens, statistics->count, sizeof(wanted), compare);
+}

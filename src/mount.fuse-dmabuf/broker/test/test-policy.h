@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A policy without rules. */
+#ifndef TEST_POLICY_H
+#define TEST_POLICY_H
+
+#include <stdlib.h>
+
+#include "check.h"
+#include "broker/policy.h"
+
+static inline struct policy *test_policy(bool deny, uint64_t max_bytes)
+{
+	struct policy *policy = malloc(sizeof(*policy));
+
+	CHECK(policy);
+	*policy = (struct policy){
+		.deny = deny, .all = { .tokens = UINT64_MAX, .bytes = max_bytes },
+		.user = { UINT64_MAX, UINT64_MAX },
+	};
+	return policy;
+}
+
+#endif

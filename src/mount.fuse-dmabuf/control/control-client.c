@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <linux/limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control/control-answer.h"
+#include "control/control-client.h"
+#include "nodes/descriptors.h"
+#include "log/log.h"
+
+/* A request is a line; the longest has a path. */
+#define REQUEST_MAX 8192
+
+/* A client that is slower than this is not waited for. */
+#define REQUEST_MILLISECONDS 5000
+#define ANSWER_MILLISECONDS 10000
+
+/* The group cannot keep root out. */
+#define CLIENTS_MAX 16u
+#define CLIENTS_MAX_ROOT 32u
+
+struct client {
+	struct client *next;
+	int fd;
+	struct ucred peer;
+	char line[REQUEST_MAX];
+	struct control_output output;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct client *first;
+	unsigned int count;
+} clients = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static int64_t milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* False: the time is over. */
+static bool wait_for(int fd, short event, int64_t deadline)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = event };
+	int64_t left = deadline - milliseconds();
+
+	return left > 0 && poll(&poll_fd, 1, (int)left) > 0;
+}
+
+/* Up to the line feed, or the end of what is sent. Negative: too slow, too long, gone. */
+static ssize_t read_line(int fd, char *line)
+{
+	int64_t deadline = milliseconds() + REQUEST_MILLISECONDS;
+	size_t length = 0;
+	const char *end;
+	ssize_t got;
+
+	while (length < REQUEST_MAX) {
+		if (!wait_for(fd, POLLIN, deadline))
+			return -1;
+		got = recv(fd, line + length, REQUEST_MAX - length, MSG_DONTWAIT);
+		if (got < 0)
+			return -1;
+		end = memchr(line + length, '\n', (size_t)got);
+		if (end)
+			return end - line;
+		length += (size_t)got;
+		if (!got)
+			return (ssize_t)length;
+	}
+	return -1;
+}
+
+static void end_client(struct client *client)
+{
+	struct client **slot = &clients.first;
+
+	pthread_mutex_lock(&clients.lock);
+	while (*slot != client)
+		slot = &(*slot)->next;
+	*slot = client->next;
+	clients.count--;
+	/* Under the lock, because control_client_end() uses it. */
+	close(client->fd);
+	pthread_cond_broadcast(&clients.changed);
+	pthread_mutex_unlock(&clients.lock);
+	free(client);
+}
+
+static void refuse_line(struct control_output *output)
+{
+	char *answer = control_answer_error("the request must be one line, sent at once");
+
+	if (answer)
+		control_output_add(output, answer, strlen(answer));
+	free(answer);
+}
+
+static void *serve(void *data)
+{
+	struct client *client = data;
+	ssize_t length;
+
+	length = read_line(client->fd, client->line);
+	control_output_begin(&client->output, client->fd, ANSWER_MILLISECONDS);
+	if (length < 0)
+		refuse_line(&client->output);
+	else
+		control_answer(client->line, (size_t)length, &client->peer, &client->output);
+	control_output_end(&client->output);
+	end_client(client);
+	return NULL;
+}
+
+static bool add_client(struct client *client)
+{
+	unsigned int max = client->peer.uid ? CLIENTS_MAX : CLIENTS_MAX_ROOT;
+	bool added;
+
+	pthread_mutex_lock(&clients.lock);
+	added = clients.count < max;
+	if (added) {
+		client->next = clients.first;
+		clients.first = client;
+		clients.count++;
+	}
+	pthread_mutex_unlock(&clients.lock);
+	return added;
+}
+
+static bool has_group(const gid_t *groups, socklen_t size, gid_t group)
+{
+	for (size_t i = 0; i < size / sizeof(*groups); i++) {
+		if (groups[i] == group)
+			return true;
+	}
+	return false;
+}
+
+/* Most are in few groups, and none is in more than NGROUPS_MAX. */
+static bool in_group(int fd, const struct ucred *peer, gid_t group)
+{
+	gid_t few[1024], *groups = few;
+	socklen_t size = sizeof(few);
+	int error;
+	bool in;
+
+	if (!group || peer->gid == group)
+		return group;
+	error = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size);
+	if (error && errno == ERANGE) {
+		size = NGROUPS_MAX * sizeof(*groups);
+		groups = malloc(size);
+		error = groups ? getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) : -1;
+	}
+	in = !error && has_group(groups, size, group);
+	if (groups != few)
+		free(groups);
+	return in;
+}
+
+static bool may_connect(int fd, struct ucred *peer, gid_t group)
+{
+	socklen_t size = sizeof(*peer);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size) && (!peer->uid || in_group(fd, peer, group));
+}
+
+/* What fits into the socket's buffer; nobody is waited for. */
+static void refuse(int fd, const char *reason)
+{
+	char *answer = control_answer_error(reason);
+
+	if (answer && send(fd, answer, strlen(answer), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_message(LOG_DEBUG, "control: %s", strerror(errno));
+	free(answer);
+	close(fd);
+}
+
+/* Takes over the descriptor. */
+static void begin_client(int fd, gid_t group)
+{
+	struct client *client;
+	struct ucred peer;
+	pthread_t thread;
+
+	if (!may_connect(fd, &peer, group)) {
+		refuse(fd, "only root and the control group may ask");
+		return;
+	}
+	client = malloc(sizeof(*client));
+	if (client) {
+		client->fd = fd;
+		client->peer = peer;
+	}
+	if (!client || !add_client(client)) {
+		free(client);
+		refuse(fd, "too many clients at the same time, try again");
+	} else if (pthread_create(&thread, NULL, serve, client)) {
+		end_client(client);
+	} else {
+		pthread_detach(thread);
+	}
+}
+
+bool control_client_accept(int listen_fd, gid_t group)
+{
+	int fd;
+
+	do {
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	} while (fd < 0 && descriptors_made_room());
+	if (fd >= 0)
+		begin_client(fd, group);
+	/* Other failures are of clients that have gone again. */
+	return fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM);
+}
+
+void control_client_end(void)
+{
+	pthread_mutex_lock(&clients.lock);
+	for (const struct client *client = clients.first; client; client = client->next)
+		shutdown(client->fd, SHUT_RDWR);
+	while (clients.first)
+		pthread_cond_wait(&clients.changed, &clients.lock);
+	pthread_mutex_unlock(&clients.lock);
+}

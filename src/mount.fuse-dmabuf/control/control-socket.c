@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "control/control-socket.h"
+#include "identity/identity.h"
+#include "log/log.h"
+#include "identity/privileges.h"
+
+#define DIRECTORY "/run/fuse-dmabuf"
+
+#define BACKLOG 64
+
+/* What lies in the directory now. */
+static ino_t own_inode;
+
+/*
+ * One server at a time makes or removes a socket. Closing lets the next one in. A file that is root's alone: whoever
+ * can open the directory could lock it, too, and keep all servers from beginning and ending.
+ */
+static int lock_directory(void)
+{
+	int fd = open(DIRECTORY "/lock", O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
+}
+
+static struct sockaddr_un address_of(unsigned int number)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	snprintf(address.sun_path, sizeof(address.sun_path), DIRECTORY "/%u.socket", number);
+	return address;
+}
+
+/* To a group that the server is not in. */
+static bool hand_over(const char *path, gid_t group)
+{
+	static const struct identity root = { .capabilities = CAPABILITY(CAP_CHOWN) };
+	bool done;
+
+	if (!group)
+		return true;
+	if (!identity_assume(&root))
+		return false;
+	done = !chown(path, 0, group);
+	identity_end();
+	return done;
+}
+
+/* A socket that is there already belongs to a server that was killed: the number is this mount's alone. */
+static int bind_socket(const struct sockaddr_un *address, gid_t group)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat attr;
+
+	if (fd < 0)
+		return -1;
+	unlink(address->sun_path);
+	/* Who may connect is decided for each connection; the mode only keeps others away earlier. */
+	if (!bind(fd, (const struct sockaddr *)address, sizeof(*address)) &&
+	    hand_over(address->sun_path, group) && !chmod(address->sun_path, group ? 0660 : 0600) &&
+	    !stat(address->sun_path, &attr) && !listen(fd, BACKLOG)) {
+		own_inode = attr.st_ino;
+		return fd;
+	}
+	close(fd);
+	return -1;
+}
+
+/* With that mode whatever umask mount(8) was called with. One that is there already may have another on purpose. */
+static bool make_directory(void)
+{
+	if (mkdir(DIRECTORY, 0755))
+		return errno == EEXIST;
+	return !chmod(DIRECTORY, 0755);
+}
+
+int control_socket_open(unsigned int number, gid_t group)
+{
+	struct sockaddr_un address = address_of(number);
+	int lock, fd = -1;
+
+	lock = make_directory() ? lock_directory() : -1;
+	if (lock >= 0)
+		fd = bind_socket(&address, group);
+	if (fd < 0)
+		log_warning("no control socket: %s: %s", address.sun_path, strerror(errno));
+	if (lock >= 0)
+		close(lock);
+	return fd;
+}
+
+void control_socket_close(int fd, unsigned int number)
+{
+	struct sockaddr_un address = address_of(number);
+	struct stat attr;
+	int lock;
+
+	if (fd < 0)
+		return;
+	lock = lock_directory();
+	if (!stat(address.sun_path, &attr) && attr.st_ino == own_inode)
+		unlink(address.sun_path);
+	close(lock);
+	close(fd);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "transport/connection.h"
+#include "control/control.h"
+#include "control/control-client.h"
+#include "control/control-socket.h"
+#include "control/control-status.h"
+#include "broker/kernel-tokens.h"
+#include "log/log.h"
+#include "broker/policy-load.h"
+#include "identity/privileges.h"
+
+/* How long to wait when there is no descriptor for a client. It waits, too. */
+#define NO_DESCRIPTOR_MILLISECONDS 100
+
+static struct {
+	const struct options *options;
+	int stop_fd, signal_fd, listen_fd;
+	unsigned int connection;
+	/* Two: a reload waits until the tokens that it revokes have no DMA in flight. */
+	pthread_t signals, clients;
+} control = { .stop_fd = -1, .signal_fd = -1, .listen_fd = -1 };
+
+/* For what comes from the descriptor, or for that time. False: the end has come. */
+static bool wait_for(int fd, int milliseconds)
+{
+	struct pollfd fds[] = {
+		{ .fd = control.stop_fd, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
+	};
+
+	while (poll(fds, 2, milliseconds) < 0)
+		continue;
+	return !fds[0].revents;
+}
+
+static void *attend_signals(void *unused)
+{
+	struct signalfd_siginfo info;
+
+	(void)unused;
+	while (wait_for(control.signal_fd, -1)) {
+		while (read(control.signal_fd, &info, sizeof(info)) == sizeof(info))
+			policy_reload(control.options);
+	}
+	return NULL;
+}
+
+static void *attend_clients(void *unused)
+{
+	(void)unused;
+	/* What strangers send is read and parsed without privileges, here and in the threads of the clients. */
+	privileges_suspend();
+	while (wait_for(control.listen_fd, -1)) {
+		if (!control_client_accept(control.listen_fd, control.options->control_group))
+			wait_for(-1, NO_DESCRIPTOR_MILLISECONDS);
+	}
+	return NULL;
+}
+
+static bool take_signals(void)
+{
+	sigset_t hangup;
+
+	sigemptyset(&hangup);
+	sigaddset(&hangup, SIGHUP);
+	if (pthread_sigmask(SIG_BLOCK, &hangup, NULL))
+		return false;
+	control.signal_fd = signalfd(-1, &hangup, SFD_CLOEXEC | SFD_NONBLOCK);
+	control.stop_fd = eventfd(0, EFD_CLOEXEC);
+	return control.signal_fd >= 0 && control.stop_fd >= 0;
+}
+
+static void stop(void)
+{
+	static const uint64_t one = 1;
+
+	if (write(control.stop_fd, &one, sizeof(one)) != sizeof(one))
+		abort();
+}
+
+static int start_both(void)
+{
+	int error = pthread_create(&control.signals, NULL, attend_signals, NULL);
+
+	if (error)
+		return error;
+	error = pthread_create(&control.clients, NULL, attend_clients, NULL);
+	if (error) {
+		stop();
+		pthread_join(control.signals, NULL);
+	}
+	return error;
+}
+
+/* No signal is theirs, nor of the threads that they start: libfuse waits for SIGTERM in the main thread. */
+static int start_threads(void)
+{
+	sigset_t all, previous;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &previous);
+	error = start_both();
+	pthread_sigmask(SIG_SETMASK, &previous, NULL);
+	return error;
+}
+
+bool control_begin(const struct options *options, const char *mountpoint, int device)
+{
+	int error;
+
+	control.options = options;
+	if (!connection_number(device, mountpoint, &control.connection) || !take_signals()) {
+		log_error("cannot prepare for control: %s", strerror(errno));
+		return false;
+	}
+	kernel_tokens_begin(device, control.connection);
+	control_status_begin(options->source, mountpoint);
+	control.listen_fd = control_socket_open(control.connection, options->control_group);
+	error = start_threads();
+	if (error) {
+		log_error("cannot start the threads for control: %s", strerror(error));
+		control_socket_close(control.listen_fd, control.connection);
+	}
+	return !error;
+}
+
+void control_end(void)
+{
+	stop();
+	pthread_join(control.signals, NULL);
+	pthread_join(control.clients, NULL);
+	control_socket_close(control.listen_fd, control.connection);
+	control_client_end();
+	close(control.signal_fd);
+	close(control.stop_fd);
+}

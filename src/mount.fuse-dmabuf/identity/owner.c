@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "identity/groups.h"
+#include "identity/identity.h"
+#include "nodes/inode.h"
+#include "identity/owner.h"
+#include "identity/privileges.h"
+#include "identity/processes.h"
+#include "broker/token-protocol.h"
+
+/* Those of another user namespace count for some files only: as if there were none. */
+static uint64_t capabilities_of(const struct process *process, pid_t pid)
+{
+	uint64_t capabilities = process->capabilities & PRIVILEGES_OF_ACCESS;
+
+	return capabilities && user_namespace_is_own(pid) ? capabilities : 0;
+}
+
+static bool take_groups(struct owner *owner, const struct process *process)
+{
+	if (process->group_count > OWNER_GROUPS_MAX) {
+		errno = E2BIG;
+		return false;
+	}
+	owner->groups = groups_get(process->groups, process->group_count);
+	if (!owner->groups && process->group_count) {
+		errno = ENOMEM;
+		return false;
+	}
+	owner->group_count = process->group_count;
+	return true;
+}
+
+bool owner_read_process(struct owner *owner, pid_t pid)
+{
+	struct process process;
+	bool known;
+
+	if (!process_read(pid, &process)) {
+		/* That there is no such process would be a strange answer to one. */
+		if (errno == ENOENT || errno == ESRCH)
+			errno = EACCES;
+		return false;
+	}
+	known = take_groups(owner, &process);
+	/* Overridden credentials: the process has more than what asks for it. */
+	if (known && process.fsuid == owner->uid && process.fsgid == owner->gid)
+		owner->capabilities = capabilities_of(&process, pid);
+	process_free(&process);
+	return known;
+}
+
+void owner_free(struct owner *owner)
+{
+	groups_put(owner->groups);
+	owner->groups = NULL;
+	owner->group_count = 0;
+}
+
+bool owner_in_group(const struct owner *owner, gid_t gid)
+{
+	if (owner->gid == gid)
+		return true;
+	for (size_t i = 0; i < owner->group_count; i++) {
+		if (owner->groups[i] == gid)
+			return true;
+	}
+	return false;
+}
+
+static bool may(const struct inode *inode, int mode)
+{
+	return !faccessat(inode->fd, "", mode, AT_EACCESS | AT_EMPTY_PATH);
+}
+
+/* The kernel is asked, as the owner, so that ACLs and whatever else it knows count. */
+uint32_t owner_rights(const struct owner *owner, const struct inode *inode)
+{
+	const struct identity identity = {
+		.uid = owner->uid, .gid = owner->gid, .groups = owner->groups, .group_count = owner->group_count,
+		.capabilities = owner->capabilities,
+	};
+	uint32_t rights = 0;
+
+	if (!identity_assume(&identity))
+		return 0;
+	rights |= may(inode, R_OK) ? FUSE_DMABUF_TOKEN_READ : 0;
+	rights |= may(inode, W_OK) ? FUSE_DMABUF_TOKEN_WRITE : 0;
+	identity_end();
+	return rights;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <linux/securebits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log/log.h"
+#include "identity/privileges.h"
+
+/*
+ * What the server does by itself: it reads the source for all (the kernel checks who may see it), opens files by
+ * handles, acts for callers, and mounts and registers backing files. It changes nothing by itself.
+ */
+#define OWN \
+	(CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | CAPABILITY(CAP_SETGID) | \
+	 CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SYS_ADMIN))
+
+/* A server that was started without this one serves root like others at quotas and reserved blocks. */
+#define DISPENSABLE CAPABILITY(CAP_SYS_RESOURCE)
+
+/* Of this thread: asked once, and changed here only. */
+static _Thread_local struct {
+	bool known;
+	uint64_t effective, permitted;
+} sets;
+
+static bool read_sets(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (sets.known)
+		return true;
+	if (syscall(SYS_capget, &header, data))
+		return false;
+	sets.effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	sets.permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return sets.known = true;
+}
+
+/* What programs would inherit is none. */
+static bool write_sets(uint64_t effective, uint64_t permitted)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = (uint32_t)effective, .permitted = (uint32_t)permitted },
+		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
+	};
+
+	if (syscall(SYS_capset, &header, data))
+		return false;
+	sets.effective = effective;
+	sets.permitted = permitted;
+	return true;
+}
+
+static bool keep_only_needed(void)
+{
+	uint64_t needed = OWN | PRIVILEGES_OF_CALLERS;
+
+	if (!read_sets())
+		return false;
+	if (needed & ~sets.permitted & ~DISPENSABLE) {
+		errno = EPERM;
+		return false;
+	}
+	return write_sets(OWN, needed & sets.permitted);
+}
+
+bool privileges_drop(void)
+{
+	/* NO_SETUID_FIXUP: the file system ids of a thread have no effect on its capabilities. */
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !keep_only_needed()) {
+		log_error("cannot give up privileges: %s (start it as root, with all of root's capabilities)",
+			  strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+uint64_t privileges_effective(void)
+{
+	if (!read_sets())
+		abort();
+	return sets.effective;
+}
+
+bool privileges_set_effective(uint64_t capabilities)
+{
+	if (!read_sets())
+		return false;
+	capabilities &= sets.permitted;
+	return capabilities == sets.effective || write_sets(capabilities, sets.permitted);
+}
+
+void privileges_suspend(void)
+{
+	if (!privileges_set_effective(0))
+		abort();
+}
+
+void privileges_resume(void)
+{
+	if (!privileges_set_effective(OWN))
+		abort();
+}
+
+static rlim_t system_file_limit(void)
+{
+	unsigned long limit = 0;
+	FILE *file = fopen("/proc/sys/fs/nr_open", "re");
+
+	if (file) {
+		if (fscanf(file, "%lu", &limit) != 1)
+			limit = 0;
+		fclose(file);
+	}
+	return limit;
+}
+
+static bool set_limit(rlim_t soft, rlim_t hard)
+{
+	return !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = soft, .rlim_max = hard });
+}
+
+/* Where the hard limit must not be raised, what it allows is taken. inode-open.c explains when it is reached. */
+size_t privileges_raise_file_limit(void)
+{
+	struct rlimit limit = { 0 };
+	rlim_t wanted = system_file_limit();
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	if (wanted > limit.rlim_max && set_limit(wanted, wanted))
+		return wanted;
+	return set_limit(limit.rlim_max, limit.rlim_max) ? limit.rlim_max : limit.rlim_cur;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <pthread.h>
+#include <time.h>
+
+#include "limits/user-log.h"
+
+/* Users with the same remainder are counted together: no table grows by what users do, also not by new uids. */
+#define USERS 256u
+
+#define WINDOW_SECONDS 60
+
+/* What was said in the present minute. */
+struct window {
+	time_t end;
+	unsigned int said, left_out;
+};
+
+struct kind {
+	unsigned int max;
+	struct window of_user[USERS], of_all;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct kind kinds[2];
+} user_log = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.kinds = {
+		[USER_LOG_GRANTS] = { .max = USER_LOG_GRANTS_MAX },
+		[USER_LOG_REFUSALS] = { .max = USER_LOG_REFUSALS_MAX },
+	},
+};
+
+static void begin_window(struct window *window, time_t now)
+{
+	if (now < window->end)
+		return;
+	window->end = now + WINDOW_SECONDS;
+	window->said = 0;
+}
+
+bool user_log_is_due(enum user_log kind, uid_t uid, unsigned int *left_out)
+{
+	struct window *all = &user_log.kinds[kind].of_all, *user = &user_log.kinds[kind].of_user[uid % USERS];
+	struct timespec now;
+	bool due;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	pthread_mutex_lock(&user_log.lock);
+	begin_window(user, now.tv_sec);
+	begin_window(all, now.tv_sec);
+	due = user->said < user_log.kinds[kind].max && all->said < USER_LOG_ALL_MAX;
+	if (due) {
+		user->said++;
+		all->said++;
+	} else {
+		user->left_out++;
+	}
+	*left_out = user->left_out;
+	if (due)
+		user->left_out = 0;
+	pthread_mutex_unlock(&user_log.lock);
+	return due;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fuse_log.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "log/log.h"
+#include "log/stderr-log.h"
+#include "log/system-log.h"
+
+/* A path may have 4095 bytes; longer messages are cut. */
+#define MESSAGE_MAX 4608
+
+static int max_level = LOG_INFO;
+static bool use_syslog;
+static atomic_uint lost;
+
+void log_set_level(int level)
+{
+	max_level = level;
+}
+
+int log_level_from_name(const char *name)
+{
+	static const struct {
+		const char *name;
+		int level;
+	} levels[] = {
+		{ "error", LOG_ERR },
+		{ "warning", LOG_WARNING },
+		{ "info", LOG_INFO },
+		{ "debug", LOG_DEBUG },
+	};
+
+	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+		if (!strcmp(name, levels[i].name))
+			return levels[i].level;
+	}
+	return -1;
+}
+
+void log_to_syslog(void)
+{
+	system_log_open(LOG_PROGRAM);
+	use_syslog = true;
+}
+
+/* Bytes of the control character that the text begins with, or 0. Those of C1 have two in UTF-8. */
+static size_t control_character(const char *text)
+{
+	const unsigned char *bytes = (const unsigned char *)text;
+
+	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
+		return 2;
+	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
+}
+
+/* File names are the users' choice: no line feed or escape sequence of theirs may forge a line. */
+static void replace_control_characters(char *text)
+{
+	for (; *text; text++)
+		memset(text, '?', control_character(text));
+}
+
+/* False: there was no room for it. */
+static bool write_line(int level, const char *text)
+{
+	return use_syslog ? system_log_write(level, text) : stderr_log_write(level, text);
+}
+
+static void tell_of_lost(void)
+{
+	unsigned int count = atomic_exchange(&lost, 0);
+	char text[64];
+
+	if (!count)
+		return;
+	snprintf(text, sizeof(text), "%u messages were lost: the log was busy", count);
+	if (!write_line(LOG_WARNING, text))
+		lost += count;
+}
+
+static void write_message(int level, const char *format, va_list args)
+{
+	char text[MESSAGE_MAX];
+	int saved = errno;
+	size_t length;
+
+	if (level > max_level)
+		return;
+	vsnprintf(text, sizeof(text), format, args);
+	length = strlen(text);
+	if (length && text[length - 1] == '\n')
+		text[length - 1] = '\0';
+	replace_control_characters(text);
+	tell_of_lost();
+	if (!write_line(level, text))
+		lost++;
+	errno = saved;
+}
+
+void log_message(int level, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	write_message(level, format, args);
+	va_end(args);
+}
+
+static void write_libfuse_message(enum fuse_log_level level, const char *format, va_list args)
+{
+	/* libfuse's levels have syslog's numbers. */
+	write_message((int)level, format, args);
+}
+
+void log_begin(void)
+{
+	stderr_log_begin();
+	fuse_set_log_func(write_libfuse_message);
+}
+
+bool log_is_due(atomic_llong *next)
+{
+	long long due = *next;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec >= due && atomic_compare_exchange_strong(next, &due, now.tv_sec + 60);
+}

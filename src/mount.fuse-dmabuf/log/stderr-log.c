@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log/log.h"
+#include "log/stderr-log.h"
+
+/* The longest text of log.c, and what is put before it. */
+#define LINE_MAX_LENGTH 4800
+
+static int fd = STDERR_FILENO;
+static bool is_journal, is_socket;
+static atomic_bool is_cut;      /* the last line has no end */
+
+void stderr_log_begin(void)
+{
+	const char *journal = getenv("JOURNAL_STREAM");
+	unsigned long long dev, ino;
+	struct stat attr;
+
+	is_journal = journal && sscanf(journal, "%llu:%llu", &dev, &ino) == 2 && !fstat(STDERR_FILENO, &attr) &&
+		     attr.st_dev == dev && attr.st_ino == ino;
+}
+
+/*
+ * A socket is asked each time not to wait. A pipe or terminal is opened again for that: O_NONBLOCK of the open file
+ * that it came with would be the shell's, too. What is left are files, which do not wait.
+ */
+void stderr_log_never_wait(void)
+{
+	struct stat attr;
+	int own = -1;
+
+	if (fstat(STDERR_FILENO, &attr))
+		return;
+	is_socket = S_ISSOCK(attr.st_mode);
+	if (S_ISFIFO(attr.st_mode) || S_ISCHR(attr.st_mode))
+		own = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (own >= 0)
+		fd = own;
+}
+
+static ssize_t write_bytes(const char *bytes, size_t length)
+{
+	if (is_socket)
+		return send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return write(fd, bytes, length);
+}
+
+bool stderr_log_write(int level, const char *text)
+{
+	char line[LINE_MAX_LENGTH], priority[8] = "";
+	ssize_t written;
+	int length;
+
+	if (is_journal)
+		snprintf(priority, sizeof(priority), "<%d>", level);
+	length = snprintf(line, sizeof(line), "%s%s" LOG_PROGRAM ": %s\n", is_cut ? "\n" : "", priority, text);
+	written = write_bytes(line, (size_t)length);
+	if (written >= 0)
+		is_cut = written < length;
+	return written >= 0 || errno != EAGAIN;
+}

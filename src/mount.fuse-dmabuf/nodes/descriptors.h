@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The descriptors of the nodes. There are at most so many, if the source has file handles: a node that was not
+ * used for long gives its descriptor up, and is opened by its handle when it is used again.
+ */
+#ifndef DESCRIPTORS_H
+#define DESCRIPTORS_H
+
+#include "nodes/inode.h"
+
+/* How many the process may have in all. */
+void descriptors_begin(size_t limit);
+
+/* How many nodes have one now. */
+size_t descriptors_count(void);
+
+/* A node got a descriptor: others may lose theirs for it. Not under a node's lock. */
+void descriptors_add(struct inode *inode);
+
+/* The node ends. */
+void descriptors_remove(struct inode *inode);
+
+/*
+ * Whether what has just failed can be tried again: it failed for want of a descriptor, and some that are not in
+ * use were closed.
+ */
+bool descriptors_made_room(void);
+
+#endif

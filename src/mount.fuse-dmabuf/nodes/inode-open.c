@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Descriptors of the nodes' files: getting them, keeping them, and what to do when there are no more. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "nodes/descriptors.h"
+#include "nodes/handle.h"
+#include "nodes/inode.h"
+#include "log/log.h"
+
+/* /proc/self/fd: from there it is a shorter way. */
+static int own_fds = -1;
+
+/* Not each time: every further request would repeat it. */
+static void explain_file_limit(void)
+{
+	static atomic_llong next;
+	struct rlimit limit = { 0 };
+	int saved = errno;
+
+	if (!log_is_due(&next))
+		return;
+	getrlimit(RLIMIT_NOFILE, &limit);
+	log_error("%llu descriptors are not enough for the files in use: requests fail with ENFILE "
+		  "(raise fs.nr_open and fs.file-max, then mount again)", (unsigned long long)limit.rlim_cur);
+	errno = saved;
+}
+
+int check_file_limit(int fd)
+{
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		explain_file_limit();
+		/* EMFILE would accuse the caller. */
+		errno = ENFILE;
+	}
+	return fd;
+}
+
+int inode_open_child(const struct inode *parent, const char *name)
+{
+	int fd;
+
+	do {
+		fd = openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	} while (fd < 0 && descriptors_made_room());
+	return check_file_limit(fd);
+}
+
+bool own_fds_begin(void)
+{
+	own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (own_fds < 0)
+		log_error("/proc/self/fd: %s", strerror(errno));
+	return own_fds >= 0;
+}
+
+void own_fds_end(void)
+{
+	close(own_fds);
+}
+
+int reopen(int fd, int flags)
+{
+	char name[16];
+	int new_fd;
+
+	snprintf(name, sizeof(name), "%d", fd);
+	do {
+		/* The name is a link to the file itself; O_NOFOLLOW would refuse it. */
+		new_fd = openat(own_fds, name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
+	} while (new_fd < 0 && descriptors_made_room());
+	return check_file_limit(new_fd);
+}
+
+bool inode_is_append_only(const struct inode *inode)
+{
+	struct statx attr;
+
+	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) && attr.stx_attributes & STATX_ATTR_APPEND;
+}
+
+static int open_by_handle(struct inode *inode)
+{
+	int fd;
+
+	do {
+		fd = handle_open(inode->handle);
+	} while (fd < 0 && descriptors_made_room());
+	return check_file_limit(fd);
+}
+
+bool inode_use(struct inode *inode)
+{
+	bool opened = false, usable;
+
+	pthread_mutex_lock(&inode->lock);
+	if (inode->fd < 0) {
+		inode->fd = open_by_handle(inode);
+		opened = inode->fd_by_handle = inode->fd >= 0;
+	}
+	usable = inode->fd >= 0;
+	if (usable) {
+		inode->users++;
+		inode->used_lately = true;
+	}
+	pthread_mutex_unlock(&inode->lock);
+	if (opened)
+		descriptors_add(inode);
+	return usable;
+}
+
+const char *fd_path(int fd, char path[INODE_PATH_MAX])
+{
+	snprintf(path, INODE_PATH_MAX, "/proc/self/fd/%d", fd);
+	return path;
+}
+
+const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
+{
+	return fd_path(inode->fd, path);
+}
+
+/* A descriptor that was opened by a handle need not be connected to the tree. It then says what only the root is. */
+static bool is_connected(const struct inode *inode, const char *name)
+{
+	return inode->nodeid == FUSE_ROOT_ID || strcmp(name, "/");
+}
+
+const char *inode_name(const struct inode *inode, char name[INODE_NAME_MAX])
+{
+	char path[INODE_PATH_MAX];
+	ssize_t length = readlink(inode_path(inode, path), name, INODE_NAME_MAX - 1);
+
+	name[length < 0 ? 0 : length] = '\0';
+	if (!is_connected(inode, name))
+		name[0] = '\0';
+	return name;
+}

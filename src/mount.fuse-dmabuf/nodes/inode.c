@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nodes/descriptors.h"
+#include "nodes/handle.h"
+#include "nodes/inode.h"
+#include "log/log.h"
+#include "identity/nobody.h"
+#include "nodes/passthrough.h"
+
+/* Doubled whenever there are as many nodes as buckets. */
+#define FIRST_BUCKETS 1024u
+
+static struct {
+	pthread_mutex_t lock;
+	struct inode root;
+	struct inode **buckets;
+	size_t bucket_count;    /* a power of two */
+	size_t count;
+} table = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/*
+ * A nodeid is made of the inode number. The high bits tell those apart that are alike then: files of btrfs
+ * subvolumes, huge numbers, and a file whose number another has by now. The bucket does not depend on them.
+ */
+#define NUMBER_BITS 48
+#define NUMBER_MASK ((1ull << NUMBER_BITS) - 1)
+
+/* Consecutive numbers are spread over the high bits by the multiplication. */
+static uint64_t spread(uint64_t number)
+{
+	return number * 0x9e3779b97f4a7c15u;
+}
+
+static uint64_t number_of(dev_t dev, ino_t ino)
+{
+	return (ino ^ (dev == table.root.dev ? 0 : spread(dev))) & NUMBER_MASK;
+}
+
+static size_t bucket_of(uint64_t nodeid, size_t bucket_count)
+{
+	return (size_t)(spread(nodeid & NUMBER_MASK) >> 32) & (bucket_count - 1);
+}
+
+static struct inode **first_slot(uint64_t nodeid)
+{
+	return &table.buckets[bucket_of(nodeid, table.bucket_count)];
+}
+
+static struct inode *find_nodeid(uint64_t nodeid)
+{
+	struct inode *inode = *first_slot(nodeid);
+
+	while (inode && inode->nodeid != nodeid)
+		inode = inode->next;
+	return inode;
+}
+
+static uint64_t new_nodeid(dev_t dev, ino_t ino)
+{
+	uint64_t nodeid = number_of(dev, ino);
+
+	while (nodeid <= FUSE_ROOT_ID || find_nodeid(nodeid))
+		nodeid += NUMBER_MASK + 1;
+	return nodeid;
+}
+
+static struct inode **slot_of(dev_t dev, ino_t ino)
+{
+	struct inode **slot = first_slot(number_of(dev, ino));
+
+	while (*slot && ((*slot)->ino != ino || (*slot)->dev != dev || (*slot)->stale))
+		slot = &(*slot)->next;
+	return slot;
+}
+
+/* Failure is harmless: chains grow longer. */
+static void grow(void)
+{
+	size_t bucket_count = table.bucket_count * 2;
+	struct inode **buckets = calloc(bucket_count, sizeof(*buckets));
+	struct inode *inode, *next, **slot;
+
+	if (!buckets)
+		return;
+	for (size_t i = 0; i < table.bucket_count; i++) {
+		for (inode = table.buckets[i]; inode; inode = next) {
+			next = inode->next;
+			slot = &buckets[bucket_of(inode->nodeid, bucket_count)];
+			inode->next = *slot;
+			*slot = inode;
+		}
+	}
+	free(table.buckets);
+	table.buckets = buckets;
+	table.bucket_count = bucket_count;
+}
+
+static void free_inode(struct inode *inode)
+{
+	passthrough_forget(inode);
+	descriptors_remove(inode);
+	if (inode->fd >= 0)
+		close(inode->fd);
+	free(inode->handle);
+	pthread_mutex_destroy(&inode->lock);
+	free(inode);
+}
+
+bool inodes_begin(int root_fd)
+{
+	struct stat attr;
+
+	table.buckets = calloc(FIRST_BUCKETS, sizeof(*table.buckets));
+	if (!table.buckets) {
+		log_error("out of memory");
+		return false;
+	}
+	if (fstat(root_fd, &attr)) {
+		log_error("source: %s", strerror(errno));
+		return false;
+	}
+	if (!own_fds_begin())
+		return false;
+	table.bucket_count = FIRST_BUCKETS;
+	table.root.fd = root_fd;
+	table.root.nodeid = FUSE_ROOT_ID;
+	table.root.dev = attr.st_dev;
+	facts_begin(root_fd, attr.st_dev);
+	handles_begin(root_fd);
+	nobody_begin(root_fd);
+	pthread_mutex_init(&table.root.lock, NULL);
+	return true;
+}
+
+void inodes_end(void)
+{
+	struct inode *inode, *next;
+
+	for (size_t i = 0; i < table.bucket_count; i++) {
+		for (inode = table.buckets[i]; inode; inode = next) {
+			next = inode->next;
+			free_inode(inode);
+		}
+	}
+	free(table.buckets);
+	table.buckets = NULL;
+	table.bucket_count = table.count = 0;
+	handles_end();
+	own_fds_end();
+	close(table.root.fd);
+	pthread_mutex_destroy(&table.root.lock);
+}
+
+struct inode *inode_from_nodeid(fuse_ino_t nodeid)
+{
+	struct inode *inode;
+
+	if (nodeid == FUSE_ROOT_ID)
+		return &table.root;
+	pthread_mutex_lock(&table.lock);
+	inode = find_nodeid(nodeid);
+	pthread_mutex_unlock(&table.lock);
+	return inode;
+}
+
+static struct inode *new_inode(int fd, const struct stat *attr, const struct facts *facts)
+{
+	struct inode *inode = calloc(1, sizeof(*inode));
+
+	if (!inode)
+		return NULL;
+	inode->dev = attr->st_dev;
+	inode->ino = attr->st_ino;
+	inode->nodeid = new_nodeid(attr->st_dev, attr->st_ino);
+	inode->facts = *facts;
+	inode->fd = fd;
+	pthread_mutex_init(&inode->lock, NULL);
+	if (++table.count > table.bucket_count)
+		grow();
+	return inode;
+}
+
+/* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
+static struct inode *find_or_add(int fd, const struct stat *attr, const struct facts *facts, bool *added)
+{
+	struct inode *inode;
+
+	pthread_mutex_lock(&table.lock);
+	inode = *slot_of(attr->st_dev, attr->st_ino);
+	*added = !inode;
+	if (!inode) {
+		inode = new_inode(fd, attr, facts);
+		/* After new_inode(): it may have moved the slots. */
+		if (inode)
+			*slot_of(attr->st_dev, attr->st_ino) = inode;
+	}
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	return inode;
+}
+
+/*
+ * Whether the node is the descriptor's file. It is, if it has a descriptor itself: both files exist now, and
+ * have the same numbers. Sets *fd, which is left over, to be closed; -1: none.
+ */
+static bool join(struct inode *inode, int *fd)
+{
+	bool fits = true, needed = false;
+	int previous;
+
+	pthread_mutex_lock(&inode->lock);
+	previous = inode->fd;
+	if (previous < 0)
+		fits = needed = handle_fits(inode->handle, *fd);
+	else if (inode->fd_by_handle && !inode->users)
+		needed = true;
+	if (needed) {
+		inode->fd = *fd;
+		inode->fd_by_handle = false;
+		*fd = previous;
+	}
+	pthread_mutex_unlock(&inode->lock);
+	if (needed && previous < 0)
+		descriptors_add(inode);
+	return fits;
+}
+
+/* What is left of a node whose file is gone: the kernel still knows it, and is told ESTALE. */
+static void set_stale(struct inode *inode)
+{
+	pthread_mutex_lock(&table.lock);
+	inode->stale = true;
+	pthread_mutex_unlock(&table.lock);
+	inode_forget(inode, 1);
+}
+
+/* Takes over the descriptor if there is a node. */
+static struct inode *node_of(int fd, const struct stat *attr, const struct facts *facts)
+{
+	struct inode *inode;
+	bool added;
+
+	while ((inode = find_or_add(fd, attr, facts, &added))) {
+		if (added) {
+			descriptors_add(inode);
+			return inode;
+		}
+		if (join(inode, &fd)) {
+			if (fd >= 0)
+				close(fd);
+			return inode;
+		}
+		set_stale(inode);
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+struct inode *inode_lookup(int fd, struct stat *attr)
+{
+	struct inode *inode = NULL;
+	struct facts facts;
+	int saved;
+
+	if (facts_read(fd, attr, &facts))
+		inode = node_of(fd, attr, &facts);
+	if (!inode) {
+		saved = errno;
+		close(fd);
+		errno = saved;
+	}
+	return inode;
+}
+
+/* It is not in the table any more. */
+static void end_inode(struct inode *inode)
+{
+	bool used;
+
+	pthread_mutex_lock(&inode->lock);
+	inode->forgotten = true;
+	used = inode->users;
+	pthread_mutex_unlock(&inode->lock);
+	if (!used)
+		free_inode(inode);
+}
+
+static struct inode **slot_of_inode(const struct inode *inode)
+{
+	struct inode **slot = first_slot(inode->nodeid);
+
+	while (*slot != inode)
+		slot = &(*slot)->next;
+	return slot;
+}
+
+void inode_forget(struct inode *inode, uint64_t lookups)
+{
+	bool last;
+
+	if (inode == &table.root)
+		return;
+	pthread_mutex_lock(&table.lock);
+	inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
+	last = !inode->lookups;
+	if (last) {
+		*slot_of_inode(inode) = inode->next;
+		table.count--;
+	}
+	pthread_mutex_unlock(&table.lock);
+	if (last)
+		end_inode(inode);
+}
+
+void inode_end_use(struct inode *inode)
+{
+	bool last;
+
+	pthread_mutex_lock(&inode->lock);
+	last = !--inode->users && inode->forgotten;
+	pthread_mutex_unlock(&inode->lock);
+	if (last)
+		free_inode(inode);
+}
+
+void inode_keep(struct inode *inode)
+{
+	pthread_mutex_lock(&table.lock);
+	inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	inode_use(inode);
+}
+
+void inode_let_go(struct inode *inode)
+{
+	inode_end_use(inode);
+	inode_forget(inode, 1);
+}
+
+struct inode *inode_find_used(int fd)
+{
+	struct inode *inode;
+	struct stat attr;
+	bool used;
+
+	if (fstat(fd, &attr))
+		return NULL;
+	pthread_mutex_lock(&table.lock);
+	inode = *slot_of(attr.st_dev, attr.st_ino);
+	if (inode)
+		inode->lookups++;
+	pthread_mutex_unlock(&table.lock);
+	if (!inode)
+		return NULL;
+	pthread_mutex_lock(&inode->lock);
+	used = inode->users;
+	inode->users += used;
+	pthread_mutex_unlock(&inode->lock);
+	if (used)
+		return inode;
+	inode_forget(inode, 1);
+	return NULL;
+}

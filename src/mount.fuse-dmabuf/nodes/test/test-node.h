@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Nodes of the table for tests, in a directory of their own. */
+#ifndef TEST_NODE_H
+#define TEST_NODE_H
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "nodes/descriptors.h"
+#include "nodes/inode.h"
+
+static char test_directory[] = "/tmp/fuse-dmabuf-test-XXXXXX";
+
+static inline void nodes_begin(void)
+{
+	CHECK(mkdtemp(test_directory) && !chmod(test_directory, 0755));
+	descriptors_begin(20000);
+	CHECK(inodes_begin(open(test_directory, O_PATH)));
+}
+
+static inline struct inode *node_root(void)
+{
+	return inode_from_nodeid(FUSE_ROOT_ID);
+}
+
+/* Looks a name up, which is made, open to all users, if it is not there. */
+static inline struct inode *node_lookup(const char *name)
+{
+	struct inode *inode;
+	struct stat attr;
+	int fd = openat(node_root()->fd, name, O_CREAT | O_WRONLY, 0600);
+
+	CHECK(fd >= 0 && !fchmod(fd, 0666));
+	close(fd);
+	inode = inode_lookup(inode_open_child(node_root(), name), &attr);
+	CHECK(inode);
+	return inode;
+}
+
+static inline void node_chmod(const struct inode *inode, mode_t mode)
+{
+	char path[INODE_PATH_MAX];
+
+	CHECK(!chmod(inode_path(inode, path), mode));
+}
+
+static inline void node_remove(const char *name)
+{
+	CHECK(!unlinkat(node_root()->fd, name, 0));
+}
+
+static inline void nodes_end(void)
+{
+	inodes_end();
+	CHECK(!rmdir(test_directory));
+}
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Names: looking them up, making, moving and removing them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "operations/cache.h"
+#include "identity/caller.h"
+#include "operations/operations.h"
+#include "operations/revoke-on-unlink.h"
+#include "limits/open-quota.h"
+
+void reply_result(fuse_req_t req, int result)
+{
+	fuse_reply_err(req, result < 0 ? errno : 0);
+}
+
+struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid)
+{
+	struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (inode && inode_use(inode))
+		return inode;
+	fuse_reply_err(req, inode ? errno : ESTALE);
+	return NULL;
+}
+
+struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid)
+{
+	if (share_is_left(fuse_req_ctx(req)->uid))
+		return use_node(req, nodeid);
+	fuse_reply_err(req, ENFILE);
+	return NULL;
+}
+
+struct inode *make_entry(int fd, struct fuse_entry_param *entry)
+{
+	bool privileged = cache_is_privileged(fd);
+	struct inode *inode;
+
+	*entry = (struct fuse_entry_param){ .entry_timeout = cache_seconds() };
+	inode = inode_lookup(fd, &entry->attr);
+	if (inode) {
+		entry->attr_timeout = cache_attribute_seconds(&entry->attr, privileged);
+		entry->ino = inode->nodeid;
+		entry->generation = inode->facts.generation;
+	}
+	return inode;
+}
+
+void reply_entry(fuse_req_t req, int fd)
+{
+	struct fuse_entry_param entry;
+	struct inode *inode = fd < 0 ? NULL : make_entry(fd, &entry);
+
+	if (!inode)
+		fuse_reply_err(req, errno);
+	else if (fuse_reply_entry(req, &entry) == -ENOENT)
+		/* Interrupted: the kernel has not seen the node. */
+		inode_forget(inode, 1);
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (!directory)
+		return;
+	atomic_store_explicit(&directory->names_looked_up, true, memory_order_relaxed);
+	reply_entry(req, inode_open_child(directory, name));
+	inode_end_use(directory);
+}
+
+static void forget(fuse_ino_t nodeid, uint64_t lookups)
+{
+	struct inode *inode = inode_from_nodeid(nodeid);
+
+	if (inode)
+		inode_forget(inode, lookups);
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups)
+{
+	forget(nodeid, lookups);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		forget(forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* Answers with what was made under the name, or with the error; and ends the use of the directory. */
+static void reply_made(fuse_req_t req, int error, struct inode *directory, const char *name)
+{
+	if (error)
+		fuse_reply_err(req, error);
+	else
+		reply_entry(req, inode_open_child(directory, name));
+	inode_end_use(directory);
+}
+
+/* An errno, as all below. */
+static int mknod_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode, dev_t rdev)
+{
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
+	struct caller caller;
+	int error;
+
+	if (!caller_begin_to_create(&caller, req, &target, mode))
+		return errno;
+	do {
+		error = mknodat(directory->fd, name, mode, rdev) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (directory)
+		reply_made(req, mknod_as_caller(req, directory, name, mode, rdev), directory, name);
+}
+
+static int mkdir_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode)
+{
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
+	struct caller caller;
+	int error;
+
+	if (!caller_begin_to_create(&caller, req, &target, mode))
+		return errno;
+	do {
+		error = mkdirat(directory->fd, name, mode) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (directory)
+		reply_made(req, mkdir_as_caller(req, directory, name, mode), directory, name);
+}
+
+static int symlink_as_caller(fuse_req_t req, const char *text, const struct inode *directory, const char *name)
+{
+	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
+	struct caller caller;
+	int error;
+
+	if (!caller_begin(&caller, req, &target, 1))
+		return errno;
+	do {
+		error = symlinkat(text, directory->fd, name) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (directory)
+		reply_made(req, symlink_as_caller(req, target, directory, name), directory, name);
+}
+
+/* By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
+static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory, const char *name)
+{
+	const struct target targets[] = { { TARGET_FILE, inode->fd, NULL }, { TARGET_DIRECTORY, directory->fd, NULL } };
+	char path[INODE_PATH_MAX];
+	struct caller caller;
+	int error;
+
+	if (!caller_begin(&caller, req, TARGETS(targets)))
+		return errno;
+	inode_path(inode, path);
+	do {
+		error = linkat(AT_FDCWD, path, directory->fd, name, AT_SYMLINK_FOLLOW) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
+	struct inode *inode = use_node(req, nodeid);
+	struct inode *directory = inode ? use_node(req, parent) : NULL;
+
+	if (directory)
+		reply_made(req, link_as_caller(req, inode, directory, name), directory, name);
+	if (inode)
+		inode_end_use(inode);
+}
+
+static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags)
+{
+	const struct target targets[] = { { TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name } };
+	struct caller caller;
+	int error;
+
+	if (!caller_begin(&caller, req, TARGETS(targets)))
+		return errno;
+	do {
+		error = unlinkat(directory->fd, name, flags) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *directory = use_node(req, parent);
+	struct removal removal;
+	int error;
+
+	if (!directory)
+		return;
+	removal = removal_begin(directory, name);
+	error = remove_as_caller(req, directory, name, 0);
+	removal_end(&removal);
+	fuse_reply_err(req, error);
+	inode_end_use(directory);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct inode *directory = use_node(req, parent);
+
+	if (!directory)
+		return;
+	fuse_reply_err(req, remove_as_caller(req, directory, name, AT_REMOVEDIR));
+	inode_end_use(directory);
+}
+
+static int rename_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
+			    const struct inode *new_directory, const char *new_name, unsigned int flags)
+{
+	const struct target targets[] = {
+		{ TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name },
+		{ TARGET_DIRECTORY, new_directory->fd, NULL }, { TARGET_NAME, new_directory->fd, new_name },
+	};
+	struct caller caller;
+	int error;
+
+	if (!caller_begin(&caller, req, TARGETS(targets)))
+		return errno;
+	do {
+		error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+	} while (caller_goes_on(&caller, error));
+	return error;
+}
+
+static int rename_in(fuse_req_t req, const struct inode *directory, const char *name,
+		     const struct inode *new_directory, const char *new_name, unsigned int flags)
+{
+	struct removal replaced = removal_begin(new_directory, new_name);
+	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags);
+
+	removal_end(&replaced);
+	return error;
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+	       const char *new_name, unsigned int flags)
+{
+	struct inode *directory = use_node(req, parent);
+	struct inode *new_directory = directory ? use_node(req, new_parent) : NULL;
+
+	if (new_directory) {
+		fuse_reply_err(req, rename_in(req, directory, name, new_directory, new_name, flags));
+		inode_end_use(new_directory);
+	}
+	if (directory)
+		inode_end_use(directory);
+}

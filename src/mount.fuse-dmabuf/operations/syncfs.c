@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "transport/answer.h"
+#include "identity/identity.h"
+#include "log/log.h"
+#include "identity/nobody.h"
+#include "operations/syncfs.h"
+
+/*
+ * One descriptor for the whole life of the mount: the kernel reports that data could not be written once to each open
+ * descriptor, and never to one that was opened later.
+ */
+static int source = -1;
+
+void syncfs_begin(int root_fd)
+{
+	source = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (source < 0)
+		log_warning("source: cannot be read: %s: syncfs(2) on the mount writes nothing (use fsync(2))", strerror(errno));
+}
+
+void syncfs_end(void)
+{
+	if (source >= 0)
+		close(source);
+	source = -1;
+}
+
+bool syncfs_is_possible(void)
+{
+	return source >= 0;
+}
+
+/* Needs no right, and has none: blocks are allocated for data that programs have written. Returns an errno, or 0. */
+static int sync_source(void)
+{
+	int error;
+
+	if (!nobody_assume(0))
+		return errno;
+	error = syncfs(source) ? errno : 0;
+	identity_end();
+	return error;
+}
+
+bool syncfs_answer(int device, const void *request, size_t size)
+{
+	const struct fuse_in_header *header = request;
+	int error;
+
+	if (size < sizeof(*header) || header->opcode != FUSE_SYNCFS)
+		return false;
+	error = body_of(header, size, sizeof(struct fuse_syncfs_in)) ? sync_source() : EINVAL;
+	answer(device, header, error, NULL, 0);
+	return true;
+}

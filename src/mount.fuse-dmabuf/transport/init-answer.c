@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <linux/fuse.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "transport/answer.h"
+#include "transport/init-answer.h"
+#include "log/log.h"
+#include "operations/syncfs.h"
+#include "transport/uring.h"
+#include "transport/uring-protocol.h"
+
+static struct {
+	struct fuse_session *session;
+	void (*fail)(int error);
+	uint64_t unique;        /* of the request INIT, or 0 when it has been answered */
+	uint32_t offered;       /* its flags2 */
+} init;
+
+/* Returns true if the kernel offers this flag of flags2 and libfuse has not answered it already. */
+static bool may_add(const struct fuse_init_out *out, uint32_t flag)
+{
+	return init.offered & flag && !(out->flags2 & flag);
+}
+
+static ssize_t send_init_answer(int device, struct iovec *parts, int count)
+{
+	struct fuse_init_out *out = count > 1 ? parts[1].iov_base : NULL;
+	bool uring;
+	ssize_t sent;
+
+	init.unique = 0;
+	if (!out || parts[1].iov_len < sizeof(*out))
+		return answer_send(device, parts, count);
+	if (may_add(out, SYNCFS_IN_FLAGS2) && syncfs_is_possible())
+		out->flags2 |= SYNCFS_IN_FLAGS2;
+	uring = may_add(out, URING_IN_FLAGS2) && uring_prepare(init.session, out, init.fail);
+	if (uring)
+		out->flags2 |= URING_IN_FLAGS2;
+	sent = answer_send(device, parts, count);
+	if (uring)
+		uring_begin(sent >= 0);
+	return sent;
+}
+
+static ssize_t send_answer(int device, struct iovec *parts, int count, void *unused)
+{
+	const struct fuse_out_header *out = parts[0].iov_base;
+
+	(void)unused;
+	if (init.unique && out->unique == init.unique)
+		return send_init_answer(device, parts, count);
+	return answer_send(device, parts, count);
+}
+
+static ssize_t read_request(int device, void *memory, size_t size, void *unused)
+{
+	(void)unused;
+	return read(device, memory, size);
+}
+
+void init_answer_complete(struct fuse_session *session, const void *request, size_t size, void (*fail)(int error))
+{
+	static const struct fuse_custom_io io = { .writev = send_answer, .read = read_request };
+	const struct fuse_in_header *header = request;
+	const struct fuse_init_in *in = body_of(header, size, sizeof(*in));
+
+	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & (URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2)))
+		return;
+	init.session = session;
+	init.fail = fail;
+	init.unique = header->unique;
+	init.offered = in->flags2;
+	if (fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session)))
+		log_warning("libfuse does not let the answer to INIT be completed: no io_uring, no syncfs(2)");
+}

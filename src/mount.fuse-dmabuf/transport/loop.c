@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "transport/init-answer.h"
+#include "log/log.h"
+#include "transport/loop.h"
+#include "transport/readers.h"
+#include "requests.h"
+#include "transport/uring.h"
+
+/* By which a thread tells the main thread that the session has ended. */
+#define ENDED SIGUSR1
+
+/* More than libfuse takes for one: 256 pages and a header. */
+#define REQUEST_MEMORY (2u << 20)
+
+static struct {
+	struct fuse_session *session;
+	atomic_int error;
+	atomic_uint available;  /* threads that are not answering */
+
+	pthread_mutex_t lock;
+	pthread_t threads[READERS_MAX];
+	unsigned int count;
+	bool ending;
+} loop = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void *work(void *unused);
+
+/* One more, while there are not all. An errno. */
+static int start_thread(void)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&loop.lock);
+	if (loop.count < READERS_MAX && !loop.ending) {
+		atomic_fetch_add(&loop.available, 1);
+		error = pthread_create(&loop.threads[loop.count], NULL, work, NULL);
+		if (error)
+			atomic_fetch_sub(&loop.available, 1);
+		else
+			loop.count++;
+	}
+	pthread_mutex_unlock(&loop.lock);
+	return error;
+}
+
+/* The next request, or what fuse_session_receive_buf() says. The only place where a thread can be cancelled. */
+static int receive(struct fuse_buf *request)
+{
+	int got;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	readers_take_turn();
+	got = fuse_session_receive_buf(loop.session, request);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	readers_got(request->mem, got);
+	return got;
+}
+
+/*
+ * Until there may be memory for a request. The others have the turn meanwhile. It is tried here, because libfuse
+ * complains each time.
+ */
+static void wait_for_memory(void)
+{
+	static const struct timespec pause = { .tv_nsec = 100000000 };
+	static atomic_llong next;
+	void *volatile trial = NULL;
+
+	if (log_is_due(&next))
+		log_warning("out of memory for one more request at the same time: others may wait for each other");
+	readers_pass_turn();
+	do {
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		nanosleep(&pause, NULL);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		trial = malloc(REQUEST_MEMORY);
+	} while (!trial);
+	free(trial);
+}
+
+static void end_session(int error)
+{
+	if (error)
+		atomic_store(&loop.error, error);
+	fuse_session_exit(loop.session);
+	kill(getpid(), ENDED);
+}
+
+static void answer(const struct fuse_buf *request)
+{
+	const struct fuse_in_header *header = request->mem;
+
+	if (request->size >= sizeof(*header) && header->opcode == FUSE_INIT)
+		init_answer_complete(loop.session, request->mem, request->size, end_session);
+	requests_answer(loop.session, request);
+}
+
+/* When the last thread is busy there must be another. */
+static void lend_thread(void)
+{
+	static atomic_llong next;
+	int error = atomic_fetch_sub(&loop.available, 1) == 1 ? start_thread() : 0;
+
+	if (error && log_is_due(&next))
+		log_warning("cannot start a thread, requests wait for each other: %s", strerror(error));
+}
+
+static void free_request(void *request)
+{
+	free(((struct fuse_buf *)request)->mem);
+}
+
+static void *work(void *unused)
+{
+	struct fuse_buf request = { 0 };
+	int got;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_cleanup_push(free_request, &request);
+	while ((got = receive(&request)) > 0 || got == -EINTR || got == -ENOMEM) {
+		if (got == -ENOMEM)
+			wait_for_memory();
+		if (got < 0)
+			continue;
+		lend_thread();
+		answer(&request);
+		atomic_fetch_add(&loop.available, 1);
+	}
+	pthread_cleanup_pop(true);
+	end_session(got < 0 ? -got : 0);
+	return unused;
+}
+
+/* For a signal that ends the server, or a thread that has seen the end. */
+static void wait_for_end(const sigset_t *signals)
+{
+	int signal;
+
+	while (!fuse_session_exited(loop.session)) {
+		if (sigwait(signals, &signal) || signal == ENDED)
+			continue;
+		fuse_session_exit(loop.session);
+		log_info("ended by signal %d", signal);
+	}
+}
+
+static void end_threads(void)
+{
+	pthread_mutex_lock(&loop.lock);
+	loop.ending = true;
+	pthread_mutex_unlock(&loop.lock);
+	for (unsigned int i = 0; i < loop.count; i++)
+		pthread_cancel(loop.threads[i]);
+	for (unsigned int i = 0; i < loop.count; i++)
+		pthread_join(loop.threads[i], NULL);
+}
+
+int loop_run(struct fuse_session *session)
+{
+	sigset_t signals, all, before;
+	int error;
+
+	loop.session = session;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, ENDED);
+	/* For good: one that comes late must not end the server before it has unmounted. */
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* The threads take none. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = start_thread();
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		log_error("cannot start a thread: %s", strerror(error));
+		return error;
+	}
+	wait_for_end(&signals);
+	end_threads();
+	uring_end();
+	error = atomic_load(&loop.error);
+	if (error)
+		log_error("the connection to the kernel failed: %s", strerror(error));
+	return error;
+}

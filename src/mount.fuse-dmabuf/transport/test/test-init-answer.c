@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What is agreed on with the kernel beyond what libfuse knows, through a socket in the place of /dev/fuse. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+#include "check.h"
+#include "transport/init-answer.h"
+#include "log/log.h"
+#include "operations/syncfs.h"
+#include "transport/uring.h"
+#include "transport/uring-protocol.h"
+
+#define UNIQUE 2
+
+static int device, kernel;
+static struct fuse_custom_io io;    /* what libfuse was given */
+static int threads_left;            /* until no more can be started */
+
+int __wrap_fuse_session_fd(struct fuse_session *session);
+int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct fuse_custom_io *given, size_t size, int fd);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+
+int __wrap_fuse_session_fd(struct fuse_session *session)
+{
+	(void)session;
+	return device;
+}
+
+int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct fuse_custom_io *given, size_t size, int fd)
+{
+	(void)session;
+	CHECK_EQUAL(size, sizeof(io));
+	CHECK_EQUAL(fd, device);
+	io = *given;
+	return 0;
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+	return threads_left-- > 0 ? __real_pthread_create(thread, attributes, run, argument) : EAGAIN;
+}
+
+static void fail(int error)
+{
+	CHECK_EQUAL(error, 0);
+}
+
+static void offer(uint32_t flags, uint32_t flags2)
+{
+	struct {
+		struct fuse_in_header header;
+		struct fuse_init_in in;
+	} init = {
+		.header = { .len = sizeof(init), .opcode = FUSE_INIT, .unique = UNIQUE },
+		.in = { .major = 7, .minor = 45, .flags = flags, .flags2 = flags2 },
+	};
+
+	io = (struct fuse_custom_io){ 0 };
+	init_answer_complete(NULL, &init, sizeof(init), fail);
+}
+
+/* The flags2 of the answer that the kernel gets, when libfuse answers with others. */
+static uint32_t answered(void)
+{
+	struct reply {
+		struct fuse_out_header header;
+		struct fuse_init_out out;
+	} reply = {
+		.header = { .len = sizeof(reply), .unique = UNIQUE },
+		.out = { .major = 7, .minor = 40, .flags = FUSE_INIT_EXT, .flags2 = 1, .max_write = 1 << 20, .max_pages = 256 },
+	}, got;
+	struct iovec parts[] = {
+		{ .iov_base = &reply.header, .iov_len = sizeof(reply.header) },
+		{ .iov_base = &reply.out, .iov_len = sizeof(reply.out) },
+	};
+
+	CHECK_EQUAL(io.writev(device, parts, 2, NULL), (ssize_t)sizeof(reply));
+	CHECK_EQUAL(recv(kernel, &got, sizeof(got), MSG_DONTWAIT), (ssize_t)sizeof(got));
+	CHECK_EQUAL(got.header.unique, UNIQUE);
+	uring_end();
+	return got.out.flags2;
+}
+
+static void kernel_that_offers_nothing_is_asked_nothing(void)
+{
+	offer(FUSE_INIT_EXT, 0);
+	CHECK(!io.writev);
+	offer(0, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK(!io.writev);
+}
+
+static void io_uring_is_asked_for_when_all_threads_are_there(void)
+{
+	threads_left = 1 << 20;
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2);
+}
+
+static void io_uring_is_not_asked_for_when_a_thread_is_missing(void)
+{
+	for (threads_left = 0; threads_left < 4; threads_left++) {
+		int left = threads_left;
+
+		offer(FUSE_INIT_EXT, URING_IN_FLAGS2);
+		CHECK_EQUAL(answered(), 1);
+		threads_left = left;
+	}
+}
+
+static void syncfs_is_asked_for_without_io_uring(void)
+{
+	threads_left = 0;
+	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+}
+
+static void syncfs_is_asked_for_whether_io_uring_is_possible_or_not(void)
+{
+	threads_left = 1 << 20;
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	threads_left = 0;
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+}
+
+static void syncfs_is_not_asked_for_when_the_source_cannot_be_read(void)
+{
+	syncfs_end();
+	syncfs_begin(-1);
+	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(answered(), 1);
+}
+
+/* The part that is missing is not to be written. */
+static void answer_of_an_older_protocol_is_left_as_it_is(void)
+{
+	struct fuse_out_header reply = { .len = sizeof(reply), .error = -EPROTO, .unique = UNIQUE }, got;
+	struct iovec part = { .iov_base = &reply, .iov_len = sizeof(reply) };
+
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	CHECK_EQUAL(io.writev(device, &part, 1, NULL), (ssize_t)sizeof(reply));
+	CHECK_EQUAL(recv(kernel, &got, sizeof(got), MSG_DONTWAIT), (ssize_t)sizeof(got));
+	CHECK_EQUAL(got.error, -EPROTO);
+}
+
+int main(void)
+{
+	int sockets[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets));
+	device = sockets[0];
+	kernel = sockets[1];
+	syncfs_begin(AT_FDCWD);
+	RUN(kernel_that_offers_nothing_is_asked_nothing);
+	RUN(io_uring_is_not_asked_for_when_a_thread_is_missing);
+	RUN(io_uring_is_asked_for_when_all_threads_are_there);
+	RUN(syncfs_is_asked_for_without_io_uring);
+	RUN(syncfs_is_asked_for_whether_io_uring_is_possible_or_not);
+	RUN(answer_of_an_older_protocol_is_left_as_it_is);
+	log_set_level(LOG_EMERG);
+	RUN(syncfs_is_not_asked_for_when_the_source_cannot_be_read);
+	return 0;
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "transport/answer.h"
+#include "nodes/descriptors.h"
+#include "log/log.h"
+#include "transport/readers.h"
+#include "requests.h"
+#include "transport/uring.h"
+#include "transport/uring-entry.h"
+#include "transport/uring-protocol.h"
+
+/* The kernel's FUSE_MIN_READ_BUFFER. */
+#define PAYLOAD_MIN 8192u
+
+enum state {
+	READING,        /* the device, for now or for ever */
+	PREPARING,
+	SERVING,
+};
+
+/*
+ * A queue for each processor that there can be, and so many threads for each: as many of its requests can wait, for a
+ * disk or a file system that is frozen, before others have to. All from the start, because the kernel gives an entry
+ * that comes later no request that waits already.
+ */
+#define THREADS_MIN 8u
+#define THREADS_MAX 16u
+
+static struct {
+	struct fuse_session *session;
+	void (*fail)(int error);
+	size_t payload_size;
+	unsigned int queues;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum state state;
+	struct thread {
+		pthread_t id;
+		unsigned int queue;
+	} *threads;
+	unsigned int count, prepared;
+	int error;              /* of a thread that could not be prepared */
+} uring = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+/*
+ * To where the programs run whose requests come by this queue, if the server may run there: it can have been bound to
+ * other processors. It works from them, too.
+ */
+static void go_to_processor(unsigned int number)
+{
+	cpu_set_t *set = CPU_ALLOC(uring.queues);
+	size_t size = CPU_ALLOC_SIZE(uring.queues);
+
+	if (!set)
+		return;
+	if (!pthread_getaffinity_np(pthread_self(), size, set) && CPU_ISSET_S(number, size, set)) {
+		CPU_ZERO_S(size, set);
+		CPU_SET_S(number, size, set);
+		pthread_setaffinity_np(pthread_self(), size, set);
+	}
+	CPU_FREE(set);
+}
+
+/* Tells that this thread has its entry, or why not, and waits until the kernel was told, too, or is not. */
+static bool is_agreed(int error)
+{
+	bool agreed;
+
+	pthread_mutex_lock(&uring.lock);
+	uring.prepared++;
+	if (error)
+		uring.error = error;
+	pthread_cond_broadcast(&uring.changed);
+	while (uring.state == PREPARING)
+		pthread_cond_wait(&uring.changed, &uring.lock);
+	agreed = uring.state == SERVING;
+	pthread_mutex_unlock(&uring.lock);
+	return agreed;
+}
+
+/* One that is not answered would keep its entry for ever. */
+static void answer_request(const struct fuse_buf *request)
+{
+	const struct fuse_in_header *header = request->mem;
+
+	requests_answer(uring.session, request);
+	if (uring_entry_waits_for(header->unique)) {
+		log_error("request %u was not answered", header->opcode);
+		answer(fuse_session_fd(uring.session), header, EIO, NULL, 0);
+	}
+}
+
+/* That the connection has ended is seen by those who read the device. */
+static bool is_end(int error)
+{
+	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
+}
+
+/* The kernel goes on without io_uring if it does not take the first of a queue. */
+static bool register_entry(struct uring_entry *entry)
+{
+	static atomic_llong next;
+	int error = uring_entry_register(entry);
+
+	if (error && !is_end(error) && log_is_due(&next))
+		log_warning("the kernel does not take a thread's io_uring: %s", strerror(error));
+	return !error;
+}
+
+static void serve(struct uring_entry *entry)
+{
+	struct fuse_buf request;
+	int error;
+
+	if (!register_entry(entry))
+		return;
+	while (!(error = uring_entry_wait(entry, &request)))
+		answer_request(&request);
+	if (!is_end(error))
+		uring.fail(error);
+}
+
+static void free_entry(void *entry)
+{
+	uring_entry_free(entry);
+}
+
+static void serve_and_free(struct uring_entry *entry)
+{
+	pthread_cleanup_push(free_entry, entry);
+	serve(entry);
+	pthread_cleanup_pop(true);
+}
+
+static struct uring_entry *new_entry(unsigned int queue)
+{
+	struct uring_entry *entry;
+
+	do {
+		entry = uring_entry_new(fuse_session_fd(uring.session), queue, uring.payload_size);
+	} while (!entry && descriptors_made_room());
+	return entry;
+}
+
+static void *work(void *argument)
+{
+	const struct thread *thread = argument;
+	struct uring_entry *entry;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	go_to_processor(thread->queue);
+	entry = new_entry(thread->queue);
+	if (is_agreed(entry ? 0 : errno))
+		serve_and_free(entry);
+	else if (entry)
+		uring_entry_free(entry);
+	return NULL;
+}
+
+static unsigned int threads_per_queue(void)
+{
+	unsigned int share = READERS_MAX / uring.queues;
+
+	return share < THREADS_MIN ? THREADS_MIN : share > THREADS_MAX ? THREADS_MAX : share;
+}
+
+/* Who answers INIT takes no signals, and so they do not. An errno. */
+static int start_threads(void)
+{
+	unsigned int total = uring.queues * threads_per_queue();
+	int error = 0;
+
+	uring.threads = calloc(total, sizeof(*uring.threads));
+	if (!uring.threads)
+		return ENOMEM;
+	for (unsigned int i = 0; i < total && !error; i++) {
+		uring.threads[i].queue = i % uring.queues;
+		error = pthread_create(&uring.threads[i].id, NULL, work, &uring.threads[i]);
+		uring.count += !error;
+	}
+	return error;
+}
+
+/* Threads with entries for all queues. An errno. */
+static int prepare(void)
+{
+	int error;
+
+	/* What get_nprocs_conf() reads; with one queue less than the kernel has no request would ever come. */
+	if (access("/sys/devices/system/cpu/possible", R_OK))
+		return errno;
+	uring.queues = (unsigned int)get_nprocs_conf();
+	pthread_mutex_lock(&uring.lock);
+	uring.state = PREPARING;
+	error = start_threads();
+	while (uring.prepared < uring.count)
+		pthread_cond_wait(&uring.changed, &uring.lock);
+	if (!error)
+		error = uring.error;
+	pthread_mutex_unlock(&uring.lock);
+	return error;
+}
+
+static void set_state(enum state state)
+{
+	pthread_mutex_lock(&uring.lock);
+	uring.state = state;
+	pthread_cond_broadcast(&uring.changed);
+	pthread_mutex_unlock(&uring.lock);
+}
+
+/* What the kernel demands, with the sizes that libfuse has answered. */
+static size_t payload_of(const struct fuse_init_out *out)
+{
+	size_t size = (size_t)out->max_pages * (size_t)sysconf(_SC_PAGESIZE);
+
+	if (size < out->max_write)
+		size = out->max_write;
+	return size < PAYLOAD_MIN ? PAYLOAD_MIN : size;
+}
+
+bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out, void (*fail)(int error))
+{
+	int error;
+
+	uring.session = session;
+	uring.fail = fail;
+	uring.payload_size = payload_of(out);
+	error = prepare();
+	if (!error)
+		return true;
+	log_warning("no io_uring, requests are read: %s", strerror(error));
+	set_state(READING);
+	return false;
+}
+
+void uring_begin(bool agreed)
+{
+	set_state(agreed ? SERVING : READING);
+	if (agreed)
+		log_info("requests come by io_uring, by %u queues", uring.queues);
+}
+
+void uring_end(void)
+{
+	for (unsigned int i = 0; i < uring.count; i++)
+		pthread_cancel(uring.threads[i].id);
+	for (unsigned int i = 0; i < uring.count; i++)
+		pthread_join(uring.threads[i].id, NULL);
+	free(uring.threads);
+	uring.threads = NULL;
+	uring.count = uring.prepared = 0;
+	uring.error = 0;
+}
