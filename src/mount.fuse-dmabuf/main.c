@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fuse-connection.h"
+#include "common/streams.h"
+
 #include "broker/broker.h"
 #include "operations/cache.h"
 #include "daemon.h"
@@ -42,14 +45,8 @@ static bool is_directory(const char *path)
 
 static const char *why_no_mountpoint(int error)
 {
-	switch (error) {
-	case ENOTCONN:
-	case ECONNABORTED:   /* the first moments */
-	case ECANCELED:
-		return "its FUSE server has ended: umount it first";
-	default:
-		return strerror(error);
-	}
+	return fuse_connection_has_ended(error) ? "its FUSE server has ended: umount it first" :
+						  strerror(error);
 }
 
 /* The mountpoint by its real path: the daemon leaves this working directory. */
@@ -98,18 +95,6 @@ static int mount_source(const struct options *options)
 	return code;
 }
 
-/* They would be given to the first files that are opened, and daemon.c closes whatever has these numbers. */
-static void open_missing_streams(void)
-{
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDWR);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -117,7 +102,7 @@ int main(int argc, char **argv)
 
 	/* What the starting program left open must not stay open as long as the daemon lives. */
 	close_range(STDERR_FILENO + 1, ~0u, 0);
-	open_missing_streams();
+	open_missing_streams(O_RDWR);
 	log_begin();
 	switch (options_parse(&options, argc, argv)) {
 	case OPTIONS_DONE:

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
+
 #include "log/log.h"
 #include "options.h"
 
@@ -82,33 +84,6 @@ static const char *value_of(const char *option, const char *name)
 	const char *rest = behind(option, name);
 
 	return rest && *rest == '=' ? rest + 1 : NULL;
-}
-
-bool parse_size(const char *text, uint64_t *size)
-{
-	static const char suffixes[] = "KMGT";
-	unsigned long long number;
-	const char *suffix;
-	unsigned int shift = 0;
-	char *end;
-
-	/* strtoull() would take signs and blanks. */
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	number = strtoull(text, &end, 10);
-	if (errno)
-		return false;
-	if (*end) {
-		suffix = strchr(suffixes, *end);
-		if (!suffix || end[1])
-			return false;
-		shift = 10 * (unsigned int)(suffix - suffixes + 1);
-	}
-	if (number > UINT64_MAX >> shift)
-		return false;
-	*size = (uint64_t)number << shift;
-	return true;
 }
 
 static bool parse_tokens(struct options *options, const char *value)

@@ -48,7 +48,4 @@ enum options_result {
 enum options_result options_parse(struct options *options, int argc, char **argv);
 void options_free(struct options *options);
 
-/* Bytes with an optional suffix K, M, G or T (powers of 1024). False: no such number. */
-bool parse_size(const char *text, uint64_t *size);
-
 #endif

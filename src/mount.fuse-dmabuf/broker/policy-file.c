@@ -11,9 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/text.h"
+
 #include "nodes/descriptors.h"
 #include "log/log.h"
-#include "options.h"
 #include "broker/policy-file.h"
 
 /* Far more than anybody writes by hand. */

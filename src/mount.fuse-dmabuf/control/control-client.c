@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "common/clock.h"
 
 #include "control/control-answer.h"
 #include "control/control-client.h"
@@ -42,19 +43,11 @@ static struct {
 	unsigned int count;
 } clients = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
-static int64_t milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* False: the time is over. */
 static bool wait_for(int fd, short event, int64_t deadline)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = event };
-	int64_t left = deadline - milliseconds();
+	int64_t left = deadline - monotonic_milliseconds();
 
 	return left > 0 && poll(&poll_fd, 1, (int)left) > 0;
 }
@@ -62,7 +55,7 @@ static bool wait_for(int fd, short event, int64_t deadline)
 /* Up to the line feed, or the end of what is sent. Negative: too slow, too long, gone. */
 static ssize_t read_line(int fd, char *line)
 {
-	int64_t deadline = milliseconds() + REQUEST_MILLISECONDS;
+	int64_t deadline = monotonic_milliseconds() + REQUEST_MILLISECONDS;
 	size_t length = 0;
 	const char *end;
 	ssize_t got;

@@ -3,7 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
+
+#include "common/clock.h"
 
 #include "control/control-output.h"
 
@@ -15,22 +16,14 @@ void control_output_begin(struct control_output *output, int fd, int millisecond
 	output->used = 0;
 }
 
-static int64_t milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* What the server takes to make the answer is not the client's. False: the time is over. */
 static bool wait_for_room(struct control_output *output)
 {
 	struct pollfd poll_fd = { .fd = output->fd, .events = POLLOUT };
-	int64_t begun = milliseconds();
+	int64_t begun = monotonic_milliseconds();
 	bool room = output->patience > 0 && poll(&poll_fd, 1, output->patience) > 0;
 
-	output->patience -= (int)(milliseconds() - begun);
+	output->patience -= (int)(monotonic_milliseconds() - begun);
 	return room;
 }
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/text.h"
+
 #include "log/log.h"
 #include "log/stderr-log.h"
 #include "log/system-log.h"
@@ -49,23 +51,6 @@ void log_to_syslog(void)
 	use_syslog = true;
 }
 
-/* Bytes of the control character that the text begins with, or 0. Those of C1 have two in UTF-8. */
-static size_t control_character(const char *text)
-{
-	const unsigned char *bytes = (const unsigned char *)text;
-
-	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
-		return 2;
-	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
-}
-
-/* File names are the users' choice: no line feed or escape sequence of theirs may forge a line. */
-static void replace_control_characters(char *text)
-{
-	for (; *text; text++)
-		memset(text, '?', control_character(text));
-}
-
 /* False: there was no room for it. */
 static bool write_line(int level, const char *text)
 {
@@ -96,6 +81,7 @@ static void write_message(int level, const char *format, va_list args)
 	length = strlen(text);
 	if (length && text[length - 1] == '\n')
 		text[length - 1] = '\0';
+	/* File names are the users' choice: no line feed or escape sequence of theirs may forge a line. */
 	replace_control_characters(text);
 	tell_of_lost();
 	if (!write_line(level, text))

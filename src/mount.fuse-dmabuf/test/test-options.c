@@ -3,6 +3,8 @@
 
 #include "check.h"
 #include "log/log.h"
+#include "common/text.h"
+
 #include "options.h"
 
 /* Parses "mount.fuse-dmabuf src mnt WORD...". */

@@ -10,6 +10,8 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "common/fuse-connection.h"
+
 #include "transport/answer.h"
 #include "nodes/descriptors.h"
 #include "log/log.h"
@@ -101,19 +103,13 @@ static void answer_request(const struct fuse_buf *request)
 	}
 }
 
-/* That the connection has ended is seen by those who read the device. */
-static bool is_end(int error)
-{
-	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
-}
-
 /* The kernel goes on without io_uring if it does not take the first of a queue. */
 static bool register_entry(struct uring_entry *entry)
 {
 	static atomic_llong next;
 	int error = uring_entry_register(entry);
 
-	if (error && !is_end(error) && log_is_due(&next))
+	if (error && !fuse_connection_has_ended(error) && log_is_due(&next))
 		log_warning("the kernel does not take a thread's io_uring: %s", strerror(error));
 	return !error;
 }
@@ -127,7 +123,8 @@ static void serve(struct uring_entry *entry)
 		return;
 	while (!(error = uring_entry_wait(entry, &request)))
 		answer_request(&request);
-	if (!is_end(error))
+	/* The end of the connection is seen by the threads that read the device. */
+	if (!fuse_connection_has_ended(error))
 		uring.fail(error);
 }
 
