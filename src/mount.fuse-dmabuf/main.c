@@ -20,10 +20,11 @@
 #include "log/log.h"
 #include "options.h"
 #include "broker/policy-load.h"
-#include "identity/privileges.h"
+#include "identity/nobody.h"
 #include "identity/processes.h"
 #include "operations/revoke-on-unlink.h"
 #include "session.h"
+#include "limits/descriptor-limit.h"
 #include "limits/open-quota.h"
 #include "nodes/source.h"
 #include "log/stderr-log.h"
@@ -77,9 +78,10 @@ static int mount_source(const struct options *options)
 		stderr_log_never_wait();
 	else if (!daemon_begin())
 		return EXIT_SYSTEM;
-	limit = privileges_raise_file_limit();
+	limit = descriptor_limit_raise();
 	descriptors_begin(limit);
 	share_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+	nobody_begin(source_is_local(source_fd));
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	syncfs_begin(source_fd);

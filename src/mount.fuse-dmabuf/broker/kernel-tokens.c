@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "nodes/descriptors.h"
+#include "limits/descriptor-limit.h"
 #include "broker/kernel-tokens.h"
 #include "broker/token-protocol.h"
 
@@ -117,7 +117,7 @@ void kernel_statistics_read(struct kernel_statistics *statistics)
 	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/dmabuf_tokens", connection);
 	do {
 		file = fopen(path, "re");
-	} while (!file && descriptors_made_room());
+	} while (!file && may_open_again());
 	if (!file)
 		return;
 	statistics->known = true;

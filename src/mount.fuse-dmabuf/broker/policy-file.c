@@ -13,7 +13,7 @@
 
 #include "common/text.h"
 
-#include "nodes/descriptors.h"
+#include "limits/descriptor-limit.h"
 #include "log/log.h"
 #include "broker/policy-file.h"
 
@@ -344,7 +344,7 @@ static char *open_and_read(const char *file)
 
 	do {
 		fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	} while (fd < 0 && descriptors_made_room());
+	} while (fd < 0 && may_open_again());
 	text = fd < 0 || !is_regular(fd) ? NULL : read_text(fd);
 	if (!text)
 		log_error("%s: %s", file, strerror(errno));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "broker/policy.h"
 
@@ -140,6 +141,14 @@ static bool is_removed(const struct inode *inode)
 	return !fstat(inode->fd, &attr) && !attr.st_nlink;
 }
 
+/* The directions for which the owner could open the file now. */
+static uint32_t rights_allow(const struct owner *owner, const struct inode *inode)
+{
+	int rights = owner_rights(owner, inode->fd);
+
+	return (rights & R_OK ? FUSE_DMABUF_TOKEN_READ : 0) | (rights & W_OK ? FUSE_DMABUF_TOKEN_WRITE : 0);
+}
+
 uint32_t policy_directions(const struct policy *policy, const struct owner *owner,
 			   const struct inode *inode, uint32_t asked)
 {
@@ -149,7 +158,7 @@ uint32_t policy_directions(const struct policy *policy, const struct owner *owne
 		return 0;
 	if (policy->rule_count)
 		asked &= rules_allow(policy, owner, policy_file_name(inode, name) ? name : NULL);
-	return asked ? asked & owner_rights(owner, inode) : 0;
+	return asked ? asked & rights_allow(owner, inode) : 0;
 }
 
 static const struct token_count *limit_of_user(const struct policy *policy, const struct owner *owner)

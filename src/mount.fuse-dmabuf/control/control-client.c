@@ -14,7 +14,7 @@
 
 #include "control/control-answer.h"
 #include "control/control-client.h"
-#include "nodes/descriptors.h"
+#include "limits/descriptor-limit.h"
 #include "log/log.h"
 
 /* A request is a line; the longest has a path. */
@@ -214,7 +214,7 @@ bool control_client_accept(int listen_fd, gid_t group)
 
 	do {
 		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	} while (fd < 0 && descriptors_made_room());
+	} while (fd < 0 && may_open_again());
 	if (fd >= 0)
 		begin_client(fd, group);
 	/* Other failures are of clients that have gone again. */

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "nodes/file-identity.h"
 #include "identity/identity.h"
 #include "identity/nobody.h"
 
@@ -13,10 +12,10 @@ static struct identity nobody;
  * A file system of another machine may ask who opens a file: there it stays root. So it does in a user namespace
  * that has no such user, and whose root is none for the file system either.
  */
-void nobody_begin(int root_fd)
+void nobody_begin(bool source_is_local)
 {
 	nobody = (struct identity){ .uid = NOBODY, .gid = NOBODY };
-	if (facts_is_local(root_fd) && identity_assume(&nobody))
+	if (source_is_local && identity_assume(&nobody))
 		identity_end();
 	else
 		nobody = (struct identity){ 0 };

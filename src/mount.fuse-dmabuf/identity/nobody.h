@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Looks what the source's file system allows. */
-void nobody_begin(int root_fd);
+/* Finds out whether the server can act as nobody. @source_is_local: no other machine decides who may open its files. */
+void nobody_begin(bool source_is_local);
 
 /* The calling thread is nobody, with these capabilities, until identity_end(). False: see errno. */
 bool nobody_assume(uint64_t capabilities);

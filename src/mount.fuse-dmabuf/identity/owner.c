@@ -5,11 +5,9 @@
 
 #include "identity/groups.h"
 #include "identity/identity.h"
-#include "nodes/inode.h"
 #include "identity/owner.h"
 #include "identity/privileges.h"
 #include "identity/processes.h"
-#include "broker/token-protocol.h"
 
 /* Those of another user namespace count for some files only: as if there were none. */
 static uint64_t capabilities_of(const struct process *process, pid_t pid)
@@ -71,24 +69,24 @@ bool owner_in_group(const struct owner *owner, gid_t gid)
 	return false;
 }
 
-static bool may(const struct inode *inode, int mode)
+static bool may(int fd, int mode)
 {
-	return !faccessat(inode->fd, "", mode, AT_EACCESS | AT_EMPTY_PATH);
+	return !faccessat(fd, "", mode, AT_EACCESS | AT_EMPTY_PATH);
 }
 
 /* The kernel is asked, as the owner, so that ACLs and whatever else it knows count. */
-uint32_t owner_rights(const struct owner *owner, const struct inode *inode)
+int owner_rights(const struct owner *owner, int fd)
 {
 	const struct identity identity = {
 		.uid = owner->uid, .gid = owner->gid, .groups = owner->groups, .group_count = owner->group_count,
 		.capabilities = owner->capabilities,
 	};
-	uint32_t rights = 0;
+	int rights = 0;
 
 	if (!identity_assume(&identity))
 		return 0;
-	rights |= may(inode, R_OK) ? FUSE_DMABUF_TOKEN_READ : 0;
-	rights |= may(inode, W_OK) ? FUSE_DMABUF_TOKEN_WRITE : 0;
+	rights |= may(fd, R_OK) ? R_OK : 0;
+	rights |= may(fd, W_OK) ? W_OK : 0;
 	identity_end();
 	return rights;
 }

@@ -8,8 +8,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-struct inode;
-
 /* No token for who is in more: directories of users of large organisations allow about as many. */
 #define OWNER_GROUPS_MAX 1024
 
@@ -31,7 +29,7 @@ void owner_free(struct owner *owner);
 
 bool owner_in_group(const struct owner *owner, gid_t gid);
 
-/* The directions for which the owner could open the file now, by its mode and ACL. */
-uint32_t owner_rights(const struct owner *owner, const struct inode *inode);
+/* Returns for what the owner could open the descriptor's file now, by its mode and ACL: R_OK, W_OK, both or 0. */
+int owner_rights(const struct owner *owner, int fd);
 
 #endif

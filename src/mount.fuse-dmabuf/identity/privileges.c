@@ -2,11 +2,9 @@
 #include <errno.h>
 #include <linux/securebits.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -110,34 +108,4 @@ void privileges_resume(void)
 {
 	if (!privileges_set_effective(OWN))
 		abort();
-}
-
-static rlim_t system_file_limit(void)
-{
-	unsigned long limit = 0;
-	FILE *file = fopen("/proc/sys/fs/nr_open", "re");
-
-	if (file) {
-		if (fscanf(file, "%lu", &limit) != 1)
-			limit = 0;
-		fclose(file);
-	}
-	return limit;
-}
-
-static bool set_limit(rlim_t soft, rlim_t hard)
-{
-	return !setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = soft, .rlim_max = hard });
-}
-
-/* Where the hard limit must not be raised, what it allows is taken. inode-open.c explains when it is reached. */
-size_t privileges_raise_file_limit(void)
-{
-	struct rlimit limit = { 0 };
-	rlim_t wanted = system_file_limit();
-
-	getrlimit(RLIMIT_NOFILE, &limit);
-	if (wanted > limit.rlim_max && set_limit(wanted, wanted))
-		return wanted;
-	return set_limit(limit.rlim_max, limit.rlim_max) ? limit.rlim_max : limit.rlim_cur;
 }

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The capabilities of the server, and how many descriptors it may have. */
+/* The capabilities of the server. */
 #ifndef PRIVILEGES_H
 #define PRIVILEGES_H
 
 #include <linux/capability.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "identity/identity.h"
@@ -29,8 +28,5 @@ void privileges_resume(void);
 /* The effective capabilities of the calling thread. Setting them fails with errno if they are not permitted ones. */
 uint64_t privileges_effective(void);
 bool privileges_set_effective(uint64_t capabilities);
-
-/* Open files, and the nodes that the kernel knows, hold descriptors: as many as the system allows. How many. */
-size_t privileges_raise_file_limit(void);
 
 #endif

@@ -7,8 +7,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include "nodes/descriptors.h"
-#include "nodes/inode.h"
+#include "limits/descriptor-limit.h"
 #include "log/log.h"
 #include "identity/processes.h"
 
@@ -30,7 +29,7 @@ static int open_file(const char *process, const char *name)
 	snprintf(path, sizeof(path), "%s/%s", process, name);
 	do {
 		fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
-	} while (fd < 0 && descriptors_made_room());
+	} while (fd < 0 && may_open_again());
 	return check_file_limit(fd);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "limits/descriptor-limit.h"
 #include "nodes/descriptors.h"
 #include "nodes/handle.h"
 
@@ -89,8 +89,19 @@ static bool close_one(size_t max)
 	return true;
 }
 
+/* When the process is at its limit. */
+static bool close_some(void)
+{
+	bool closed = false;
+
+	for (int i = 0; i < SPARE && close_one(0); i++)
+		closed = true;
+	return closed;
+}
+
 void descriptors_begin(size_t limit)
 {
+	descriptor_limit_set_reserve(close_some);
 	descriptors.max = limit / 2 < MAX ? limit / 2 : MAX;
 }
 
@@ -124,17 +135,4 @@ void descriptors_remove(struct inode *inode)
 		descriptors.count--;
 	}
 	pthread_mutex_unlock(&descriptors.lock);
-}
-
-bool descriptors_made_room(void)
-{
-	int saved = errno;
-	bool made = false;
-
-	if (saved == EMFILE || saved == ENFILE) {
-		for (int i = 0; i < SPARE && close_one(0); i++)
-			made = true;
-	}
-	errno = saved;
-	return made;
 }

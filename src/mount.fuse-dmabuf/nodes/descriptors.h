@@ -20,10 +20,4 @@ void descriptors_add(struct inode *inode);
 /* The node ends. */
 void descriptors_remove(struct inode *inode);
 
-/*
- * Whether what has just failed can be tried again: it failed for want of a descriptor, and some that are not in
- * use were closed.
- */
-bool descriptors_made_room(void);
-
 #endif

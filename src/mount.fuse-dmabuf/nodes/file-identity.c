@@ -1,38 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/vfs.h>
 
 #include "nodes/file-identity.h"
+#include "nodes/source.h"
 
 /* The file system of the source, on which other mounts are not visible. */
 static dev_t device;
 static bool local;
 
-bool facts_is_local(int fd)
-{
-	struct statfs status;
-
-	if (fstatfs(fd, &status))
-		return false;
-	switch (status.f_type) {
-	case BTRFS_SUPER_MAGIC:
-	case EXT4_SUPER_MAGIC:
-	case F2FS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
-	case XFS_SUPER_MAGIC:
-		return true;
-	default:
-		return false;
-	}
-}
-
 void facts_begin(int root_fd, dev_t root_device)
 {
 	device = root_device;
-	local = facts_is_local(root_fd);
+	local = source_is_local(root_fd);
 }
 
 /* statx() tells all at once. */

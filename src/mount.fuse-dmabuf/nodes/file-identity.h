@@ -13,9 +13,6 @@ struct facts {
 	bool readable;          /* its file system has no reason of its own not to open it for reading */
 };
 
-/* Whether no server of another machine decides who may open a file. */
-bool facts_is_local(int fd);
-
 void facts_begin(int root_fd, dev_t root_device);
 
 /* False: see errno. */

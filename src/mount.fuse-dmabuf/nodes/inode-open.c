@@ -2,13 +2,12 @@
 /* Descriptors of the nodes' files: getting them, keeping them, and what to do when there are no more. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "limits/descriptor-limit.h"
 #include "nodes/descriptors.h"
 #include "nodes/handle.h"
 #include "nodes/inode.h"
@@ -17,38 +16,13 @@
 /* /proc/self/fd: from there it is a shorter way. */
 static int own_fds = -1;
 
-/* Not each time: every further request would repeat it. */
-static void explain_file_limit(void)
-{
-	static atomic_llong next;
-	struct rlimit limit = { 0 };
-	int saved = errno;
-
-	if (!log_is_due(&next))
-		return;
-	getrlimit(RLIMIT_NOFILE, &limit);
-	log_error("%llu descriptors are not enough for the files in use: requests fail with ENFILE "
-		  "(raise fs.nr_open and fs.file-max, then mount again)", (unsigned long long)limit.rlim_cur);
-	errno = saved;
-}
-
-int check_file_limit(int fd)
-{
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-		explain_file_limit();
-		/* EMFILE would accuse the caller. */
-		errno = ENFILE;
-	}
-	return fd;
-}
-
 int inode_open_child(const struct inode *parent, const char *name)
 {
 	int fd;
 
 	do {
 		fd = openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	} while (fd < 0 && descriptors_made_room());
+	} while (fd < 0 && may_open_again());
 	return check_file_limit(fd);
 }
 
@@ -74,7 +48,7 @@ int reopen(int fd, int flags)
 	do {
 		/* The name is a link to the file itself; O_NOFOLLOW would refuse it. */
 		new_fd = openat(own_fds, name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
-	} while (new_fd < 0 && descriptors_made_room());
+	} while (new_fd < 0 && may_open_again());
 	return check_file_limit(new_fd);
 }
 
@@ -91,7 +65,7 @@ static int open_by_handle(struct inode *inode)
 
 	do {
 		fd = handle_open(inode->handle);
-	} while (fd < 0 && descriptors_made_room());
+	} while (fd < 0 && may_open_again());
 	return check_file_limit(fd);
 }
 

@@ -9,7 +9,6 @@
 #include "nodes/handle.h"
 #include "nodes/inode.h"
 #include "log/log.h"
-#include "identity/nobody.h"
 #include "nodes/passthrough.h"
 
 /* Doubled whenever there are as many nodes as buckets. */
@@ -132,7 +131,6 @@ bool inodes_begin(int root_fd)
 	table.root.dev = attr.st_dev;
 	facts_begin(root_fd, attr.st_dev);
 	handles_begin(root_fd);
-	nobody_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
 }

@@ -84,9 +84,6 @@ struct inode *inode_find_used(int fd);
 bool own_fds_begin(void);
 void own_fds_end(void);
 
-/* The result of a system call that opens; explains it, if it failed for want of a descriptor. */
-int check_file_limit(int fd);
-
 /* openat() of one name below a node in use, never through a symbolic link. */
 int inode_open_child(const struct inode *parent, const char *name);
 

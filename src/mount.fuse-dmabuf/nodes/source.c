@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "log/log.h"
@@ -29,6 +31,24 @@ int source_open(const char *path)
 		log_error("source %s: its mount cannot be cloned: %s", path, strerror(errno));
 	close(directory);
 	return fd;
+}
+
+bool source_is_local(int fd)
+{
+	struct statfs status;
+
+	if (fstatfs(fd, &status))
+		return false;
+	switch (status.f_type) {
+	case BTRFS_SUPER_MAGIC:
+	case EXT4_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+	case TMPFS_MAGIC:
+	case XFS_SUPER_MAGIC:
+		return true;
+	default:
+		return false;
+	}
 }
 
 const char *source_restrictions(int fd, char *buffer, size_t size)

@@ -7,7 +7,7 @@
 
 #include "operations/cache.h"
 #include "identity/caller.h"
-#include "nodes/descriptors.h"
+#include "limits/descriptor-limit.h"
 #include "operations/file.h"
 #include "operations/operations.h"
 #include "nodes/passthrough.h"
@@ -177,7 +177,7 @@ static int create_as_caller(fuse_req_t req, const struct inode *directory, const
 	do {
 		do {
 			fd = openat(directory->fd, name, flags | O_CLOEXEC, mode);
-		} while (fd < 0 && descriptors_made_room());
+		} while (fd < 0 && may_open_again());
 	} while (caller_goes_on(&caller, fd < 0 ? errno : 0));
 	return check_file_limit(fd);
 }

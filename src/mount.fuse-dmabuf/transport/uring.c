@@ -13,7 +13,7 @@
 #include "common/fuse-connection.h"
 
 #include "transport/answer.h"
-#include "nodes/descriptors.h"
+#include "limits/descriptor-limit.h"
 #include "log/log.h"
 #include "transport/readers.h"
 #include "requests.h"
@@ -146,7 +146,7 @@ static struct uring_entry *new_entry(unsigned int queue)
 
 	do {
 		entry = uring_entry_new(fuse_session_fd(uring.session), queue, uring.payload_size);
-	} while (!entry && descriptors_made_room());
+	} while (!entry && may_open_again());
 	return entry;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "limits/descriptor-limit.h"
 #include "nodes/handle.h"
 #include "log/log.h"
 #include "identity/owner.h"
@@ -127,13 +128,13 @@ static void full_process_makes_room(void)
 
 	make_many();
 	errno = EMFILE;
-	while (descriptors_made_room())
+	while (may_open_again())
 		CHECK(++count < COUNT);
 	CHECK(count > 0);
 	CHECK_EQUAL(errno, EMFILE);
 	CHECK_EQUAL(descriptors_count(), 0);
 	errno = ENOENT;
-	CHECK(!descriptors_made_room());
+	CHECK(!may_open_again());
 	forget_many();
 }
 

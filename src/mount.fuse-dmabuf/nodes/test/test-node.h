@@ -8,16 +8,22 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "identity/nobody.h"
 #include "nodes/descriptors.h"
 #include "nodes/inode.h"
+#include "nodes/source.h"
 
 static char test_directory[] = "/tmp/fuse-dmabuf-test-XXXXXX";
 
 static inline void nodes_begin(void)
 {
+	int fd;
+
 	CHECK(mkdtemp(test_directory) && !chmod(test_directory, 0755));
+	fd = open(test_directory, O_PATH);
 	descriptors_begin(20000);
-	CHECK(inodes_begin(open(test_directory, O_PATH)));
+	nobody_begin(source_is_local(fd));
+	CHECK(inodes_begin(fd));
 }
 
 static inline struct inode *node_root(void)
