@@ -6,11 +6,12 @@
 #include "broker/books.h"
 #include "nodes/inode.h"
 
-/* Ids are consecutive, so the lowest bits spread them evenly; a chain is short up to 10^4 tokens. */
-#define TOKEN_BUCKETS 4096u
-
-/* Users with tokens at the same time are few. */
-#define USER_BUCKETS 64u
+/* How many tokens a file has. Nodes know nothing of tokens, and most have none. */
+struct tokens_of_file {
+	struct hash_link link;
+	const struct inode *inode;
+	uint64_t count;
+};
 
 /* A new policy makes some ten system calls for each: together they take less than a millisecond. */
 #define WALK_PORTION 64
@@ -22,11 +23,15 @@ static struct {
 	struct token_count all;
 	uint64_t entries;
 	uint64_t grants;
-	struct token *oldest, *newest;
-	struct books_walk *walks;
-	struct token *tokens[TOKEN_BUCKETS];
-	struct user *users[USER_BUCKETS];
-} books = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+	TAILQ_HEAD(token_list, token) order;
+	TAILQ_HEAD(, books_walk) walks;
+	struct hash_table tokens;       /* by their ids */
+	struct hash_table users;        /* by their uids */
+	struct hash_table files;        /* by the addresses of their nodes */
+} books = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
+	.order = TAILQ_HEAD_INITIALIZER(books.order), .walks = TAILQ_HEAD_INITIALIZER(books.walks),
+};
 
 void books_lock(void)
 {
@@ -48,42 +53,65 @@ void books_announce(void)
 	pthread_cond_broadcast(&books.changed);
 }
 
-static struct token **token_slot(uint64_t id)
+static struct user *user_of(struct hash_link *link)
 {
-	struct token **slot = &books.tokens[id % TOKEN_BUCKETS];
-
-	while (*slot && (*slot)->request.id != id)
-		slot = &(*slot)->next;
-	return slot;
+	return link ? hash_entry(link, struct user, link) : NULL;
 }
 
-static struct user **user_slot(uid_t uid)
+static struct user *user_find(uid_t uid)
 {
-	struct user **slot = &books.users[uid % USER_BUCKETS];
-
-	while (*slot && (*slot)->uid != uid)
-		slot = &(*slot)->next;
-	return slot;
+	return user_of(hash_table_find(&books.users, uid));
 }
 
 static struct user *user_get(uid_t uid)
 {
-	struct user **slot = user_slot(uid);
+	struct user *user = user_find(uid);
 
-	if (!*slot) {
-		*slot = calloc(1, sizeof(**slot));
-		if (*slot)
-			(*slot)->uid = uid;
+	if (user)
+		return user;
+	user = calloc(1, sizeof(*user));
+	if (user) {
+		user->uid = uid;
+		hash_table_add(&books.users, &user->link, uid);
 	}
-	return *slot;
+	return user;
 }
 
 static void user_put(struct user *user)
 {
 	if (user->entries)
 		return;
-	*user_slot(user->uid) = user->next;
+	hash_table_remove(&books.users, &user->link);
 	free(user);
+}
+
+static struct tokens_of_file *file_find(const struct inode *inode)
+{
+	struct hash_link *link = hash_table_find(&books.files, (uintptr_t)inode);
+
+	return link ? hash_entry(link, struct tokens_of_file, link) : NULL;
+}
+
+static struct tokens_of_file *file_get(const struct inode *inode)
+{
+	struct tokens_of_file *file = file_find(inode);
+
+	if (file)
+		return file;
+	file = calloc(1, sizeof(*file));
+	if (file) {
+		file->inode = inode;
+		hash_table_add(&books.files, &file->link, (uintptr_t)inode);
+	}
+	return file;
+}
+
+static void file_put(struct tokens_of_file *file)
+{
+	if (file->count)
+		return;
+	hash_table_remove(&books.files, &file->link);
+	free(file);
 }
 
 void token_count_add(struct token_count *count, uint64_t size)
@@ -98,41 +126,43 @@ static void count_subtract(struct token_count *count, uint64_t size)
 	count->bytes -= size;
 }
 
-static void add_newest(struct token *token)
-{
-	token->number = ++books.grants;
-	token->older = books.newest;
-	*(books.newest ? &books.newest->newer : &books.oldest) = token;
-	books.newest = token;
-}
-
 static void remove_from_order(struct token *token)
 {
-	for (struct books_walk *walk = books.walks; walk; walk = walk->next) {
+	struct books_walk *walk;
+
+	TAILQ_FOREACH(walk, &books.walks, link) {
 		if (walk->upcoming == token)
-			walk->upcoming = token->newer;
+			walk->upcoming = TAILQ_NEXT(token, order);
 	}
-	*(token->older ? &token->older->newer : &books.oldest) = token->newer;
-	*(token->newer ? &token->newer->older : &books.newest) = token->older;
+	TAILQ_REMOVE(&books.order, token, order);
+}
+
+/* Out of memory: what was made for it goes again. */
+static bool give_up(struct token *token, struct user *user)
+{
+	if (user)
+		user_put(user);
+	free(token);
+	return false;
 }
 
 bool books_add(const struct token_request *request, uint32_t direction)
 {
 	struct token *token = malloc(sizeof(*token));
 	struct user *user = token ? user_get(request->owner.uid) : NULL;
+	struct tokens_of_file *file = user ? file_get(request->inode) : NULL;
 
-	if (!user) {
-		free(token);
-		return false;
-	}
-	*token = (struct token){ .request = *request, .user = user, .direction = direction };
+	if (!file)
+		return give_up(token, user);
+	*token = (struct token){
+		.number = ++books.grants, .request = *request, .user = user, .of_file = file, .direction = direction };
 	clock_gettime(CLOCK_BOOTTIME, &token->granted);
 	inode_keep(request->inode);
-	request->inode->tokens++;
-	*token_slot(request->id) = token;
-	add_newest(token);
+	hash_table_add(&books.tokens, &token->link, request->id);
+	TAILQ_INSERT_TAIL(&books.order, token, order);
 	books.entries++;
 	user->entries++;
+	file->count++;
 	token_count_add(&books.all, request->size);
 	token_count_add(&user->count, request->size);
 	return true;
@@ -140,7 +170,9 @@ bool books_add(const struct token_request *request, uint32_t direction)
 
 struct token *books_find(uint64_t id)
 {
-	return *token_slot(id);
+	struct hash_link *link = hash_table_find(&books.tokens, id);
+
+	return link ? hash_entry(link, struct token, link) : NULL;
 }
 
 void books_set_revoked(struct token *token)
@@ -155,12 +187,13 @@ void books_set_revoked(struct token *token)
 void books_remove(struct token *token)
 {
 	books_set_revoked(token);
-	*token_slot(token->request.id) = token->next;
+	hash_table_remove(&books.tokens, &token->link);
 	remove_from_order(token);
 	books.entries--;
 	token->user->entries--;
 	user_put(token->user);
-	token->request.inode->tokens--;
+	token->of_file->count--;
+	file_put(token->of_file);
 	books_announce();
 }
 
@@ -173,14 +206,15 @@ void token_free(struct token *token)
 
 struct token *books_oldest(void)
 {
-	return books.oldest;
+	return TAILQ_FIRST(&books.order);
 }
 
 void books_walk_begin(struct books_walk *walk)
 {
-	*walk = (struct books_walk){
-		.next = books.walks, .upcoming = books.oldest, .last = books.newest ? books.newest->number : 0 };
-	books.walks = walk;
+	struct token *newest = TAILQ_LAST(&books.order, token_list);
+
+	*walk = (struct books_walk){ .upcoming = TAILQ_FIRST(&books.order), .last = newest ? newest->number : 0 };
+	TAILQ_INSERT_TAIL(&books.walks, walk, link);
 }
 
 /* A mutex that is locked again at once is nobody else's. */
@@ -200,17 +234,13 @@ struct token *books_walk_next(struct books_walk *walk)
 	token = walk->upcoming;
 	if (!token || token->number > walk->last)
 		return NULL;
-	walk->upcoming = token->newer;
+	walk->upcoming = TAILQ_NEXT(token, order);
 	return token;
 }
 
 void books_walk_end(struct books_walk *walk)
 {
-	struct books_walk **slot = &books.walks;
-
-	while (*slot != walk)
-		slot = &(*slot)->next;
-	*slot = walk->next;
+	TAILQ_REMOVE(&books.walks, walk, link);
 }
 
 struct token_count books_all(void)
@@ -220,14 +250,14 @@ struct token_count books_all(void)
 
 struct token_count books_user(uid_t uid)
 {
-	const struct user *user = *user_slot(uid);
+	const struct user *user = user_find(uid);
 
 	return user ? user->count : (struct token_count){ 0 };
 }
 
 uint64_t books_entries_of(uid_t uid)
 {
-	const struct user *user = *user_slot(uid);
+	const struct user *user = user_find(uid);
 
 	return user ? user->entries : 0;
 }
@@ -237,15 +267,12 @@ uint64_t books_entries(void)
 	return books.entries;
 }
 
+bool books_have_file(const struct inode *inode)
+{
+	return file_find(inode);
+}
+
 struct user *books_next_user(const struct user *user)
 {
-	size_t bucket = 0;
-
-	if (user && user->next)
-		return user->next;
-	if (user)
-		bucket = user->uid % USER_BUCKETS + 1;
-	while (bucket < USER_BUCKETS && !books.users[bucket])
-		bucket++;
-	return bucket < USER_BUCKETS ? books.users[bucket] : NULL;
+	return user_of(hash_table_walk(&books.users, user ? &user->link : NULL));
 }

@@ -7,8 +7,10 @@
 #define BOOKS_H
 
 #include <stdbool.h>
+#include <sys/queue.h>
 #include <time.h>
 
+#include "containers/hash-table.h"
 #include "broker/token.h"
 
 /* Of those that are not revoked: what counts against limits. */
@@ -19,7 +21,7 @@ struct token_count {
 void token_count_add(struct token_count *count, uint64_t size);
 
 struct user {
-	struct user *next;      /* in its bucket */
+	struct hash_link link;
 	uid_t uid;
 	uint64_t entries;       /* revoked ones too */
 	struct token_count count;
@@ -27,11 +29,12 @@ struct user {
 };
 
 struct token {
-	struct token *next;             /* in its bucket */
-	struct token *older, *newer;
+	struct hash_link link;
+	TAILQ_ENTRY(token) order;       /* of the grants */
 	uint64_t number;                /* of the grant, consecutive */
 	struct token_request request;   /* node and groups are the books' own */
 	struct user *user;
+	struct tokens_of_file *of_file;
 	uint32_t direction;             /* granted */
 	struct timespec granted;        /* CLOCK_BOOTTIME */
 	bool answered;                  /* the kernel knows of the grant */
@@ -61,7 +64,7 @@ void books_remove(struct token *token);
 /* Lets its node go. Needs no lock. */
 void token_free(struct token *token);
 
-/* In the order of their grants: books_oldest(), then ->newer. */
+/* The one that was granted first, of those that are left; NULL: there are none. */
 struct token *books_oldest(void);
 
 /*
@@ -69,7 +72,7 @@ struct token *books_oldest(void);
  * nobody waits for the end of a long one; tokens may end meanwhile.
  */
 struct books_walk {
-	struct books_walk *next;
+	TAILQ_ENTRY(books_walk) link;
 	struct token *upcoming;
 	uint64_t last;          /* number of the newest when it began */
 	unsigned int looked_at;
@@ -87,6 +90,9 @@ uint64_t books_entries_of(uid_t uid);
 
 /* All that are in the books, also the revoked ones. */
 uint64_t books_entries(void);
+
+/* Returns true if there are tokens of the file, also if they are revoked. */
+bool books_have_file(const struct inode *inode);
 
 /* All users that have tokens, in no order; NULL gives the first, and no more is NULL. */
 struct user *books_next_user(const struct user *user);

@@ -227,7 +227,7 @@ static bool has_tokens(const struct inode *inode)
 	bool has;
 
 	books_lock();
-	has = inode->tokens;
+	has = books_have_file(inode);
 	books_unlock();
 	return has;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,7 +30,7 @@
 #define CLIENTS_MAX_ROOT 32u
 
 struct client {
-	struct client *next;
+	TAILQ_ENTRY(client) link;
 	int fd;
 	struct ucred peer;
 	char line[REQUEST_MAX];
@@ -39,9 +40,12 @@ struct client {
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	struct client *first;
+	TAILQ_HEAD(, client) all;
 	unsigned int count;
-} clients = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+} clients = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
+	.all = TAILQ_HEAD_INITIALIZER(clients.all),
+};
 
 /* False: the time is over. */
 static bool wait_for(int fd, short event, int64_t deadline)
@@ -78,12 +82,8 @@ static ssize_t read_line(int fd, char *line)
 
 static void end_client(struct client *client)
 {
-	struct client **slot = &clients.first;
-
 	pthread_mutex_lock(&clients.lock);
-	while (*slot != client)
-		slot = &(*slot)->next;
-	*slot = client->next;
+	TAILQ_REMOVE(&clients.all, client, link);
 	clients.count--;
 	/* Under the lock, because control_client_end() uses it. */
 	close(client->fd);
@@ -125,8 +125,7 @@ static bool add_client(struct client *client)
 	pthread_mutex_lock(&clients.lock);
 	added = clients.count < max;
 	if (added) {
-		client->next = clients.first;
-		clients.first = client;
+		TAILQ_INSERT_TAIL(&clients.all, client, link);
 		clients.count++;
 	}
 	pthread_mutex_unlock(&clients.lock);
@@ -223,10 +222,12 @@ bool control_client_accept(int listen_fd, gid_t group)
 
 void control_client_end(void)
 {
+	const struct client *client;
+
 	pthread_mutex_lock(&clients.lock);
-	for (const struct client *client = clients.first; client; client = client->next)
+	TAILQ_FOREACH(client, &clients.all, link)
 		shutdown(client->fd, SHUT_RDWR);
-	while (clients.first)
+	while (!TAILQ_EMPTY(&clients.all))
 		pthread_cond_wait(&clients.changed, &clients.lock);
 	pthread_mutex_unlock(&clients.lock);
 }

@@ -1,25 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "containers/hash-table.h"
 #include "identity/groups.h"
 
-/* As many as users with tokens at the same time: few. */
-#define BUCKETS 64u
-
 struct groups {
-	struct groups *next;    /* in its bucket */
+	struct hash_link link;
 	size_t users;
-	uint32_t hash;
 	size_t count;
 	gid_t gids[];
 };
 
 static struct {
 	pthread_mutex_t lock;
-	struct groups *buckets[BUCKETS];
+	struct hash_table groups;       /* by hash_of() */
 } lists = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* FNV-1a, a word at a time. */
@@ -32,14 +30,23 @@ static uint32_t hash_of(const gid_t *gids, size_t count)
 	return hash;
 }
 
+static struct groups *groups_of(struct hash_link *link)
+{
+	return hash_entry(link, struct groups, link);
+}
+
+static bool is_equal(const struct groups *groups, const gid_t *gids, size_t count)
+{
+	return groups->count == count && !memcmp(groups->gids, gids, count * sizeof(*gids));
+}
+
 static struct groups *find(const gid_t *gids, size_t count, uint32_t hash)
 {
-	struct groups *groups = lists.buckets[hash % BUCKETS];
+	struct hash_link *link = hash_table_find(&lists.groups, hash);
 
-	while (groups && (groups->hash != hash || groups->count != count ||
-			  memcmp(groups->gids, gids, count * sizeof(*gids))))
-		groups = groups->next;
-	return groups;
+	while (link && !is_equal(groups_of(link), gids, count))
+		link = hash_table_find_next(link);
+	return link ? groups_of(link) : NULL;
 }
 
 static struct groups *add(const gid_t *gids, size_t count, uint32_t hash)
@@ -48,9 +55,9 @@ static struct groups *add(const gid_t *gids, size_t count, uint32_t hash)
 
 	if (!groups)
 		return NULL;
-	*groups = (struct groups){ .next = lists.buckets[hash % BUCKETS], .hash = hash, .count = count };
+	*groups = (struct groups){ .count = count };
 	memcpy(groups->gids, gids, count * sizeof(*gids));
-	lists.buckets[hash % BUCKETS] = groups;
+	hash_table_add(&lists.groups, &groups->link, hash);
 	return groups;
 }
 
@@ -71,16 +78,6 @@ const gid_t *groups_get(const gid_t *gids, size_t count)
 	return groups ? groups->gids : NULL;
 }
 
-static void remove_list(struct groups *groups)
-{
-	struct groups **slot = &lists.buckets[groups->hash % BUCKETS];
-
-	while (*slot != groups)
-		slot = &(*slot)->next;
-	*slot = groups->next;
-	free(groups);
-}
-
 void groups_put(const gid_t *gids)
 {
 	struct groups *groups;
@@ -89,7 +86,9 @@ void groups_put(const gid_t *gids)
 		return;
 	groups = (struct groups *)((char *)gids - offsetof(struct groups, gids));
 	pthread_mutex_lock(&lists.lock);
-	if (!--groups->users)
-		remove_list(groups);
+	if (!--groups->users) {
+		hash_table_remove(&lists.groups, &groups->link);
+		free(groups);
+	}
 	pthread_mutex_unlock(&lists.lock);
 }

@@ -5,6 +5,7 @@
 #include "limits/descriptor-limit.h"
 #include "nodes/descriptors.h"
 #include "nodes/handle.h"
+#include "nodes/inode.h"
 
 /* The files of all the directories that a program works in. Each keeps about a KiB of the kernel's memory. */
 #define MAX 16384u
@@ -18,36 +19,24 @@
 /* In the order of their last use, nearly: one that was used since it was last looked at goes to the end again. */
 static struct {
 	pthread_mutex_t lock;
-	struct inode *oldest, *newest;
+	TAILQ_HEAD(, inode) order;
 	size_t count, max;
-} descriptors = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static void append(struct inode *inode)
-{
-	inode->newer = NULL;
-	inode->older = descriptors.newest;
-	*(descriptors.newest ? &descriptors.newest->newer : &descriptors.oldest) = inode;
-	descriptors.newest = inode;
-}
-
-static void unlink_inode(struct inode *inode)
-{
-	*(inode->older ? &inode->older->newer : &descriptors.oldest) = inode->newer;
-	*(inode->newer ? &inode->newer->older : &descriptors.newest) = inode->older;
-}
+} descriptors = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .order = TAILQ_HEAD_INITIALIZER(descriptors.order),
+};
 
 /* Takes the descriptor of a node that nobody uses. The node's lock is held. -1: it must keep it. */
 static int take(struct inode *inode)
 {
 	int fd = inode->fd;
 
-	if (inode->used_lately || inode->users) {
-		inode->used_lately = false;
+	if (inode->descriptor.used_lately || inode->users) {
+		inode->descriptor.used_lately = false;
 		return -1;
 	}
-	if (!inode->handle)
-		inode->handle = handle_make(fd);
-	if (!inode->handle)
+	if (!inode->descriptor.handle)
+		inode->descriptor.handle = handle_make(fd);
+	if (!inode->descriptor.handle)
 		return -1;
 	inode->fd = -1;
 	return fd;
@@ -56,19 +45,19 @@ static int take(struct inode *inode)
 /* The oldest one's, if it can be had; else that goes to the end. */
 static int take_oldest(void)
 {
-	struct inode *inode = descriptors.oldest;
+	struct inode *inode = TAILQ_FIRST(&descriptors.order);
 	int fd = -1;
 
-	unlink_inode(inode);
+	TAILQ_REMOVE(&descriptors.order, inode, descriptor.order);
 	/* Whoever holds this lock may wait for that of the list. */
 	if (!pthread_mutex_trylock(&inode->lock)) {
 		fd = take(inode);
 		pthread_mutex_unlock(&inode->lock);
 	}
 	if (fd < 0) {
-		append(inode);
+		TAILQ_INSERT_TAIL(&descriptors.order, inode, descriptor.order);
 	} else {
-		inode->listed = false;
+		inode->descriptor.is_listed = false;
 		descriptors.count--;
 	}
 	return fd;
@@ -118,8 +107,8 @@ size_t descriptors_count(void)
 void descriptors_add(struct inode *inode)
 {
 	pthread_mutex_lock(&descriptors.lock);
-	append(inode);
-	inode->listed = true;
+	TAILQ_INSERT_TAIL(&descriptors.order, inode, descriptor.order);
+	inode->descriptor.is_listed = true;
 	descriptors.count++;
 	pthread_mutex_unlock(&descriptors.lock);
 	/* Two, so that there are fewer again after many were in use. */
@@ -130,8 +119,8 @@ void descriptors_add(struct inode *inode)
 void descriptors_remove(struct inode *inode)
 {
 	pthread_mutex_lock(&descriptors.lock);
-	if (inode->listed) {
-		unlink_inode(inode);
+	if (inode->descriptor.is_listed) {
+		TAILQ_REMOVE(&descriptors.order, inode, descriptor.order);
 		descriptors.count--;
 	}
 	pthread_mutex_unlock(&descriptors.lock);

@@ -6,7 +6,21 @@
 #ifndef DESCRIPTORS_H
 #define DESCRIPTORS_H
 
-#include "nodes/inode.h"
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/queue.h>
+
+struct inode;
+
+/* What this module knows of a node. The lock of the list protects order and is_listed, that of the node the rest. */
+struct inode_descriptor {
+	TAILQ_ENTRY(inode) order;
+	bool is_listed;
+	bool is_by_handle;              /* opened by its handle: the kernel may not know the name */
+	bool used_lately;
+	struct file_handle *handle;     /* NULL: not made yet */
+};
 
 /* How many the process may have in all. */
 void descriptors_begin(size_t limit);

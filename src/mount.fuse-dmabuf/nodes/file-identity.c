@@ -10,14 +10,14 @@
 static dev_t device;
 static bool local;
 
-void facts_begin(int root_fd, dev_t root_device)
+void file_identity_begin(int root_fd, dev_t root_device)
 {
 	device = root_device;
 	local = source_is_local(root_fd);
 }
 
 /* statx() tells all at once. */
-bool facts_read(int fd, struct stat *attr, struct facts *facts)
+bool file_identity_read(int fd, struct stat *attr, struct file_identity *identity)
 {
 	struct statx x;
 
@@ -26,7 +26,7 @@ bool facts_read(int fd, struct stat *attr, struct facts *facts)
 	/* The time of birth, if there is one. */
 	if (!(x.stx_mask & STATX_BTIME))
 		x.stx_btime = (struct statx_timestamp){ 0 };
-	facts->generation = (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2;
+	identity->generation = (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2;
 	*attr = (struct stat){
 		.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
 		.st_ino = x.stx_ino,
@@ -43,7 +43,7 @@ bool facts_read(int fd, struct stat *attr, struct facts *facts)
 		.st_ctim = { x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec },
 	};
 	/* Without the key, or when it was tampered with, such files cannot be opened. */
-	facts->readable = local && attr->st_dev == device &&
+	identity->readable = local && attr->st_dev == device &&
 			  !(x.stx_attributes & (STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY));
 	return true;
 }

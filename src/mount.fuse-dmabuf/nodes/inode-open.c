@@ -64,7 +64,7 @@ static int open_by_handle(struct inode *inode)
 	int fd;
 
 	do {
-		fd = handle_open(inode->handle);
+		fd = handle_open(inode->descriptor.handle);
 	} while (fd < 0 && may_open_again());
 	return check_file_limit(fd);
 }
@@ -76,12 +76,12 @@ bool inode_use(struct inode *inode)
 	pthread_mutex_lock(&inode->lock);
 	if (inode->fd < 0) {
 		inode->fd = open_by_handle(inode);
-		opened = inode->fd_by_handle = inode->fd >= 0;
+		opened = inode->descriptor.is_by_handle = inode->fd >= 0;
 	}
 	usable = inode->fd >= 0;
 	if (usable) {
 		inode->users++;
-		inode->used_lately = true;
+		inode->descriptor.used_lately = true;
 	}
 	pthread_mutex_unlock(&inode->lock);
 	if (opened)

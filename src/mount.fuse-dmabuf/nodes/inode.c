@@ -11,20 +11,15 @@
 #include "log/log.h"
 #include "nodes/passthrough.h"
 
-/* Doubled whenever there are as many nodes as buckets. */
-#define FIRST_BUCKETS 1024u
-
 static struct {
 	pthread_mutex_t lock;
 	struct inode root;
-	struct inode **buckets;
-	size_t bucket_count;    /* a power of two */
-	size_t count;
+	struct hash_table nodes;        /* by number_of() */
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /*
  * A nodeid is made of the inode number. The high bits tell those apart that are alike then: files of btrfs
- * subvolumes, huge numbers, and a file whose number another has by now. The bucket does not depend on them.
+ * subvolumes, huge numbers, and a file whose number another has by now. The hash does not depend on them.
  */
 #define NUMBER_BITS 48
 #define NUMBER_MASK ((1ull << NUMBER_BITS) - 1)
@@ -40,23 +35,18 @@ static uint64_t number_of(dev_t dev, ino_t ino)
 	return (ino ^ (dev == table.root.dev ? 0 : spread(dev))) & NUMBER_MASK;
 }
 
-static size_t bucket_of(uint64_t nodeid, size_t bucket_count)
+static struct inode *inode_of(struct hash_link *link)
 {
-	return (size_t)(spread(nodeid & NUMBER_MASK) >> 32) & (bucket_count - 1);
-}
-
-static struct inode **first_slot(uint64_t nodeid)
-{
-	return &table.buckets[bucket_of(nodeid, table.bucket_count)];
+	return link ? hash_entry(link, struct inode, link) : NULL;
 }
 
 static struct inode *find_nodeid(uint64_t nodeid)
 {
-	struct inode *inode = *first_slot(nodeid);
+	struct hash_link *link = hash_table_find(&table.nodes, nodeid & NUMBER_MASK);
 
-	while (inode && inode->nodeid != nodeid)
-		inode = inode->next;
-	return inode;
+	while (link && inode_of(link)->nodeid != nodeid)
+		link = hash_table_find_next(link);
+	return inode_of(link);
 }
 
 static uint64_t new_nodeid(dev_t dev, ino_t ino)
@@ -68,35 +58,18 @@ static uint64_t new_nodeid(dev_t dev, ino_t ino)
 	return nodeid;
 }
 
-static struct inode **slot_of(dev_t dev, ino_t ino)
+static bool has_numbers(const struct inode *inode, dev_t dev, ino_t ino)
 {
-	struct inode **slot = first_slot(number_of(dev, ino));
-
-	while (*slot && ((*slot)->ino != ino || (*slot)->dev != dev || (*slot)->stale))
-		slot = &(*slot)->next;
-	return slot;
+	return inode->ino == ino && inode->dev == dev && !inode->stale;
 }
 
-/* Failure is harmless: chains grow longer. */
-static void grow(void)
+static struct inode *find_numbers(dev_t dev, ino_t ino)
 {
-	size_t bucket_count = table.bucket_count * 2;
-	struct inode **buckets = calloc(bucket_count, sizeof(*buckets));
-	struct inode *inode, *next, **slot;
+	struct hash_link *link = hash_table_find(&table.nodes, number_of(dev, ino));
 
-	if (!buckets)
-		return;
-	for (size_t i = 0; i < table.bucket_count; i++) {
-		for (inode = table.buckets[i]; inode; inode = next) {
-			next = inode->next;
-			slot = &buckets[bucket_of(inode->nodeid, bucket_count)];
-			inode->next = *slot;
-			*slot = inode;
-		}
-	}
-	free(table.buckets);
-	table.buckets = buckets;
-	table.bucket_count = bucket_count;
+	while (link && !has_numbers(inode_of(link), dev, ino))
+		link = hash_table_find_next(link);
+	return inode_of(link);
 }
 
 static void free_inode(struct inode *inode)
@@ -105,7 +78,7 @@ static void free_inode(struct inode *inode)
 	descriptors_remove(inode);
 	if (inode->fd >= 0)
 		close(inode->fd);
-	free(inode->handle);
+	free(inode->descriptor.handle);
 	pthread_mutex_destroy(&inode->lock);
 	free(inode);
 }
@@ -114,22 +87,16 @@ bool inodes_begin(int root_fd)
 {
 	struct stat attr;
 
-	table.buckets = calloc(FIRST_BUCKETS, sizeof(*table.buckets));
-	if (!table.buckets) {
-		log_error("out of memory");
-		return false;
-	}
 	if (fstat(root_fd, &attr)) {
 		log_error("source: %s", strerror(errno));
 		return false;
 	}
 	if (!own_fds_begin())
 		return false;
-	table.bucket_count = FIRST_BUCKETS;
 	table.root.fd = root_fd;
 	table.root.nodeid = FUSE_ROOT_ID;
 	table.root.dev = attr.st_dev;
-	facts_begin(root_fd, attr.st_dev);
+	file_identity_begin(root_fd, attr.st_dev);
 	handles_begin(root_fd);
 	pthread_mutex_init(&table.root.lock, NULL);
 	return true;
@@ -137,17 +104,13 @@ bool inodes_begin(int root_fd)
 
 void inodes_end(void)
 {
-	struct inode *inode, *next;
+	struct hash_link *link, *next;
 
-	for (size_t i = 0; i < table.bucket_count; i++) {
-		for (inode = table.buckets[i]; inode; inode = next) {
-			next = inode->next;
-			free_inode(inode);
-		}
+	for (link = hash_table_walk(&table.nodes, NULL); link; link = next) {
+		next = hash_table_walk(&table.nodes, link);
+		free_inode(inode_of(link));
 	}
-	free(table.buckets);
-	table.buckets = NULL;
-	table.bucket_count = table.count = 0;
+	hash_table_clear(&table.nodes);
 	handles_end();
 	own_fds_end();
 	close(table.root.fd);
@@ -166,7 +129,7 @@ struct inode *inode_from_nodeid(fuse_ino_t nodeid)
 	return inode;
 }
 
-static struct inode *new_inode(int fd, const struct stat *attr, const struct facts *facts)
+static struct inode *new_inode(int fd, const struct stat *attr, const struct file_identity *identity)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
@@ -175,28 +138,23 @@ static struct inode *new_inode(int fd, const struct stat *attr, const struct fac
 	inode->dev = attr->st_dev;
 	inode->ino = attr->st_ino;
 	inode->nodeid = new_nodeid(attr->st_dev, attr->st_ino);
-	inode->facts = *facts;
+	inode->identity = *identity;
 	inode->fd = fd;
 	pthread_mutex_init(&inode->lock, NULL);
-	if (++table.count > table.bucket_count)
-		grow();
+	hash_table_add(&table.nodes, &inode->link, number_of(attr->st_dev, attr->st_ino));
 	return inode;
 }
 
 /* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
-static struct inode *find_or_add(int fd, const struct stat *attr, const struct facts *facts, bool *added)
+static struct inode *find_or_add(int fd, const struct stat *attr, const struct file_identity *identity, bool *added)
 {
 	struct inode *inode;
 
 	pthread_mutex_lock(&table.lock);
-	inode = *slot_of(attr->st_dev, attr->st_ino);
+	inode = find_numbers(attr->st_dev, attr->st_ino);
 	*added = !inode;
-	if (!inode) {
-		inode = new_inode(fd, attr, facts);
-		/* After new_inode(): it may have moved the slots. */
-		if (inode)
-			*slot_of(attr->st_dev, attr->st_ino) = inode;
-	}
+	if (!inode)
+		inode = new_inode(fd, attr, identity);
 	if (inode)
 		inode->lookups++;
 	pthread_mutex_unlock(&table.lock);
@@ -215,12 +173,12 @@ static bool join(struct inode *inode, int *fd)
 	pthread_mutex_lock(&inode->lock);
 	previous = inode->fd;
 	if (previous < 0)
-		fits = needed = handle_fits(inode->handle, *fd);
-	else if (inode->fd_by_handle && !inode->users)
+		fits = needed = handle_fits(inode->descriptor.handle, *fd);
+	else if (inode->descriptor.is_by_handle && !inode->users)
 		needed = true;
 	if (needed) {
 		inode->fd = *fd;
-		inode->fd_by_handle = false;
+		inode->descriptor.is_by_handle = false;
 		*fd = previous;
 	}
 	pthread_mutex_unlock(&inode->lock);
@@ -239,12 +197,12 @@ static void set_stale(struct inode *inode)
 }
 
 /* Takes over the descriptor if there is a node. */
-static struct inode *node_of(int fd, const struct stat *attr, const struct facts *facts)
+static struct inode *node_of(int fd, const struct stat *attr, const struct file_identity *identity)
 {
 	struct inode *inode;
 	bool added;
 
-	while ((inode = find_or_add(fd, attr, facts, &added))) {
+	while ((inode = find_or_add(fd, attr, identity, &added))) {
 		if (added) {
 			descriptors_add(inode);
 			return inode;
@@ -263,11 +221,11 @@ static struct inode *node_of(int fd, const struct stat *attr, const struct facts
 struct inode *inode_lookup(int fd, struct stat *attr)
 {
 	struct inode *inode = NULL;
-	struct facts facts;
+	struct file_identity identity;
 	int saved;
 
-	if (facts_read(fd, attr, &facts))
-		inode = node_of(fd, attr, &facts);
+	if (file_identity_read(fd, attr, &identity))
+		inode = node_of(fd, attr, &identity);
 	if (!inode) {
 		saved = errno;
 		close(fd);
@@ -289,15 +247,6 @@ static void end_inode(struct inode *inode)
 		free_inode(inode);
 }
 
-static struct inode **slot_of_inode(const struct inode *inode)
-{
-	struct inode **slot = first_slot(inode->nodeid);
-
-	while (*slot != inode)
-		slot = &(*slot)->next;
-	return slot;
-}
-
 void inode_forget(struct inode *inode, uint64_t lookups)
 {
 	bool last;
@@ -307,10 +256,8 @@ void inode_forget(struct inode *inode, uint64_t lookups)
 	pthread_mutex_lock(&table.lock);
 	inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
 	last = !inode->lookups;
-	if (last) {
-		*slot_of_inode(inode) = inode->next;
-		table.count--;
-	}
+	if (last)
+		hash_table_remove(&table.nodes, &inode->link);
 	pthread_mutex_unlock(&table.lock);
 	if (last)
 		end_inode(inode);
@@ -350,7 +297,7 @@ struct inode *inode_find_used(int fd)
 	if (fstat(fd, &attr))
 		return NULL;
 	pthread_mutex_lock(&table.lock);
-	inode = *slot_of(attr.st_dev, attr.st_ino);
+	inode = find_numbers(attr.st_dev, attr.st_ino);
 	if (inode)
 		inode->lookups++;
 	pthread_mutex_unlock(&table.lock);

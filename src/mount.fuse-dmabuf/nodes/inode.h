@@ -14,38 +14,27 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "containers/hash-table.h"
+#include "nodes/descriptors.h"
 #include "nodes/file-identity.h"
+#include "nodes/passthrough.h"
 
 struct inode {
-	struct inode *next;     /* in its bucket */
+	struct hash_link link;
 	dev_t dev;
 	ino_t ino;
 	uint64_t nodeid;        /* the kernel's name for it */
-	struct facts facts;
+	struct file_identity identity;
 	uint64_t lookups;       /* how often the kernel was told; the node ends at 0 */
 	bool stale;             /* its file is gone, and the numbers above are another's by now */
-	atomic_bool names_looked_up; /* directory.c */
+	atomic_bool names_looked_up; /* in this directory, since the kernel knows it */
 
 	pthread_mutex_t lock;   /* of what follows */
 	int fd;                 /* O_PATH; stays as it is while the node is in use; -1: none */
 	unsigned int users;
 	bool forgotten;         /* the last user ends it */
-	bool fd_by_handle;      /* the descriptor may not know the file's name */
-	bool used_lately;
-	struct file_handle *handle;
-	unsigned int opens;     /* passthrough.c: files open now */
-	int backing_id;         /* 0: none */
-
-	/* descriptors.c */
-	struct inode *older, *newer;
-	bool listed;
-
-	/* passthrough.c */
-	struct inode *idle_older, *idle_newer;
-	bool idle;
-
-	/* books.c */
-	atomic_uint tokens;
+	struct inode_descriptor descriptor;
+	struct inode_backing backing;
 };
 
 /* Takes over the descriptor. False: out of memory. */

@@ -11,6 +11,7 @@
 #include "identity/identity.h"
 #include "log/log.h"
 #include "identity/nobody.h"
+#include "nodes/inode.h"
 #include "nodes/passthrough.h"
 #include "identity/privileges.h"
 
@@ -26,9 +27,9 @@ static bool enabled;
 /* Nodes that have an id and no open file; those that were closed first are the oldest. */
 static struct {
 	pthread_mutex_t lock;
-	struct inode *oldest, *newest;
+	TAILQ_HEAD(, inode) order;
 	unsigned int count;
-} idle = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} idle = { .lock = PTHREAD_MUTEX_INITIALIZER, .order = TAILQ_HEAD_INITIALIZER(idle.order) };
 
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd)
 {
@@ -126,34 +127,30 @@ static void close_id(int id)
 
 static void append_idle(struct inode *inode)
 {
-	inode->idle = true;
-	inode->idle_newer = NULL;
-	inode->idle_older = idle.newest;
-	*(idle.newest ? &idle.newest->idle_newer : &idle.oldest) = inode;
-	idle.newest = inode;
+	inode->backing.is_idle = true;
+	TAILQ_INSERT_TAIL(&idle.order, inode, backing.idle);
 	idle.count++;
 }
 
 static void unlink_idle(struct inode *inode)
 {
-	*(inode->idle_older ? &inode->idle_older->idle_newer : &idle.oldest) = inode->idle_newer;
-	*(inode->idle_newer ? &inode->idle_newer->idle_older : &idle.newest) = inode->idle_older;
-	inode->idle = false;
+	TAILQ_REMOVE(&idle.order, inode, backing.idle);
+	inode->backing.is_idle = false;
 	idle.count--;
 }
 
 /* The id of the node that was closed first. 0: there are not too many; or that node is being opened. */
 static int take_oldest(void)
 {
-	struct inode *inode = idle.oldest;
+	struct inode *inode = TAILQ_FIRST(&idle.order);
 	int id;
 
 	/* Whoever holds this lock may wait for that of the list. */
 	if (idle.count <= MAX_IDLE || pthread_mutex_trylock(&inode->lock))
 		return 0;
 	unlink_idle(inode);
-	id = inode->backing_id;
-	inode->backing_id = 0;
+	id = inode->backing.id;
+	inode->backing.id = 0;
 	pthread_mutex_unlock(&inode->lock);
 	return id;
 }
@@ -172,7 +169,7 @@ static void set_idle(struct inode *inode)
 static void end_idle(struct inode *inode)
 {
 	pthread_mutex_lock(&idle.lock);
-	if (inode->idle)
+	if (inode->backing.is_idle)
 		unlink_idle(inode);
 	pthread_mutex_unlock(&idle.lock);
 }
@@ -195,24 +192,24 @@ static bool give_up_id(struct inode *inode)
 {
 	if (!inode_is_append_only(inode))
 		return true;
-	if (inode->opens) {
+	if (inode->backing.opens) {
 		errno = EBUSY;
 		return false;
 	}
 	end_idle(inode);
-	close_id(inode->backing_id);
-	inode->backing_id = 0;
+	close_id(inode->backing.id);
+	inode->backing.id = 0;
 	return true;
 }
 
 static void count_open(struct inode *inode)
 {
 	/* Decided by the first open: the kernel refuses a mixture on one inode. */
-	if (inode->opens++)
+	if (inode->backing.opens++)
 		return;
 	end_idle(inode);
-	if (!inode->backing_id && !inode_is_append_only(inode))
-		inode->backing_id = id_of(inode);
+	if (!inode->backing.id && !inode_is_append_only(inode))
+		inode->backing.id = id_of(inode);
 }
 
 bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
@@ -223,10 +220,10 @@ bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
 	if (!enabled)
 		return true;
 	pthread_mutex_lock(&inode->lock);
-	begun = !writes || !inode->backing_id || give_up_id(inode);
+	begun = !writes || !inode->backing.id || give_up_id(inode);
 	if (begun) {
 		count_open(inode);
-		*backing_id = inode->backing_id;
+		*backing_id = inode->backing.id;
 	}
 	pthread_mutex_unlock(&inode->lock);
 	return begun;
@@ -237,7 +234,7 @@ void passthrough_end(struct inode *inode)
 	if (!enabled)
 		return;
 	pthread_mutex_lock(&inode->lock);
-	if (!--inode->opens && inode->backing_id)
+	if (!--inode->backing.opens && inode->backing.id)
 		set_idle(inode);
 	pthread_mutex_unlock(&inode->lock);
 }
@@ -245,5 +242,5 @@ void passthrough_end(struct inode *inode)
 void passthrough_forget(struct inode *inode)
 {
 	end_idle(inode);
-	close_id(inode->backing_id);
+	close_id(inode->backing.id);
 }

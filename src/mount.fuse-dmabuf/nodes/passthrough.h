@@ -3,7 +3,19 @@
 #ifndef PASSTHROUGH_H
 #define PASSTHROUGH_H
 
-#include "nodes/inode.h"
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+struct inode;
+
+/* What this module knows of a node. The lock of the list protects idle and is_idle, that of the node the rest. */
+struct inode_backing {
+	unsigned int opens;             /* files open now */
+	int id;                         /* 0: none */
+	TAILQ_ENTRY(inode) idle;
+	bool is_idle;
+};
 
 /* Asks for it at the start of the connection. */
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd);

@@ -82,7 +82,7 @@ static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, stru
  */
 static bool needs_no_descriptor(const struct file *file, const struct fuse_file_info *info)
 {
-	return info->backing_id && file->inode->facts.readable &&
+	return info->backing_id && file->inode->identity.readable &&
 	       !(file->flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK | O_NOATIME | O_TRUNC));
 }
 

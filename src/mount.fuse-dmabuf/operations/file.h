@@ -2,11 +2,12 @@
 #ifndef FILE_H
 #define FILE_H
 
+#include "containers/hash-table.h"
 #include "nodes/inode.h"
 
 /* One open of a file by a program: what the kernel's "fh" points to. */
 struct file {
-	struct file *next;      /* in its bucket of open-files.c */
+	struct hash_link link;  /* open-files.c */
 	struct inode *inode;    /* in use */
 	atomic_int fd;          /* -1: not needed so far */
 	int flags;              /* of the open */

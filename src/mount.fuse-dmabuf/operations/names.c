@@ -44,7 +44,7 @@ struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 	if (inode) {
 		entry->attr_timeout = cache_attribute_seconds(&entry->attr, privileged);
 		entry->ino = inode->nodeid;
-		entry->generation = inode->facts.generation;
+		entry->generation = inode->identity.generation;
 	}
 	return inode;
 }

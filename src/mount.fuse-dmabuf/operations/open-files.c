@@ -2,30 +2,23 @@
 #include "operations/file.h"
 #include "limits/open-quota.h"
 
-/* 8 KiB; chains are short up to some thousand open files. */
-#define BUCKETS 1024u
-
 static struct {
 	pthread_mutex_t lock;
-	struct file *buckets[BUCKETS];
+	struct hash_table files;        /* by their address, which is the "fh" */
 } open_files = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* By the address, which is the "fh". */
-static struct file **slot_of(uint64_t fh)
+static struct file *find(uint64_t fh)
 {
-	struct file **slot = &open_files.buckets[(fh * 0x9e3779b97f4a7c15u >> 32) % BUCKETS];
+	struct hash_link *link = hash_table_find(&open_files.files, fh);
 
-	while (*slot && (uintptr_t)*slot != fh)
-		slot = &(*slot)->next;
-	return slot;
+	return link ? hash_entry(link, struct file, link) : NULL;
 }
 
 void open_files_add(struct file *file)
 {
 	share_add(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
-	file->next = NULL;
-	*slot_of((uintptr_t)file) = file;
+	hash_table_add(&open_files.files, &file->link, (uintptr_t)file);
 	pthread_mutex_unlock(&open_files.lock);
 }
 
@@ -33,7 +26,7 @@ void open_files_remove(struct file *file)
 {
 	share_remove(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
-	*slot_of((uintptr_t)file) = file->next;
+	hash_table_remove(&open_files.files, &file->link);
 	pthread_mutex_unlock(&open_files.lock);
 }
 
@@ -43,7 +36,7 @@ struct inode *open_files_find(uint64_t fh, uint64_t nodeid, int *flags)
 	const struct file *file;
 
 	pthread_mutex_lock(&open_files.lock);
-	file = *slot_of(fh);
+	file = find(fh);
 	if (file && file->inode->nodeid == nodeid) {
 		inode = file->inode;
 		*flags = file->flags;

@@ -108,8 +108,8 @@ static void file_with_the_number_of_another_is_another_node(void)
 	make_many();
 	CHECK_EQUAL(inodes[0]->fd, -1);
 	/* As if it were the handle of a file that had the number before. */
-	for (unsigned int i = 0; i < inodes[0]->handle->handle_bytes; i++)
-		inodes[0]->handle->f_handle[i] ^= 0xff;
+	for (unsigned int i = 0; i < inodes[0]->descriptor.handle->handle_bytes; i++)
+		inodes[0]->descriptor.handle->f_handle[i] ^= 0xff;
 	next = node_lookup("0");
 	CHECK_EQUAL(next->ino, inodes[0]->ino);
 	CHECK(next != inodes[0] && next->nodeid != inodes[0]->nodeid);

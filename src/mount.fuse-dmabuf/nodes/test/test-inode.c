@@ -40,14 +40,14 @@ static void forgotten_file_gets_its_nodeid_again(void)
 {
 	struct inode *inode = node_lookup("file");
 	uint64_t nodeid = inode->nodeid;
-	uint32_t generation = inode->facts.generation;
+	uint32_t generation = inode->identity.generation;
 
 	CHECK(inode_from_nodeid(nodeid) == inode);
 	inode_forget(inode, 1);
 	CHECK(!inode_from_nodeid(nodeid));
 	inode = node_lookup("file");
 	CHECK_EQUAL(inode->nodeid, nodeid);
-	CHECK_EQUAL(inode->facts.generation, generation);
+	CHECK_EQUAL(inode->identity.generation, generation);
 	inode_forget(inode, 1);
 	node_remove("file");
 }
