@@ -9,11 +9,13 @@
 #include "daemon.h"
 #include "broker/kernel-tokens.h"
 #include "log/log.h"
-#include "transport/loop.h"
 #include "operations/operations.h"
+#include "operations/statx.h"
+#include "operations/syncfs.h"
+#include "operations/token-requests.h"
 #include "nodes/passthrough.h"
 #include "identity/privileges.h"
-#include "transport/readers.h"
+#include "transport/transport.h"
 #include "session.h"
 #include "nodes/source.h"
 
@@ -46,7 +48,7 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	/* A request in a pipe cannot be looked at. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
 	/* Token requests count as background ones, of which 12 at a time is the default. */
-	connection->max_background = READERS_MAX;
+	connection->max_background = TRANSPORT_THREADS_MAX;
 	if (!daemon_ready())
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
@@ -138,14 +140,24 @@ static bool new_session(const struct options *options, int source_fd)
 	return session;
 }
 
+/* Requests that libfuse does not know. */
+static bool answer_request(int device, const void *request, size_t size)
+{
+	return token_requests_answer(device, request, size) || statx_answer(device, request, size) ||
+	       syncfs_answer(device, request, size);
+}
+
 static int serve(void)
 {
+	const struct transport_server server = {
+		.answer = answer_request, .init_flags2 = syncfs_init_flags2(),
+	};
 	int error;
 
-	if (!readers_begin(fuse_session_fd(session)))
+	if (!transport_begin(session, &server))
 		return EXIT_SYSTEM;
-	error = loop_run(session);
-	readers_end();
+	error = transport_run();
+	transport_end();
 	return error ? EXIT_MOUNT : EXIT_SUCCESS;
 }
 

@@ -9,7 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "transport/connection.h"
+#include "transport/transport.h"
 #include "control/control.h"
 #include "control/control-client.h"
 #include "control/control-socket.h"

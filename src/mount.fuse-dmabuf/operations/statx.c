@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "transport/answer.h"
+#include "transport/transport.h"
 #include "operations/cache.h"
 #include "nodes/inode.h"
 #include "operations/statx.h"
@@ -51,7 +51,7 @@ bool statx_answer(int device, const void *request, size_t size)
 
 	if (size < sizeof(*header) || header->opcode != FUSE_STATX)
 		return false;
-	error = body_of(header, size, sizeof(struct fuse_statx_in)) ? find(header->nodeid, &out) : EINVAL;
-	answer(device, header, error, &out, error ? 0 : sizeof(out));
+	error = transport_body(header, size, sizeof(struct fuse_statx_in)) ? find(header->nodeid, &out) : EINVAL;
+	transport_answer(device, header, error, &out, error ? 0 : sizeof(out));
 	return true;
 }

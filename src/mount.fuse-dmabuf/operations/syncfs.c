@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "transport/answer.h"
+#include "transport/transport.h"
 #include "identity/identity.h"
 #include "log/log.h"
 #include "identity/nobody.h"
@@ -31,9 +31,9 @@ void syncfs_end(void)
 	source = -1;
 }
 
-bool syncfs_is_possible(void)
+uint32_t syncfs_init_flags2(void)
 {
-	return source >= 0;
+	return source >= 0 ? SYNCFS_IN_FLAGS2 : 0;
 }
 
 /* Needs no right, and has none: blocks are allocated for data that programs have written. Returns an errno, or 0. */
@@ -55,7 +55,7 @@ bool syncfs_answer(int device, const void *request, size_t size)
 
 	if (size < sizeof(*header) || header->opcode != FUSE_SYNCFS)
 		return false;
-	error = body_of(header, size, sizeof(struct fuse_syncfs_in)) ? sync_source() : EINVAL;
-	answer(device, header, error, NULL, 0);
+	error = transport_body(header, size, sizeof(struct fuse_syncfs_in)) ? sync_source() : EINVAL;
+	transport_answer(device, header, error, NULL, 0);
 	return true;
 }

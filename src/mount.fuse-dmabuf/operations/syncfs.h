@@ -8,17 +8,20 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* FUSE_HAS_SYNCFS in the flags2 of INIT: the kernel offers to ask, and the server accepts. */
 #define SYNCFS_IN_FLAGS2 (1u << (60 - 32))
 
 /*
  * Opens the file system of the source, until syncfs_end(). Other file systems are not reached: no mount below the source
- * is on the clone that source_open() made. If that fails the log says why, and syncfs_is_possible() is false.
+ * is on the clone that source_open() made. If that fails the log says why.
  */
 void syncfs_begin(int root_fd);
 void syncfs_end(void);
-bool syncfs_is_possible(void);
+
+/* Returns FUSE_HAS_SYNCFS for the second word of flags in INIT, or 0 if the source could not be opened. */
+uint32_t syncfs_init_flags2(void);
 
 /* Answers the request when all data has been written, which can last. Returns false if it is another request. */
 bool syncfs_answer(int device, const void *request, size_t size);

@@ -4,7 +4,7 @@
 #include <linux/fuse.h>
 #include <string.h>
 
-#include "transport/answer.h"
+#include "transport/transport.h"
 #include "broker/broker.h"
 #include "operations/file.h"
 #include "log/log.h"
@@ -83,13 +83,13 @@ static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_
 
 static void answer_create(int device, const struct fuse_in_header *header, size_t size)
 {
-	const struct fuse_dmabuf_token_in *in = body_of(header, size, sizeof(*in));
+	const struct fuse_dmabuf_token_in *in = transport_body(header, size, sizeof(*in));
 	struct fuse_dmabuf_token_out out = { 0 };
 	int error = create(header, in, &out.direction);
 
 	if (error)
-		answer(device, header, error, NULL, 0);
-	else if (answer(device, header, 0, &out, sizeof(out)))
+		transport_answer(device, header, error, NULL, 0);
+	else if (transport_answer(device, header, 0, &out, sizeof(out)))
 		broker_answered(in->token);
 	else
 		broker_withdraw(in->token);
@@ -97,7 +97,7 @@ static void answer_create(int device, const struct fuse_in_header *header, size_
 
 static void answer_release(int device, const struct fuse_in_header *header, size_t size)
 {
-	const struct fuse_dmabuf_token_release_in *in = body_of(header, size, sizeof(*in));
+	const struct fuse_dmabuf_token_release_in *in = transport_body(header, size, sizeof(*in));
 
 	if (!in)
 		log_warning("a malformed release of a token was ignored");
@@ -105,7 +105,7 @@ static void answer_release(int device, const struct fuse_in_header *header, size
 			.id = in->token, .requests = in->requests, .read_bytes = in->read_bytes,
 			.write_bytes = in->write_bytes, .reason = in->reason }))
 		log_warning("the release of token %" PRIu64 ", which was not granted, was ignored", in->token);
-	answer(device, header, 0, NULL, 0);
+	transport_answer(device, header, 0, NULL, 0);
 }
 
 bool token_requests_answer(int device, const void *request, size_t size)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "transport/connection.h"
+#include "transport/transport.h"
 
 /* Since Linux 6.16. */
 static bool kernel_tells(int device, unsigned int *number)

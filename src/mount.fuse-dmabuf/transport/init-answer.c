@@ -4,16 +4,16 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "transport/answer.h"
 #include "transport/init-answer.h"
 #include "log/log.h"
-#include "operations/syncfs.h"
+#include "transport/request.h"
 #include "transport/uring.h"
 #include "transport/uring-protocol.h"
 
 static struct {
 	struct fuse_session *session;
 	void (*fail)(int error);
+	uint32_t accepted;      /* of flags2 by the server */
 	uint64_t unique;        /* of the request INIT, or 0 when it has been answered */
 	uint32_t offered;       /* its flags2 */
 } init;
@@ -32,13 +32,12 @@ static ssize_t send_init_answer(int device, struct iovec *parts, int count)
 
 	init.unique = 0;
 	if (!out || parts[1].iov_len < sizeof(*out))
-		return answer_send(device, parts, count);
-	if (may_add(out, SYNCFS_IN_FLAGS2) && syncfs_is_possible())
-		out->flags2 |= SYNCFS_IN_FLAGS2;
+		return request_send_answer(device, parts, count);
+	out->flags2 |= init.offered & init.accepted;
 	uring = may_add(out, URING_IN_FLAGS2) && uring_prepare(init.session, out, init.fail);
 	if (uring)
 		out->flags2 |= URING_IN_FLAGS2;
-	sent = answer_send(device, parts, count);
+	sent = request_send_answer(device, parts, count);
 	if (uring)
 		uring_begin(sent >= 0);
 	return sent;
@@ -51,7 +50,7 @@ static ssize_t send_answer(int device, struct iovec *parts, int count, void *unu
 	(void)unused;
 	if (init.unique && out->unique == init.unique)
 		return send_init_answer(device, parts, count);
-	return answer_send(device, parts, count);
+	return request_send_answer(device, parts, count);
 }
 
 static ssize_t read_request(int device, void *memory, size_t size, void *unused)
@@ -60,16 +59,18 @@ static ssize_t read_request(int device, void *memory, size_t size, void *unused)
 	return read(device, memory, size);
 }
 
-void init_answer_complete(struct fuse_session *session, const void *request, size_t size, void (*fail)(int error))
+void init_answer_complete(struct fuse_session *session, const void *request, size_t size, uint32_t accepted,
+			  void (*fail)(int error))
 {
 	static const struct fuse_custom_io io = { .writev = send_answer, .read = read_request };
 	const struct fuse_in_header *header = request;
-	const struct fuse_init_in *in = body_of(header, size, sizeof(*in));
+	const struct fuse_init_in *in = transport_body(header, size, sizeof(*in));
 
-	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & (URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2)))
+	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & (URING_IN_FLAGS2 | accepted)))
 		return;
 	init.session = session;
 	init.fail = fail;
+	init.accepted = accepted;
 	init.unique = header->unique;
 	init.offered = in->flags2;
 	if (fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session)))

@@ -12,9 +12,8 @@
 
 #include "transport/init-answer.h"
 #include "log/log.h"
-#include "transport/loop.h"
 #include "transport/readers.h"
-#include "requests.h"
+#include "transport/request.h"
 #include "transport/uring.h"
 
 /* By which a thread tells the main thread that the session has ended. */
@@ -25,11 +24,12 @@
 
 static struct {
 	struct fuse_session *session;
+	const struct transport_server *server;
 	atomic_int error;
 	atomic_uint available;  /* threads that are not answering */
 
 	pthread_mutex_t lock;
-	pthread_t threads[READERS_MAX];
+	pthread_t threads[TRANSPORT_THREADS_MAX];
 	unsigned int count;
 	bool ending;
 } loop = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -42,7 +42,7 @@ static int start_thread(void)
 	int error = 0;
 
 	pthread_mutex_lock(&loop.lock);
-	if (loop.count < READERS_MAX && !loop.ending) {
+	if (loop.count < TRANSPORT_THREADS_MAX && !loop.ending) {
 		atomic_fetch_add(&loop.available, 1);
 		error = pthread_create(&loop.threads[loop.count], NULL, work, NULL);
 		if (error)
@@ -102,8 +102,9 @@ static void answer(const struct fuse_buf *request)
 	const struct fuse_in_header *header = request->mem;
 
 	if (request->size >= sizeof(*header) && header->opcode == FUSE_INIT)
-		init_answer_complete(loop.session, request->mem, request->size, end_session);
-	requests_answer(loop.session, request);
+		init_answer_complete(loop.session, request->mem, request->size, loop.server->init_flags2,
+				     end_session);
+	request_dispatch(request);
 }
 
 /* When the last thread is busy there must be another. */
@@ -166,12 +167,24 @@ static void end_threads(void)
 		pthread_join(loop.threads[i], NULL);
 }
 
-int loop_run(struct fuse_session *session)
+bool transport_begin(struct fuse_session *session, const struct transport_server *server)
+{
+	loop.session = session;
+	loop.server = server;
+	request_begin(session, server);
+	return readers_begin(fuse_session_fd(session));
+}
+
+void transport_end(void)
+{
+	readers_end();
+}
+
+int transport_run(void)
 {
 	sigset_t signals, all, before;
 	int error;
 
-	loop.session = session;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);

@@ -19,6 +19,7 @@
 
 #include "log/log.h"
 #include "transport/readers.h"
+#include "transport/transport.h"
 
 /* What a request that blocks unexpectedly can cost the others, twice this; a thousandth of a processor. */
 #define TICK_NANOSECONDS 1000000
@@ -48,7 +49,7 @@ struct reader {
 };
 
 static struct {
-	struct reader all[READERS_MAX];
+	struct reader all[TRANSPORT_THREADS_MAX];
 	atomic_uint count;
 	sem_t turns;            /* those that nobody has */
 	atomic_uint turn_count; /* all of them */
@@ -212,7 +213,7 @@ static void add_turns(void)
 {
 	unsigned int count = atomic_load(&readers.turn_count);
 
-	for (unsigned int i = 0; i < count && count + i < READERS_MAX; i++) {
+	for (unsigned int i = 0; i < count && count + i < TRANSPORT_THREADS_MAX; i++) {
 		atomic_fetch_add(&readers.turn_count, 1);
 		sem_post(&readers.turns);
 	}

@@ -11,12 +11,6 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/*
- * How many threads libfuse may have. Requests wait for the disk (fsync, copies, big directories), so more than
- * processors. A thread is started only when all others are busy.
- */
-#define READERS_MAX 64u
-
 /* False: explained in the log. */
 bool readers_begin(int device);
 void readers_end(void);

@@ -12,11 +12,9 @@
 
 #include "common/fuse-connection.h"
 
-#include "transport/answer.h"
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
-#include "transport/readers.h"
-#include "requests.h"
+#include "transport/request.h"
 #include "transport/uring.h"
 #include "transport/uring-entry.h"
 #include "transport/uring-protocol.h"
@@ -96,10 +94,10 @@ static void answer_request(const struct fuse_buf *request)
 {
 	const struct fuse_in_header *header = request->mem;
 
-	requests_answer(uring.session, request);
+	request_dispatch(request);
 	if (uring_entry_waits_for(header->unique)) {
 		log_error("request %u was not answered", header->opcode);
-		answer(fuse_session_fd(uring.session), header, EIO, NULL, 0);
+		transport_answer(fuse_session_fd(uring.session), header, EIO, NULL, 0);
 	}
 }
 
@@ -167,7 +165,7 @@ static void *work(void *argument)
 
 static unsigned int threads_per_queue(void)
 {
-	unsigned int share = READERS_MAX / uring.queues;
+	unsigned int share = TRANSPORT_THREADS_MAX / uring.queues;
 
 	return share < THREADS_MIN ? THREADS_MIN : share > THREADS_MAX ? THREADS_MAX : share;
 }

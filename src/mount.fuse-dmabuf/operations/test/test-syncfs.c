@@ -130,9 +130,9 @@ int main(void)
 	device = pair[0];
 	kernel = pair[1];
 	nodes_begin();
-	CHECK(!syncfs_is_possible());
+	CHECK_EQUAL(syncfs_init_flags2(), 0);
 	syncfs_begin(node_root()->fd);
-	CHECK(syncfs_is_possible());
+	CHECK_EQUAL(syncfs_init_flags2(), SYNCFS_IN_FLAGS2);
 	RUN(file_system_of_the_source_is_synchronized);
 	RUN(error_is_told);
 	RUN(each_request_uses_the_same_descriptor);

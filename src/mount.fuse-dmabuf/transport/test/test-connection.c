@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "transport/connection.h"
+#include "transport/transport.h"
 
 /* For meson: the test could not be done. */
 #define SKIPPED 77

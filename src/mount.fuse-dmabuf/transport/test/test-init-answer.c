@@ -8,16 +8,18 @@
 
 #include "check.h"
 #include "transport/init-answer.h"
-#include "log/log.h"
-#include "operations/syncfs.h"
 #include "transport/uring.h"
 #include "transport/uring-protocol.h"
 
 #define UNIQUE 2
 
+/* A flag of flags2 that the server accepts. */
+#define ACCEPTED (1u << 28)
+
 static int device, kernel;
 static struct fuse_custom_io io;    /* what libfuse was given */
 static int threads_left;            /* until no more can be started */
+static uint32_t accepted = ACCEPTED;
 
 int __wrap_fuse_session_fd(struct fuse_session *session);
 int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct fuse_custom_io *given, size_t size, int fd);
@@ -60,7 +62,7 @@ static void offer(uint32_t flags, uint32_t flags2)
 	};
 
 	io = (struct fuse_custom_io){ 0 };
-	init_answer_complete(NULL, &init, sizeof(init), fail);
+	init_answer_complete(NULL, &init, sizeof(init), accepted, fail);
 }
 
 /* The flags2 of the answer that the kernel gets, when libfuse answers with others. */
@@ -89,7 +91,7 @@ static void kernel_that_offers_nothing_is_asked_nothing(void)
 {
 	offer(FUSE_INIT_EXT, 0);
 	CHECK(!io.writev);
-	offer(0, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	offer(0, URING_IN_FLAGS2 | ACCEPTED);
 	CHECK(!io.writev);
 }
 
@@ -111,29 +113,31 @@ static void io_uring_is_not_asked_for_when_a_thread_is_missing(void)
 	}
 }
 
-static void syncfs_is_asked_for_without_io_uring(void)
+static void what_the_server_accepts_is_asked_for_without_io_uring(void)
 {
 	threads_left = 0;
-	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
-	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+	offer(FUSE_INIT_EXT, ACCEPTED);
+	CHECK_EQUAL(answered(), 1 | ACCEPTED);
 }
 
-static void syncfs_is_asked_for_whether_io_uring_is_possible_or_not(void)
+static void what_the_server_accepts_is_asked_for_whether_io_uring_is_possible_or_not(void)
 {
 	threads_left = 1 << 20;
-	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
-	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
+	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2 | ACCEPTED);
 	threads_left = 0;
-	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
-	CHECK_EQUAL(answered(), 1 | SYNCFS_IN_FLAGS2);
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
+	CHECK_EQUAL(answered(), 1 | ACCEPTED);
 }
 
-static void syncfs_is_not_asked_for_when_the_source_cannot_be_read(void)
+static void what_the_server_does_not_accept_is_not_asked_for(void)
 {
-	syncfs_end();
-	syncfs_begin(-1);
-	offer(FUSE_INIT_EXT, SYNCFS_IN_FLAGS2);
-	CHECK_EQUAL(answered(), 1);
+	accepted = 0;
+	threads_left = 1 << 20;
+	offer(FUSE_INIT_EXT, ACCEPTED);
+	CHECK(!io.writev);
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
+	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2);
 }
 
 /* The part that is missing is not to be written. */
@@ -142,7 +146,7 @@ static void answer_of_an_older_protocol_is_left_as_it_is(void)
 	struct fuse_out_header reply = { .len = sizeof(reply), .error = -EPROTO, .unique = UNIQUE }, got;
 	struct iovec part = { .iov_base = &reply, .iov_len = sizeof(reply) };
 
-	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | SYNCFS_IN_FLAGS2);
+	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
 	CHECK_EQUAL(io.writev(device, &part, 1, NULL), (ssize_t)sizeof(reply));
 	CHECK_EQUAL(recv(kernel, &got, sizeof(got), MSG_DONTWAIT), (ssize_t)sizeof(got));
 	CHECK_EQUAL(got.error, -EPROTO);
@@ -155,14 +159,12 @@ int main(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets));
 	device = sockets[0];
 	kernel = sockets[1];
-	syncfs_begin(AT_FDCWD);
 	RUN(kernel_that_offers_nothing_is_asked_nothing);
 	RUN(io_uring_is_not_asked_for_when_a_thread_is_missing);
 	RUN(io_uring_is_asked_for_when_all_threads_are_there);
-	RUN(syncfs_is_asked_for_without_io_uring);
-	RUN(syncfs_is_asked_for_whether_io_uring_is_possible_or_not);
+	RUN(what_the_server_accepts_is_asked_for_without_io_uring);
+	RUN(what_the_server_accepts_is_asked_for_whether_io_uring_is_possible_or_not);
 	RUN(answer_of_an_older_protocol_is_left_as_it_is);
-	log_set_level(LOG_EMERG);
-	RUN(syncfs_is_not_asked_for_when_the_source_cannot_be_read);
+	RUN(what_the_server_does_not_accept_is_not_asked_for);
 	return 0;
 }
