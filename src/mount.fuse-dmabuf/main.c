@@ -68,7 +68,7 @@ static int mount_source(const struct options *options)
 
 	if (!check_mountpoint(options->mountpoint, mountpoint))
 		return EXIT_MOUNT;
-	policy = policy_load(options);
+	policy = policy_load(&options->policy);
 	if (!policy)
 		return EXIT_USAGE;
 	source_fd = source_open(options->source);
@@ -80,15 +80,15 @@ static int mount_source(const struct options *options)
 		return EXIT_SYSTEM;
 	limit = descriptor_limit_raise();
 	descriptors_begin(limit);
-	share_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+	open_quota_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	nobody_begin(source_is_local(source_fd));
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
 	syncfs_begin(source_fd);
 	broker_begin(policy);
 	cache_begin(options->cache, options->suid);
-	if (options->revoke_on_unlink)
-		removal_enable();
+	if (options->policy.revoke_on_unlink)
+		revoke_on_unlink_enable();
 	code = session_run(options, mountpoint, source_fd);
 	broker_end();
 	syncfs_end();

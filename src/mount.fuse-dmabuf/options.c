@@ -92,7 +92,7 @@ static bool parse_tokens(struct options *options, const char *value)
 		log_error("tokens=%s: must be tokens=allow or tokens=deny", value);
 		return false;
 	}
-	options->tokens_denied = !strcmp(value, "deny");
+	options->policy.is_denied = !strcmp(value, "deny");
 	return true;
 }
 
@@ -126,7 +126,7 @@ static bool parse_cache(struct options *options, const char *value)
 
 static bool parse_policy(struct options *options, const char *value)
 {
-	options->policy_file = value;
+	options->policy.file = value;
 	if (*value == '/')
 		return true;
 	log_error("policy=%s: must be an absolute path, because it is read again later", value);
@@ -167,10 +167,10 @@ static bool parse_limit(struct options *options, const char *option, bool *known
 		uint64_t *limit;
 		const char *unit;
 	} limits[] = {
-		{ "max_bytes", &options->limit.bytes, "bytes" },
-		{ "max_tokens", &options->limit.tokens, "tokens" },
-		{ "user_max_bytes", &options->user_limit.bytes, "bytes" },
-		{ "user_max_tokens", &options->user_limit.tokens, "tokens" },
+		{ "max_bytes", &options->policy.limit.bytes, "bytes" },
+		{ "max_tokens", &options->policy.limit.tokens, "tokens" },
+		{ "user_max_bytes", &options->policy.user_limit.bytes, "bytes" },
+		{ "user_max_tokens", &options->policy.user_limit.tokens, "tokens" },
 	};
 	const char *value;
 
@@ -213,7 +213,7 @@ static bool parse_one(struct options *options, const char *option)
 	}
 	value = behind(option, "revoke_on_unlink");
 	if (value && !*value)
-		return options->revoke_on_unlink = true;
+		return options->policy.revoke_on_unlink = true;
 	return parse_other(options, option);
 }
 
@@ -307,8 +307,12 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 	enum options_result result;
 
 	*options = (struct options){
-		.limit = { .tokens = DEFAULT_MAX_TOKENS, .bytes = DEFAULT_MAX_BYTES },
-		.user_limit = { UINT64_MAX, UINT64_MAX }, .log_level = LOG_INFO };
+		.policy = {
+			.limit = { .tokens = DEFAULT_MAX_TOKENS, .bytes = DEFAULT_MAX_BYTES },
+			.user_limit = { UINT64_MAX, UINT64_MAX },
+		},
+		.log_level = LOG_INFO,
+	};
 	if (!lists) {
 		log_error("out of memory");
 		return OPTIONS_WRONG;

@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "broker/books.h"
+#include "broker/policy-load.h"
+#include "operations/cache.h"
 
 /* Exit codes that mount(8) knows. */
 enum {
@@ -16,22 +17,12 @@ enum {
 	EXIT_MOUNT = 32,   /* the mount failed */
 };
 
-/* For how long the kernel may believe what it was told of names and attributes. */
-enum cache_mode {
-	CACHE_AUTO,             /* a second */
-	CACHE_NONE,
-	CACHE_ALWAYS,           /* nobody changes the source directory itself */
-};
-
 struct options {
 	const char *source;
 	const char *mountpoint;
 	bool foreground;
 	bool sloppy;            /* mount -s: unknown options are no error */
-	bool tokens_denied;
-	struct token_count limit, user_limit;   /* of all together, and of each user */
-	const char *policy_file;
-	bool revoke_on_unlink;
+	struct policy_options policy;
 	gid_t control_group;    /* may use the control socket, beside root; 0: nobody */
 	enum cache_mode cache;
 	bool suid;              /* programs run with the rights that their files give */

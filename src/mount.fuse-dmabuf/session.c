@@ -161,13 +161,29 @@ static int serve(void)
 	return error ? EXIT_MOUNT : EXIT_SUCCESS;
 }
 
+static bool begin_control(struct control_mount *mount)
+{
+	int device = fuse_session_fd(session);
+
+	if (!connection_number(device, mount->mountpoint, &mount->connection)) {
+		log_error("cannot prepare for control: %s", strerror(errno));
+		return false;
+	}
+	kernel_tokens_begin(device, mount->connection);
+	return control_begin(mount);
+}
+
 static int mount_and_serve(const struct options *options, const char *mountpoint)
 {
+	struct control_mount mount = {
+		.source = options->source, .mountpoint = mountpoint,
+		.group = options->control_group, .policy = &options->policy,
+	};
 	int code = EXIT_MOUNT;
 
 	if (fuse_session_mount(session, mountpoint))
 		return EXIT_MOUNT;
-	if (privileges_drop() && control_begin(options, mountpoint, fuse_session_fd(session))) {
+	if (privileges_drop() && begin_control(&mount)) {
 		code = serve();
 		control_end();
 	}

@@ -44,7 +44,10 @@ const struct policy *broker_policy(void);
  */
 struct revocation broker_set_policy(struct policy *policy);
 
-/* The rights to a file have changed: revokes the tokens of those who have lost theirs. */
+/*
+ * Revokes the tokens of those who have lost their rights to a file. It is called when rights have changed, before anybody
+ * is told that they have: what ends a right ends the tokens that rest on it.
+ */
 void broker_recheck_file(struct inode *inode);
 
 /* A file has been removed: revokes its tokens. */

@@ -7,16 +7,16 @@
 #include "broker/policy-file.h"
 #include "broker/policy-load.h"
 
-struct policy *policy_load(const struct options *options)
+struct policy *policy_load(const struct policy_options *options)
 {
 	const struct policy defaults = {
-		.deny = options->tokens_denied, .deny_removed = options->revoke_on_unlink,
+		.deny = options->is_denied, .deny_removed = options->revoke_on_unlink,
 		.all = options->limit, .user = options->user_limit,
 	};
 	struct policy *policy;
 
-	if (options->policy_file)
-		return policy_file_read(options->policy_file, &defaults);
+	if (options->file)
+		return policy_file_read(options->file, &defaults);
 	policy = malloc(sizeof(*policy));
 	if (policy)
 		*policy = defaults;
@@ -25,12 +25,12 @@ struct policy *policy_load(const struct options *options)
 	return policy;
 }
 
-void policy_reload(const struct options *options)
+void policy_reload(const struct policy_options *options)
 {
 	struct revocation result;
 	struct policy *policy;
 
-	if (!options->policy_file) {
+	if (!options->file) {
 		log_warning("SIGHUP reads the policy file again, but there is none (mount with policy=FILE)");
 		return;
 	}
@@ -40,5 +40,5 @@ void policy_reload(const struct options *options)
 		return;
 	}
 	result = broker_set_policy(policy);
-	log_info("%s is the policy now; %" PRIu64 " tokens were revoked", options->policy_file, result.revoked);
+	log_info("%s is the policy now; %" PRIu64 " tokens were revoked", options->file, result.revoked);
 }

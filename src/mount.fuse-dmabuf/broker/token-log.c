@@ -8,7 +8,7 @@
 #include "log/log.h"
 #include "broker/token-log.h"
 #include "broker/token-protocol.h"
-#include "limits/user-log.h"
+#include "limits/log-quota.h"
 
 /* Which token: the same words in all lines. */
 #define WHICH_MAX (INODE_NAME_MAX + 160)
@@ -32,18 +32,6 @@ static const char *which(const struct token_request *request, char text[WHICH_MA
 	return text;
 }
 
-static const char *direction_name(uint32_t direction)
-{
-	switch (direction) {
-	case FUSE_DMABUF_TOKEN_READ:
-		return "read";
-	case FUSE_DMABUF_TOKEN_WRITE:
-		return "write";
-	default:
-		return "read and write";
-	}
-}
-
 static const char *reason_name(uint32_t reason)
 {
 	switch (reason) {
@@ -61,7 +49,7 @@ static const char *reason_name(uint32_t reason)
 bool token_log_has_room(const struct token_request *request)
 {
 	unsigned int left_out;
-	bool room = user_log_is_due(USER_LOG_GRANTS, request->owner.uid, &left_out);
+	bool room = log_quota_allows(LOG_QUOTA_GRANTS, request->owner.uid, &left_out);
 
 	if (room && left_out)
 		log_info("%u more tokens of uid %u, or others, were granted, which was not said each time", left_out,
@@ -78,7 +66,7 @@ void token_log_granted(const struct token_request *request, uint32_t direction,
 		return;
 	log_info("token %" PRIu64 " granted: %s, %s; this user has %" PRIu64 " tokens of %" PRIu64
 		 " bytes, all users %" PRIu64 " of %" PRIu64, request->id, which(request, text),
-		 direction_name(direction), state->user.tokens, state->user.bytes, state->all.tokens,
+		 token_direction_name(direction), state->user.tokens, state->user.bytes, state->all.tokens,
 		 state->all.bytes);
 }
 
@@ -87,7 +75,7 @@ void token_log_refused(const struct token_request *request, const char *reason)
 	char text[WHICH_MAX];
 	unsigned int left_out;
 
-	if (!user_log_is_due(USER_LOG_REFUSALS, request->owner.uid, &left_out))
+	if (!log_quota_allows(LOG_QUOTA_REFUSALS, request->owner.uid, &left_out))
 		return;
 	if (left_out)
 		log_warning("%u more tokens of uid %u, or others, were refused, which was not said each time", left_out,

@@ -26,6 +26,9 @@ struct token_request {
 	bool is_said;           /* its grant and end are in the log */
 };
 
+/* Returns the word for a direction, or both: "read", "write" or "read-write". */
+const char *token_direction_name(uint32_t direction);
+
 /* What became of a token, by the kernel's counters. */
 struct token_end {
 	uint64_t id;

@@ -47,13 +47,6 @@ static double age_of(const struct token *token)
 	       (double)(now.tv_nsec - token->granted.tv_nsec) / 1e9;
 }
 
-static const char *direction_name(uint32_t direction)
-{
-	if (direction == TOKEN_BOTH)
-		return "read-write";
-	return direction == FUSE_DMABUF_TOKEN_READ ? "read" : "write";
-}
-
 /* The kernel's counters; what it does not tell is null. */
 static void add_counters(json_t *object, const struct kernel_counters *counters)
 {
@@ -81,7 +74,7 @@ static json_t *token_as_json(const struct token *token, const struct kernel_stat
 		"pid", (int)request->pid,
 		"bytes", (json_int_t)request->size,
 		"exporter", request->exporter,
-		"direction", direction_name(token->direction),
+		"direction", token_direction_name(token->direction),
 		"age", age_of(token),
 		"revoked", token->revoked);
 

@@ -9,12 +9,10 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "transport/transport.h"
 #include "control/control.h"
 #include "control/control-client.h"
 #include "control/control-socket.h"
 #include "control/control-status.h"
-#include "broker/kernel-tokens.h"
 #include "log/log.h"
 #include "broker/policy-load.h"
 #include "identity/privileges.h"
@@ -23,9 +21,8 @@
 #define NO_DESCRIPTOR_MILLISECONDS 100
 
 static struct {
-	const struct options *options;
+	const struct control_mount *mount;
 	int stop_fd, signal_fd, listen_fd;
-	unsigned int connection;
 	/* Two: a reload waits until the tokens that it revokes have no DMA in flight. */
 	pthread_t signals, clients;
 } control = { .stop_fd = -1, .signal_fd = -1, .listen_fd = -1 };
@@ -50,7 +47,7 @@ static void *attend_signals(void *unused)
 	(void)unused;
 	while (wait_for(control.signal_fd, -1)) {
 		while (read(control.signal_fd, &info, sizeof(info)) == sizeof(info))
-			policy_reload(control.options);
+			policy_reload(control.mount->policy);
 	}
 	return NULL;
 }
@@ -61,7 +58,7 @@ static void *attend_clients(void *unused)
 	/* What strangers send is read and parsed without privileges, here and in the threads of the clients. */
 	privileges_suspend();
 	while (wait_for(control.listen_fd, -1)) {
-		if (!control_client_accept(control.listen_fd, control.options->control_group))
+		if (!control_client_accept(control.listen_fd, control.mount->group))
 			wait_for(-1, NO_DESCRIPTOR_MILLISECONDS);
 	}
 	return NULL;
@@ -115,22 +112,21 @@ static int start_threads(void)
 	return error;
 }
 
-bool control_begin(const struct options *options, const char *mountpoint, int device)
+bool control_begin(const struct control_mount *mount)
 {
 	int error;
 
-	control.options = options;
-	if (!connection_number(device, mountpoint, &control.connection) || !take_signals()) {
+	control.mount = mount;
+	if (!take_signals()) {
 		log_error("cannot prepare for control: %s", strerror(errno));
 		return false;
 	}
-	kernel_tokens_begin(device, control.connection);
-	control_status_begin(options->source, mountpoint);
-	control.listen_fd = control_socket_open(control.connection, options->control_group);
+	control_status_begin(mount->source, mount->mountpoint);
+	control.listen_fd = control_socket_open(mount->connection, mount->group);
 	error = start_threads();
 	if (error) {
 		log_error("cannot start the threads for control: %s", strerror(error));
-		control_socket_close(control.listen_fd, control.connection);
+		control_socket_close(control.listen_fd, control.mount->connection);
 	}
 	return !error;
 }
@@ -140,7 +136,7 @@ void control_end(void)
 	stop();
 	pthread_join(control.signals, NULL);
 	pthread_join(control.clients, NULL);
-	control_socket_close(control.listen_fd, control.connection);
+	control_socket_close(control.listen_fd, control.mount->connection);
 	control_client_end();
 	close(control.signal_fd);
 	close(control.stop_fd);

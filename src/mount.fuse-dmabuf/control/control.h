@@ -5,13 +5,21 @@
 
 #include <stdbool.h>
 
-#include "options.h"
+#include "broker/policy-load.h"
+
+/* The mount that is administered. All must last until control_end(). */
+struct control_mount {
+	const char *source, *mountpoint;
+	unsigned int connection;                /* its number, which names the socket */
+	gid_t group;                            /* may use the socket, beside root; 0: nobody */
+	const struct policy_options *policy;    /* read again for SIGHUP */
+};
 
 /*
  * After the mount, before other threads start: SIGHUP comes here. False: logged. Without
  * a socket the server does its work as well; that is only logged.
  */
-bool control_begin(const struct options *options, const char *mountpoint, int device);
+bool control_begin(const struct control_mount *mount);
 
 /* Waits for what clients have begun. */
 void control_end(void);

@@ -19,7 +19,7 @@ static struct {
  */
 #define MEMORY_OF_OPEN 16384u
 
-void share_begin(size_t descriptors, uint64_t memory)
+void open_quota_begin(size_t descriptors, uint64_t memory)
 {
 	/* An open takes one or two. */
 	uint64_t max = descriptors / 2;
@@ -29,13 +29,13 @@ void share_begin(size_t descriptors, uint64_t memory)
 	open_files.max = max < UINT_MAX ? (unsigned int)max : UINT_MAX;
 }
 
-void share_add(uid_t uid, unsigned int count)
+void open_quota_add(uid_t uid, unsigned int count)
 {
 	open_files.all += count;
 	open_files.of_user[uid % USERS] += count;
 }
 
-void share_remove(uid_t uid, unsigned int count)
+void open_quota_remove(uid_t uid, unsigned int count)
 {
 	open_files.all -= count;
 	open_files.of_user[uid % USERS] -= count;
@@ -54,7 +54,7 @@ static void explain(uid_t uid, unsigned int own)
  * While there is much room it is anybody's. The last quarter is for those who have less than an eighth, and the last
  * sixteenth for root alone: one person can have many uids (subuid(5)).
  */
-bool share_is_left(uid_t uid)
+bool open_quota_is_left(uid_t uid)
 {
 	unsigned int own = open_files.of_user[uid % USERS], all = open_files.all;
 

@@ -10,6 +10,7 @@
 #include "identity/caller.h"
 #include "operations/file.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 
 static void reply_attr(fuse_req_t req, const struct inode *inode)
 {
@@ -133,13 +134,6 @@ static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct
 	return error;
 }
 
-/* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
-static void recheck_tokens(struct inode *inode, int which)
-{
-	if (which & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		broker_recheck_file(inode);
-}
-
 void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
 		struct fuse_file_info *info)
 {
@@ -149,7 +143,8 @@ void op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int which,
 	if (!inode)
 		return;
 	error = set_as_caller(req, inode, attr, which, info);
-	recheck_tokens(inode, which);
+	if (which & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		broker_recheck_file(inode);
 	if (error)
 		fuse_reply_err(req, error);
 	else

@@ -4,9 +4,15 @@
 #define CACHE_H
 
 #include <fuse_lowlevel.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 
-#include "options.h"
+/* For how long the kernel may believe what it was told of names and attributes. */
+enum cache_mode {
+	CACHE_AUTO,             /* a second */
+	CACHE_NONE,
+	CACHE_ALWAYS,           /* nobody changes the source directory itself */
+};
 
 /* honours_set_id: programs on the mount run with the rights that their files give them (mount option suid). */
 void cache_begin(enum cache_mode mode, bool honours_set_id);

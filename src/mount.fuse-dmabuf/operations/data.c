@@ -11,6 +11,7 @@
 #include "identity/identity.h"
 #include "identity/nobody.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 
 /*
  * A copy cannot be interrupted, so it is done in steps that take a second at most: a killed program ends in

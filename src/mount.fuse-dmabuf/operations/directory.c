@@ -10,6 +10,7 @@
 
 #include "operations/cache.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 #include "limits/open-quota.h"
 
 /* As many open files take the memory of one directory, with its buffer. */
@@ -40,7 +41,7 @@ static struct directory *directory_from_info(const struct fuse_file_info *info)
 
 static void free_directory(struct directory *directory)
 {
-	share_remove(directory->uid, DIRECTORY_COST);
+	open_quota_remove(directory->uid, DIRECTORY_COST);
 	close(directory->fd);
 	pthread_mutex_destroy(&directory->lock);
 	free(directory);
@@ -58,7 +59,7 @@ static struct directory *open_directory(const struct inode *inode, uid_t uid)
 		free(directory);
 		return NULL;
 	}
-	share_add(uid, DIRECTORY_COST);
+	open_quota_add(uid, DIRECTORY_COST);
 	directory->uid = uid;
 	directory->position = 0;
 	directory->next = directory->filled = 0;

@@ -10,6 +10,7 @@
 #include "limits/descriptor-limit.h"
 #include "operations/file.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 #include "nodes/passthrough.h"
 
 int file_fd(struct file *file)

@@ -5,61 +5,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "operations/cache.h"
 #include "identity/caller.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 #include "operations/revoke-on-unlink.h"
-#include "limits/open-quota.h"
-
-void reply_result(fuse_req_t req, int result)
-{
-	fuse_reply_err(req, result < 0 ? errno : 0);
-}
-
-struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid)
-{
-	struct inode *inode = inode_from_nodeid(nodeid);
-
-	if (inode && inode_use(inode))
-		return inode;
-	fuse_reply_err(req, inode ? errno : ESTALE);
-	return NULL;
-}
-
-struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid)
-{
-	if (share_is_left(fuse_req_ctx(req)->uid))
-		return use_node(req, nodeid);
-	fuse_reply_err(req, ENFILE);
-	return NULL;
-}
-
-struct inode *make_entry(int fd, struct fuse_entry_param *entry)
-{
-	bool privileged = cache_is_privileged(fd);
-	struct inode *inode;
-
-	*entry = (struct fuse_entry_param){ .entry_timeout = cache_seconds() };
-	inode = inode_lookup(fd, &entry->attr);
-	if (inode) {
-		entry->attr_timeout = cache_attribute_seconds(&entry->attr, privileged);
-		entry->ino = inode->nodeid;
-		entry->generation = inode->identity.generation;
-	}
-	return inode;
-}
-
-void reply_entry(fuse_req_t req, int fd)
-{
-	struct fuse_entry_param entry;
-	struct inode *inode = fd < 0 ? NULL : make_entry(fd, &entry);
-
-	if (!inode)
-		fuse_reply_err(req, errno);
-	else if (fuse_reply_entry(req, &entry) == -ENOENT)
-		/* Interrupted: the kernel has not seen the node. */
-		inode_forget(inode, 1);
-}
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -215,14 +164,14 @@ static int remove_as_caller(fuse_req_t req, const struct inode *directory, const
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct inode *directory = use_node(req, parent);
-	struct removal removal;
+	struct unlinked_file unlinked;
 	int error;
 
 	if (!directory)
 		return;
-	removal = removal_begin(directory, name);
+	unlinked = revoke_on_unlink_begin(directory, name);
 	error = remove_as_caller(req, directory, name, 0);
-	removal_end(&removal);
+	revoke_on_unlink_end(&unlinked);
 	fuse_reply_err(req, error);
 	inode_end_use(directory);
 }
@@ -258,10 +207,10 @@ static int rename_as_caller(fuse_req_t req, const struct inode *directory, const
 static int rename_in(fuse_req_t req, const struct inode *directory, const char *name,
 		     const struct inode *new_directory, const char *new_name, unsigned int flags)
 {
-	struct removal replaced = removal_begin(new_directory, new_name);
+	struct unlinked_file replaced = revoke_on_unlink_begin(new_directory, new_name);
 	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags);
 
-	removal_end(&replaced);
+	revoke_on_unlink_end(&replaced);
 	return error;
 }
 

@@ -16,7 +16,7 @@ static struct file *find(uint64_t fh)
 
 void open_files_add(struct file *file)
 {
-	share_add(file->uid, 1);
+	open_quota_add(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
 	hash_table_add(&open_files.files, &file->link, (uintptr_t)file);
 	pthread_mutex_unlock(&open_files.lock);
@@ -24,7 +24,7 @@ void open_files_add(struct file *file)
 
 void open_files_remove(struct file *file)
 {
-	share_remove(file->uid, 1);
+	open_quota_remove(file->uid, 1);
 	pthread_mutex_lock(&open_files.lock);
 	hash_table_remove(&open_files.files, &file->link);
 	pthread_mutex_unlock(&open_files.lock);

@@ -5,20 +5,7 @@
 
 #include <fuse_lowlevel.h>
 
-#include "nodes/inode.h"
-
-/* Answers with 0 or errno, by the result of a system call. */
-void reply_result(fuse_req_t req, int result);
-
-/* The node, in use until inode_end_use(). NULL: it cannot be; that is answered. */
-struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid);
-
-/* The same, for one more open file or directory of the caller's. */
-struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid);
-
 /* names.c */
-struct inode *make_entry(int fd, struct fuse_entry_param *entry);  /* takes over the O_PATH descriptor; NULL: errno */
-void reply_entry(fuse_req_t req, int fd);                         /* the same; fd < 0: answers with errno */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t lookups);
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);

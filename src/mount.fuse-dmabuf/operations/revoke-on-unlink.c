@@ -7,21 +7,21 @@
 
 static bool enabled;
 
-void removal_enable(void)
+void revoke_on_unlink_enable(void)
 {
 	enabled = true;
 }
 
 /* The name is not looked at while nobody has tokens, which is nearly always. */
-struct removal removal_begin(const struct inode *directory, const char *name)
+struct unlinked_file revoke_on_unlink_begin(const struct inode *directory, const char *name)
 {
-	struct removal removal = { .fd = -1, .unknown = enabled };
+	struct unlinked_file unlinked = { .fd = -1, .unknown = enabled };
 
 	if (!enabled || !broker_has_tokens())
-		return removal;
-	removal.fd = inode_open_child(directory, name);
-	removal.unknown = removal.fd < 0 && errno != ENOENT;
-	return removal;
+		return unlinked;
+	unlinked.fd = inode_open_child(directory, name);
+	unlinked.unknown = unlinked.fd < 0 && errno != ENOENT;
+	return unlinked;
 }
 
 /* A file that has tokens is open, so its node is in use. It may have got both while it was removed. */
@@ -39,12 +39,12 @@ static void revoke_removed(int fd)
 	inode_let_go(inode);
 }
 
-void removal_end(struct removal *removal)
+void revoke_on_unlink_end(struct unlinked_file *unlinked)
 {
-	if (removal->unknown && broker_has_tokens())
+	if (unlinked->unknown && broker_has_tokens())
 		broker_revoke_removed();
-	if (removal->fd < 0)
+	if (unlinked->fd < 0)
 		return;
-	revoke_removed(removal->fd);
-	close(removal->fd);
+	revoke_removed(unlinked->fd);
+	close(unlinked->fd);
 }

@@ -15,6 +15,7 @@
 #include "identity/caller.h"
 #include "identity/identity.h"
 #include "operations/operations.h"
+#include "operations/reply.h"
 
 #define ACL        "system.posix_acl_"
 #define ACL_ACCESS ACL "access"
@@ -122,13 +123,6 @@ void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 	inode_end_use(inode);
 }
 
-/* What ends a right ends the tokens that rest on it, before anybody is told that it is done. */
-static void recheck_tokens(struct inode *inode, const char *name)
-{
-	if (!strcmp(name, ACL_ACCESS))
-		broker_recheck_file(inode);
-}
-
 /* An errno. */
 static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name, const char *value, size_t size,
 			 int flags)
@@ -157,8 +151,8 @@ void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char
 	if (!inode)
 		return;
 	error = set_as_caller(req, inode, name, value, size, flags);
-	if (!error)
-		recheck_tokens(inode, name);
+	if (!error && !strcmp(name, ACL_ACCESS))
+		broker_recheck_file(inode);
 	fuse_reply_err(req, error);
 	inode_end_use(inode);
 }
@@ -198,10 +192,10 @@ void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 	if (!inode)
 		return;
 	error = remove_as_caller(req, inode, name);
-	if (!error)
-		recheck_tokens(inode, name);
-	else if (error == EPERM && comes_before_a_write(req, name))
+	if (error == EPERM && comes_before_a_write(req, name))
 		error = 0;
+	else if (!error && !strcmp(name, ACL_ACCESS))
+		broker_recheck_file(inode);
 	fuse_reply_err(req, error);
 	inode_end_use(inode);
 }

@@ -28,7 +28,7 @@ static void defaults(void)
 
 	CHECK(PARSE(&options, NULL) == OPTIONS_MOUNT);
 	CHECK(!strcmp(options.source, "src") && !strcmp(options.mountpoint, "mnt"));
-	CHECK(!options.foreground && !options.tokens_denied && options.limit.bytes == 4ull << 40 && options.limit.tokens == 65536);
+	CHECK(!options.foreground && !options.policy.is_denied && options.policy.limit.bytes == 4ull << 40 && options.policy.limit.tokens == 65536);
 	CHECK(!options.mount_options && options.log_level == LOG_INFO);
 }
 
@@ -62,9 +62,9 @@ static void own_options(void)
 	struct options options;
 
 	CHECK(PARSE(&options, "-o", "tokens=deny,max_bytes=64G,log=debug") == OPTIONS_MOUNT);
-	CHECK(options.tokens_denied && options.limit.bytes == 64ull << 30 && options.log_level == LOG_DEBUG);
+	CHECK(options.policy.is_denied && options.policy.limit.bytes == 64ull << 30 && options.log_level == LOG_DEBUG);
 	CHECK(PARSE(&options, "-o", "tokens=deny", "-o", "tokens=allow,,") == OPTIONS_MOUNT);
-	CHECK(!options.tokens_denied);
+	CHECK(!options.policy.is_denied);
 }
 
 static void limits(void)
@@ -72,10 +72,10 @@ static void limits(void)
 	struct options options;
 
 	CHECK(PARSE(&options, "-o", "max_tokens=10,user_max_bytes=1G,user_max_tokens=1K") == OPTIONS_MOUNT);
-	CHECK(options.limit.tokens == 10 && options.limit.bytes == 4ull << 40);
-	CHECK(options.user_limit.bytes == 1 << 30 && options.user_limit.tokens == 1024);
+	CHECK(options.policy.limit.tokens == 10 && options.policy.limit.bytes == 4ull << 40);
+	CHECK(options.policy.user_limit.bytes == 1 << 30 && options.policy.user_limit.tokens == 1024);
 	CHECK(PARSE(&options, NULL) == OPTIONS_MOUNT);
-	CHECK(options.user_limit.bytes == UINT64_MAX && options.user_limit.tokens == UINT64_MAX);
+	CHECK(options.policy.user_limit.bytes == UINT64_MAX && options.policy.user_limit.tokens == UINT64_MAX);
 }
 
 static void hyphens_may_stand_for_underscores(void)
@@ -83,8 +83,8 @@ static void hyphens_may_stand_for_underscores(void)
 	struct options options;
 
 	CHECK(PARSE(&options, "-o", "revoke-on-unlink,user-max-tokens=3,control-group=root") == OPTIONS_MOUNT);
-	CHECK(options.revoke_on_unlink && options.user_limit.tokens == 3 && options.control_group == 0);
-	CHECK(PARSE(&options, "-o", "revoke_on_unlink") == OPTIONS_MOUNT && options.revoke_on_unlink);
+	CHECK(options.policy.revoke_on_unlink && options.policy.user_limit.tokens == 3 && options.control_group == 0);
+	CHECK(PARSE(&options, "-o", "revoke_on_unlink") == OPTIONS_MOUNT && options.policy.revoke_on_unlink);
 }
 
 static void policy_and_cache(void)
@@ -92,7 +92,7 @@ static void policy_and_cache(void)
 	struct options options;
 
 	CHECK(PARSE(&options, "-o", "policy=/etc/models.conf,cache=none") == OPTIONS_MOUNT);
-	CHECK(!strcmp(options.policy_file, "/etc/models.conf") && options.cache == CACHE_NONE);
+	CHECK(!strcmp(options.policy.file, "/etc/models.conf") && options.cache == CACHE_NONE);
 	CHECK(PARSE(&options, "-o", "cache=always") == OPTIONS_MOUNT && options.cache == CACHE_ALWAYS);
 }
 

@@ -214,15 +214,15 @@ static void removed_file_loses_all_tokens(void)
 static void token_granted_during_a_removal_is_found(void)
 {
 	struct inode *removed = node_lookup("removed");
-	struct removal removal;
+	struct unlinked_file removal;
 
 	begin();
-	removal_enable();
-	removal = removal_begin(node_root(), "removed");
+	revoke_on_unlink_enable();
+	removal = revoke_on_unlink_begin(node_root(), "removed");
 	grant_for(removed, 1, 0, 10);
 	grant_for(other, 2, 0, 10);
 	node_remove("removed");
-	removal_end(&removal);
+	revoke_on_unlink_end(&removal);
 	CHECK(is_revoked(1) && !is_revoked(2));
 	broker_end();
 	inode_forget(removed, 1);
@@ -231,15 +231,15 @@ static void token_granted_during_a_removal_is_found(void)
 static void token_granted_during_a_removal_is_found_beside_others(void)
 {
 	struct inode *removed = node_lookup("removed");
-	struct removal removal;
+	struct unlinked_file removal;
 
 	begin();
-	removal_enable();
+	revoke_on_unlink_enable();
 	grant_for(other, 1, 0, 10);
-	removal = removal_begin(node_root(), "removed");
+	removal = revoke_on_unlink_begin(node_root(), "removed");
 	grant_for(removed, 2, 0, 10);
 	node_remove("removed");
-	removal_end(&removal);
+	revoke_on_unlink_end(&removal);
 	CHECK(!is_revoked(1) && is_revoked(2));
 	broker_end();
 	inode_forget(removed, 1);
@@ -257,16 +257,16 @@ static void allow_descriptors(rlim_t count)
 static void removal_without_descriptors_ends_the_tokens_too(void)
 {
 	struct inode *removed = node_lookup("removed");
-	struct removal removal;
+	struct unlinked_file removal;
 
 	begin();
-	removal_enable();
+	revoke_on_unlink_enable();
 	grant_for(removed, 1, 0, 10);
 	grant_for(other, 2, 0, 10);
 	allow_descriptors(0);
-	removal = removal_begin(node_root(), "removed");
+	removal = revoke_on_unlink_begin(node_root(), "removed");
 	node_remove("removed");
-	removal_end(&removal);
+	revoke_on_unlink_end(&removal);
 	allow_descriptors(1024);
 	CHECK(is_revoked(1) && !is_revoked(2));
 	broker_end();
@@ -276,19 +276,19 @@ static void removal_without_descriptors_ends_the_tokens_too(void)
 static void removed_name_of_a_file_with_tokens_ends_them_with_the_last(void)
 {
 	struct inode *removed = node_lookup("removed");
-	struct removal removal;
+	struct unlinked_file removal;
 
 	begin();
-	removal_enable();
+	revoke_on_unlink_enable();
 	CHECK(!linkat(node_root()->fd, "removed", node_root()->fd, "again", 0));
 	grant_for(removed, 1, 0, 10);
-	removal = removal_begin(node_root(), "removed");
+	removal = revoke_on_unlink_begin(node_root(), "removed");
 	node_remove("removed");
-	removal_end(&removal);
+	revoke_on_unlink_end(&removal);
 	CHECK(!is_revoked(1));
-	removal = removal_begin(node_root(), "again");
+	removal = revoke_on_unlink_begin(node_root(), "again");
 	node_remove("again");
-	removal_end(&removal);
+	revoke_on_unlink_end(&removal);
 	CHECK(is_revoked(1));
 	broker_end();
 	inode_forget(removed, 1);

@@ -167,13 +167,13 @@ static int begin_slow_client(void)
 	return client;
 }
 
-static void nothing_is_left_where_threads_cannot_be_started(const struct options *options)
+static void nothing_is_left_where_threads_cannot_be_started(const struct control_mount *mount)
 {
 	struct sockaddr_un address = socket_address();
 
 	no_threads = true;
 	log_set_level(LOG_EMERG);
-	CHECK(!control_begin(options, test_directory, -1));
+	CHECK(!control_begin(mount));
 	log_set_level(LOG_ERR);
 	no_threads = false;
 	CHECK(access(address.sun_path, F_OK) && errno == ENOENT);
@@ -358,14 +358,20 @@ static void clients_are_answered_while_a_reload_waits(void)
 
 int main(void)
 {
-	const struct options options = { .source = "/", .policy_file = POLICY, .control_group = GROUP };
+	const struct policy_options policy = { .file = POLICY };
+	struct control_mount mount = {
+		.source = "/", .mountpoint = test_directory, .group = GROUP, .policy = &policy,
+	};
+	struct stat attr;
 
 	log_set_level(LOG_ERR);
 	nodes_begin();
 	file = node_lookup("file");
+	CHECK(!stat(test_directory, &attr));
+	mount.connection = minor(attr.st_dev);
 	broker_begin(test_policy(false, UINT64_MAX));
-	nothing_is_left_where_threads_cannot_be_started(&options);
-	CHECK(control_begin(&options, test_directory, -1));
+	nothing_is_left_where_threads_cannot_be_started(&mount);
+	CHECK(control_begin(&mount));
 	RUN(token_whose_path_is_not_known_is_told_of);
 	RUN(nobody_waits_while_the_status_is_made);
 	RUN(clients_that_take_no_answer_hold_nobody_up_and_are_let_go);

@@ -2,7 +2,7 @@
 #include <pthread.h>
 #include <time.h>
 
-#include "limits/user-log.h"
+#include "limits/log-quota.h"
 
 /* Users with the same remainder are counted together: no table grows by what users do, also not by new uids. */
 #define USERS 256u
@@ -23,11 +23,11 @@ struct kind {
 static struct {
 	pthread_mutex_t lock;
 	struct kind kinds[2];
-} user_log = {
+} log_quota = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.kinds = {
-		[USER_LOG_GRANTS] = { .max = USER_LOG_GRANTS_MAX },
-		[USER_LOG_REFUSALS] = { .max = USER_LOG_REFUSALS_MAX },
+		[LOG_QUOTA_GRANTS] = { .max = LOG_QUOTA_GRANTS_MAX },
+		[LOG_QUOTA_REFUSALS] = { .max = LOG_QUOTA_REFUSALS_MAX },
 	},
 };
 
@@ -39,17 +39,17 @@ static void begin_window(struct window *window, time_t now)
 	window->said = 0;
 }
 
-bool user_log_is_due(enum user_log kind, uid_t uid, unsigned int *left_out)
+bool log_quota_allows(enum log_quota kind, uid_t uid, unsigned int *left_out)
 {
-	struct window *all = &user_log.kinds[kind].of_all, *user = &user_log.kinds[kind].of_user[uid % USERS];
+	struct window *all = &log_quota.kinds[kind].of_all, *user = &log_quota.kinds[kind].of_user[uid % USERS];
 	struct timespec now;
 	bool due;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	pthread_mutex_lock(&user_log.lock);
+	pthread_mutex_lock(&log_quota.lock);
 	begin_window(user, now.tv_sec);
 	begin_window(all, now.tv_sec);
-	due = user->said < user_log.kinds[kind].max && all->said < USER_LOG_ALL_MAX;
+	due = user->said < log_quota.kinds[kind].max && all->said < LOG_QUOTA_ALL_MAX;
 	if (due) {
 		user->said++;
 		all->said++;
@@ -59,6 +59,6 @@ bool user_log_is_due(enum user_log kind, uid_t uid, unsigned int *left_out)
 	*left_out = user->left_out;
 	if (due)
 		user->left_out = 0;
-	pthread_mutex_unlock(&user_log.lock);
+	pthread_mutex_unlock(&log_quota.lock);
 	return due;
 }
