@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Standard streams that are missing. */
 #include <fcntl.h>
 #include <unistd.h>
 

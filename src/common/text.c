@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Control characters and numbers in text. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,19 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/kernel-tokens.h"
 #include "control/control.h"
 #include "daemon.h"
-#include "broker/kernel-tokens.h"
+#include "identity/privileges.h"
 #include "log/log.h"
+#include "nodes/passthrough.h"
+#include "nodes/source.h"
 #include "operations/operations.h"
 #include "operations/statx.h"
 #include "operations/syncfs.h"
 #include "operations/token-requests.h"
-#include "nodes/passthrough.h"
-#include "identity/privileges.h"
-#include "transport/transport.h"
 #include "session.h"
-#include "nodes/source.h"
+#include "transport/transport.h"
 
 static struct fuse_session *session;
 

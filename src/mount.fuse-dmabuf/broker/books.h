@@ -10,8 +10,8 @@
 #include <sys/queue.h>
 #include <time.h>
 
-#include "containers/hash-table.h"
 #include "broker/token.h"
+#include "containers/hash-table.h"
 
 /* Of those that are not revoked: what counts against limits. */
 struct token_count {

@@ -4,9 +4,9 @@
 #include <inttypes.h>
 
 #include "broker/broker.h"
-#include "nodes/inode.h"
-#include "log/log.h"
 #include "broker/token-log.h"
+#include "log/log.h"
+#include "nodes/inode.h"
 
 static const char no_rights[] = "the policy or the permissions of the file do not allow it";
 

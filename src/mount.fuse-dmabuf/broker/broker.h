@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The broker: who gets a token, and who loses it. */
+/*
+ * broker/ decides who gets a token, counts tokens, and revokes them.
+ * May call: containers, identity, limits, log, nodes.
+ */
 #ifndef BROKER_H
 #define BROKER_H
 

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "limits/descriptor-limit.h"
 #include "broker/kernel-tokens.h"
 #include "broker/token-protocol.h"
+#include "limits/descriptor-limit.h"
 
 static int device = -1;
 static unsigned int connection;

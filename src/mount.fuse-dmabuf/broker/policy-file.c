@@ -13,9 +13,9 @@
 
 #include "common/text.h"
 
+#include "broker/policy-file.h"
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
-#include "broker/policy-file.h"
 
 /* Far more than anybody writes by hand. */
 #define FILE_MAX (1 << 20)

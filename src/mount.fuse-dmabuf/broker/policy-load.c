@@ -3,9 +3,9 @@
 #include <stdlib.h>
 
 #include "broker/broker.h"
-#include "log/log.h"
 #include "broker/policy-file.h"
 #include "broker/policy-load.h"
+#include "log/log.h"
 
 struct policy *policy_load(const struct policy_options *options)
 {

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 #include "broker/books.h"
-#include "nodes/inode.h"
 #include "identity/owner.h"
+#include "nodes/inode.h"
 
 /* Users and groups that a rule is about. A part that lists none is about all. */
 struct policy_who {

@@ -6,10 +6,10 @@
  */
 #include <stdlib.h>
 
-#include "nodes/inode.h"
 #include "broker/kernel-tokens.h"
 #include "broker/revocation.h"
 #include "broker/token-log.h"
+#include "nodes/inode.h"
 
 struct candidate {
 	uint64_t id;

@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "nodes/inode.h"
-#include "log/log.h"
 #include "broker/token-log.h"
 #include "broker/token-protocol.h"
 #include "limits/log-quota.h"
+#include "log/log.h"
+#include "nodes/inode.h"
 
 /* Which token: the same words in all lines. */
 #define WHICH_MAX (INODE_NAME_MAX + 160)

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "identity/owner.h"
 #include "broker/token-protocol.h"
+#include "identity/owner.h"
 
 struct inode;
 

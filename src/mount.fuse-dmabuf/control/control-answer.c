@@ -8,9 +8,9 @@
 #include "broker/broker.h"
 #include "control/control-answer.h"
 #include "control/control-status.h"
-#include "nodes/inode.h"
-#include "log/log.h"
 #include "identity/privileges.h"
+#include "log/log.h"
+#include "nodes/inode.h"
 
 /* One line for free(); takes over the object. */
 static char *as_line(json_t *object)

@@ -12,8 +12,8 @@
 
 #include "control/control-socket.h"
 #include "identity/identity.h"
-#include "log/log.h"
 #include "identity/privileges.h"
+#include "log/log.h"
 
 #define DIRECTORY "/run/fuse-dmabuf"
 

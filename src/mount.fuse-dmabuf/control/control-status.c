@@ -6,9 +6,9 @@
 
 #include "broker/books-copy.h"
 #include "broker/broker.h"
+#include "broker/kernel-tokens.h"
 #include "control/control-status.h"
 #include "nodes/inode.h"
-#include "broker/kernel-tokens.h"
 
 static struct {
 	const char *source, *mountpoint;

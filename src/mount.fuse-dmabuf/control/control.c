@@ -9,13 +9,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "control/control.h"
+#include "broker/policy-load.h"
 #include "control/control-client.h"
 #include "control/control-socket.h"
 #include "control/control-status.h"
-#include "log/log.h"
-#include "broker/policy-load.h"
+#include "control/control.h"
 #include "identity/privileges.h"
+#include "log/log.h"
 
 /* How long to wait when there is no descriptor for a client. It waits, too. */
 #define NO_DESCRIPTOR_MILLISECONDS 100

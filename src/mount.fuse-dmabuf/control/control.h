@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The administrator's side: threads for SIGHUP and the control socket, fuse-dmabuf-control(7). */
+/*
+ * control/ is the administrator's side: threads for SIGHUP and the control socket, fuse-dmabuf-control(7).
+ * May call: broker, identity, limits, log, nodes.
+ */
 #ifndef CONTROL_H
 #define CONTROL_H
 

@@ -9,9 +9,9 @@
 
 #include "identity/caller.h"
 #include "identity/identity.h"
-#include "log/log.h"
 #include "identity/privileges.h"
 #include "identity/processes.h"
+#include "log/log.h"
 
 /* Those that count in another user namespace, for the files whose owner and group have ids there. */
 #define CAPABILITIES_FOR_FILES \

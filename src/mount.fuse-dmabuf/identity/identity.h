@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whom a thread acts for. The file system below decides by these ids, groups and capabilities, by what is true at
+ * identity/ acts as the caller of a request, or as nobody, and knows whose a token is; here: whom a thread acts for. The file system below decides by these ids, groups and capabilities, by what is true at
  * that moment; nothing else of the thread changes, so nobody may signal or renice it who could not before.
+ * May call: containers, limits, log.
  */
 #ifndef IDENTITY_H
 #define IDENTITY_H

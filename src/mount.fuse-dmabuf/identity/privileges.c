@@ -8,8 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "log/log.h"
 #include "identity/privileges.h"
+#include "log/log.h"
 
 /*
  * What the server does by itself: it reads the source for all (the kernel checks who may see it), opens files by

@@ -7,9 +7,9 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "identity/processes.h"
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
-#include "identity/processes.h"
 
 /* 65536 groups of 10 digits, and the other lines. */
 #define STATUS_MAX (1u << 20)

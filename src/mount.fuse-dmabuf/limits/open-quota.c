@@ -2,8 +2,8 @@
 #include <limits.h>
 #include <stdatomic.h>
 
-#include "log/log.h"
 #include "limits/open-quota.h"
+#include "log/log.h"
 
 /* Users with the same remainder have one share together: rare, and no table grows by what users do. */
 #define USERS 1024u

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Messages for people: to stderr until the server is a daemon, then to syslog. Nobody is waited for: a message that
+ * log/ carries messages to people: to stderr until the server is a daemon, then to syslog. Nobody is waited for: a message that
  * finds no room is lost, and before the next it is said how many were.
+ * May call: nothing.
  */
 #ifndef LOG_H
 #define LOG_H

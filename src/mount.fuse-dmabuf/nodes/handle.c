@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "nodes/handle.h"
 #include "log/log.h"
+#include "nodes/handle.h"
 
 /* Any descriptor of the mount that is not O_PATH. -1: no handles. */
 static int mount_fd = -1;

@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "limits/descriptor-limit.h"
+#include "log/log.h"
 #include "nodes/descriptors.h"
 #include "nodes/handle.h"
 #include "nodes/inode.h"
-#include "log/log.h"
 
 /* /proc/self/fd: from there it is a shorter way. */
 static int own_fds = -1;

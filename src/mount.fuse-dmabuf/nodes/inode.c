@@ -5,10 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "log/log.h"
 #include "nodes/descriptors.h"
 #include "nodes/handle.h"
 #include "nodes/inode.h"
-#include "log/log.h"
 #include "nodes/passthrough.h"
 
 static struct {

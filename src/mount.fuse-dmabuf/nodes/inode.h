@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The nodes that the kernel knows. Each is one inode of the source; all names of a file lead to the same node.
+ * nodes/ has the nodes that the kernel knows, their descriptors, and passthrough. Each is one inode of the source; all names of a file lead to the same node.
  * An O_PATH descriptor holds it, so that its device and inode number cannot be given to another file meanwhile.
  * A node that is not in use may have lost that, and has a file handle instead: see descriptors.h.
+ * May call: containers, identity, limits, log.
  */
 #ifndef INODE_H
 #define INODE_H

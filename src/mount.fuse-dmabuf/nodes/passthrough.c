@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 #include "identity/identity.h"
-#include "log/log.h"
 #include "identity/nobody.h"
+#include "identity/privileges.h"
+#include "log/log.h"
 #include "nodes/inode.h"
 #include "nodes/passthrough.h"
-#include "identity/privileges.h"
 
 /* Files that were closed keep their ids, which saves two system calls when they are opened again. */
 #define MAX_IDLE 1024u

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
-#include "operations/cache.h"
 #include "identity/caller.h"
+#include "operations/cache.h"
 #include "operations/file.h"
 #include "operations/operations.h"
 #include "operations/reply.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <sys/xattr.h>
 
-#include "operations/cache.h"
 #include "nodes/inode.h"
+#include "operations/cache.h"
 
 static enum cache_mode mode;
 static bool honours_set_id;

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "identity/caller.h"
-#include "operations/file.h"
 #include "identity/identity.h"
 #include "identity/nobody.h"
+#include "operations/file.h"
 #include "operations/operations.h"
 #include "operations/reply.h"
 

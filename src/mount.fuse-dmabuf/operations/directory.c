@@ -8,10 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "limits/open-quota.h"
 #include "operations/cache.h"
 #include "operations/operations.h"
 #include "operations/reply.h"
-#include "limits/open-quota.h"
 
 /* As many open files take the memory of one directory, with its buffer. */
 #define DIRECTORY_COST 3u

@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "operations/cache.h"
 #include "identity/caller.h"
 #include "limits/descriptor-limit.h"
+#include "nodes/passthrough.h"
+#include "operations/cache.h"
 #include "operations/file.h"
 #include "operations/operations.h"
 #include "operations/reply.h"
-#include "nodes/passthrough.h"
 
 int file_fd(struct file *file)
 {

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "broker/revoke-on-unlink.h"
 #include "identity/caller.h"
 #include "operations/operations.h"
 #include "operations/reply.h"
-#include "operations/revoke-on-unlink.h"
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {

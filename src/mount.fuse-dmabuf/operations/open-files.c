@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "operations/file.h"
 #include "limits/open-quota.h"
+#include "operations/file.h"
 
 static struct {
 	pthread_mutex_t lock;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The requests of the kernel, by the file that answers them. */
+/*
+ * operations/ answers the requests of the kernel; here they are listed by the file that answers them.
+ * May call: broker, containers, identity, limits, log, nodes, transport.
+ */
 #ifndef OPERATIONS_H
 #define OPERATIONS_H
 

@@ -4,10 +4,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "transport/transport.h"
-#include "operations/cache.h"
 #include "nodes/inode.h"
+#include "operations/cache.h"
 #include "operations/statx.h"
+#include "transport/transport.h"
 
 _Static_assert(sizeof(struct fuse_statx) == sizeof(struct statx), "they are the same");
 

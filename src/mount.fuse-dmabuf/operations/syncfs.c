@@ -5,11 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "transport/transport.h"
 #include "identity/identity.h"
-#include "log/log.h"
 #include "identity/nobody.h"
+#include "log/log.h"
 #include "operations/syncfs.h"
+#include "transport/transport.h"
 
 /*
  * One descriptor for the whole life of the mount: the kernel reports that data could not be written once to each open

@@ -4,13 +4,13 @@
 #include <linux/fuse.h>
 #include <string.h>
 
-#include "transport/transport.h"
 #include "broker/broker.h"
-#include "operations/file.h"
-#include "log/log.h"
 #include "broker/token-log.h"
 #include "broker/token-protocol.h"
+#include "log/log.h"
+#include "operations/file.h"
 #include "operations/token-requests.h"
+#include "transport/transport.h"
 
 static bool is_valid(const struct fuse_dmabuf_token_in *in)
 {

@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "log/log.h"
 #include "common/text.h"
+#include "log/log.h"
 
 #include "options.h"
 

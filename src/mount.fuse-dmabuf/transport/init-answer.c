@@ -4,11 +4,11 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "transport/init-answer.h"
 #include "log/log.h"
+#include "transport/init-answer.h"
 #include "transport/request.h"
-#include "transport/uring.h"
 #include "transport/uring-protocol.h"
+#include "transport/uring.h"
 
 static struct {
 	struct fuse_session *session;

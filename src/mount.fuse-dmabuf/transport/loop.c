@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "transport/init-answer.h"
 #include "log/log.h"
+#include "transport/init-answer.h"
 #include "transport/readers.h"
 #include "transport/request.h"
 #include "transport/uring.h"

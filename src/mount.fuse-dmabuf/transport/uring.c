@@ -15,9 +15,9 @@
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 #include "transport/request.h"
-#include "transport/uring.h"
 #include "transport/uring-entry.h"
 #include "transport/uring-protocol.h"
+#include "transport/uring.h"
 
 /* The kernel's FUSE_MIN_READ_BUFFER. */
 #define PAYLOAD_MIN 8192u

@@ -2,10 +2,10 @@
 #include <errno.h>
 
 #include "broker/broker.h"
-#include "log/log.h"
 #include "broker/test/simulated-kernel.h"
-#include "nodes/test/test-node.h"
 #include "broker/test/test-policy.h"
+#include "log/log.h"
+#include "nodes/test/test-node.h"
 
 static struct inode *file;
 

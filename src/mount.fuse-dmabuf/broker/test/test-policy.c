@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#include "log/log.h"
 #include "broker/policy-file.h"
-#include "nodes/test/test-node.h"
+#include "log/log.h"
 #include "log/test/test-said.h"
+#include "nodes/test/test-node.h"
 
 #define FILE_NAME "/tmp/fuse-dmabuf-test-policy.conf"
 

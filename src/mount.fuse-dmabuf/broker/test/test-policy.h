@@ -5,8 +5,8 @@
 
 #include <stdlib.h>
 
-#include "check.h"
 #include "broker/policy.h"
+#include "check.h"
 
 static inline struct policy *test_policy(bool deny, uint64_t max_bytes)
 {

@@ -6,11 +6,11 @@
 #include <sys/resource.h>
 
 #include "broker/broker.h"
-#include "log/log.h"
-#include "operations/revoke-on-unlink.h"
+#include "broker/revoke-on-unlink.h"
 #include "broker/test/simulated-kernel.h"
-#include "nodes/test/test-node.h"
 #include "broker/test/test-policy.h"
+#include "log/log.h"
+#include "nodes/test/test-node.h"
 
 static struct inode *file, *other;
 

@@ -2,11 +2,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "log/log.h"
-#include "nodes/test/test-node.h"
-#include "log/test/test-said.h"
 #include "broker/token-log.h"
 #include "limits/log-quota.h"
+#include "log/log.h"
+#include "log/test/test-said.h"
+#include "nodes/test/test-node.h"
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
 

@@ -13,10 +13,10 @@
 #include <time.h>
 
 #include "broker/broker.h"
+#include "broker/test/test-policy.h"
 #include "control/control.h"
 #include "log/log.h"
 #include "nodes/test/test-node.h"
-#include "broker/test/test-policy.h"
 
 #define POLICY "/tmp/fuse-dmabuf-test-control.conf"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 #include "check.h"
-#include "log/log.h"
 #include "limits/open-quota.h"
+#include "log/log.h"
 
 enum { ROOM = 1024, GREEDY = 1000, OTHER = 1001 };
 

@@ -7,13 +7,13 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "limits/descriptor-limit.h"
-#include "nodes/handle.h"
-#include "log/log.h"
 #include "identity/owner.h"
 #include "identity/processes.h"
-#include "nodes/test/test-node.h"
+#include "limits/descriptor-limit.h"
+#include "log/log.h"
 #include "log/test/test-said.h"
+#include "nodes/handle.h"
+#include "nodes/test/test-node.h"
 
 enum { MAX = 8, COUNT = 100 };
 

@@ -7,9 +7,9 @@
 #include <time.h>
 
 #include "log/log.h"
+#include "log/test/test-said.h"
 #include "nodes/passthrough.h"
 #include "nodes/test/test-node.h"
-#include "log/test/test-said.h"
 
 int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);

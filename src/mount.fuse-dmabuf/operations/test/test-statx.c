@@ -5,9 +5,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "nodes/test/test-node.h"
 #include "operations/cache.h"
 #include "operations/statx.h"
-#include "nodes/test/test-node.h"
 
 struct request {
 	struct fuse_in_header header;

@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 
 #include "identity/privileges.h"
-#include "operations/syncfs.h"
 #include "nodes/test/test-node.h"
+#include "operations/syncfs.h"
 
 struct request {
 	struct fuse_in_header header;

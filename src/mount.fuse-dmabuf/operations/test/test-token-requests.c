@@ -9,13 +9,13 @@
 #include <sys/wait.h>
 
 #include "broker/broker.h"
-#include "operations/file.h"
-#include "log/log.h"
-#include "identity/processes.h"
-#include "nodes/test/test-node.h"
 #include "broker/test/test-policy.h"
-#include "log/test/test-said.h"
 #include "broker/token-protocol.h"
+#include "identity/processes.h"
+#include "log/log.h"
+#include "log/test/test-said.h"
+#include "nodes/test/test-node.h"
+#include "operations/file.h"
 #include "operations/token-requests.h"
 
 struct create {

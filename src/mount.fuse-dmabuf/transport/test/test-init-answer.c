@@ -8,8 +8,8 @@
 
 #include "check.h"
 #include "transport/init-answer.h"
-#include "transport/uring.h"
 #include "transport/uring-protocol.h"
+#include "transport/uring.h"
 
 #define UNIQUE 2
 

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
-#include "operations/revoke-on-unlink.h"
+#include "broker/revoke-on-unlink.h"
 
 static bool enabled;
 
