@@ -88,7 +88,7 @@ int broker_grant(struct token_request *request, uint32_t *direction)
 	books_lock();
 	error = check(request, direction, &reason);
 	if (!error)
-		request->is_said = token_log_has_room(request);
+		request->is_logged = token_log_has_room(request);
 	if (!error && !books_add(request, *direction)) {
 		reason = "out of memory";
 		error = ENOMEM;
@@ -208,7 +208,7 @@ struct revocation broker_set_policy(struct policy *next)
 	policy = next;
 	books_unlock();
 	policy_free(previous);
-	return revoke_tokens(&(struct revocation_wish){
+	return revoke_tokens(&(struct revocation_selector){
 		.begin = forget_checks, .reason = would_be_refused, .data = &all,
 		.all = next->deny });
 }
@@ -235,7 +235,7 @@ static bool has_tokens(const struct inode *inode)
 void broker_recheck_file(struct inode *inode)
 {
 	if (has_tokens(inode))
-		revoke_tokens(&(struct revocation_wish){ .reason = lost_its_rights, .data = inode });
+		revoke_tokens(&(struct revocation_selector){ .reason = lost_its_rights, .data = inode });
 }
 
 static const char *is_of_removed_file(const struct token *token, void *inode)
@@ -246,7 +246,7 @@ static const char *is_of_removed_file(const struct token *token, void *inode)
 void broker_revoke_file(struct inode *inode)
 {
 	if (has_tokens(inode))
-		revoke_tokens(&(struct revocation_wish){
+		revoke_tokens(&(struct revocation_selector){
 			.reason = is_of_removed_file, .data = inode, .all_of = inode });
 }
 
@@ -260,7 +260,7 @@ static const char *is_of_some_removed_file(const struct token *token, void *unus
 
 void broker_revoke_removed(void)
 {
-	revoke_tokens(&(struct revocation_wish){ .reason = is_of_some_removed_file });
+	revoke_tokens(&(struct revocation_selector){ .reason = is_of_some_removed_file });
 }
 
 bool broker_has_tokens(void)

@@ -22,7 +22,7 @@ struct candidates {
 };
 
 /* With claim only those that nobody has to be waited for, and they are this revoker's. */
-static void collect(const struct revocation_wish *wish, struct candidates *candidates, bool claim)
+static void collect(const struct revocation_selector *selector, struct candidates *candidates, bool claim)
 {
 	struct books_walk walk;
 	struct token *token;
@@ -30,13 +30,13 @@ static void collect(const struct revocation_wish *wish, struct candidates *candi
 
 	candidates->count = 0;
 	books_lock();
-	if (wish->begin)
-		wish->begin(wish->data);
+	if (selector->begin)
+		selector->begin(selector->data);
 	books_walk_begin(&walk);
 	while (candidates->count < candidates->capacity && (token = books_walk_next(&walk))) {
 		if (token->revoked || (claim && (token->revoking || !token->answered)))
 			continue;
-		reason = wish->reason(token, wish->data);
+		reason = selector->reason(token, selector->data);
 		if (!reason)
 			continue;
 		token->revoking |= claim;
@@ -100,26 +100,26 @@ static void settle(const struct candidate *candidate, int error, struct revocati
 	inode_let_go(request.inode);
 }
 
-static int end_at_once(const struct revocation_wish *wish)
+static int end_at_once(const struct revocation_selector *selector)
 {
-	return wish->all ? kernel_tokens_revoke_all() : kernel_tokens_revoke_node(wish->all_of->nodeid);
+	return selector->all ? kernel_tokens_revoke_all() : kernel_tokens_revoke_node(selector->all_of->nodeid);
 }
 
-static void revoke_at_once(const struct revocation_wish *wish, struct candidates *candidates,
+static void revoke_at_once(const struct revocation_selector *selector, struct candidates *candidates,
 			   struct revocation *result)
 {
 	int error;
 
-	collect(wish, candidates, true);
-	error = candidates->count ? end_at_once(wish) : 0;
+	collect(selector, candidates, true);
+	error = candidates->count ? end_at_once(selector) : 0;
 	for (size_t i = 0; i < candidates->count; i++)
 		settle(&candidates->list[i], error, result);
 }
 
-static void revoke_one_by_one(const struct revocation_wish *wish, struct candidates *candidates,
+static void revoke_one_by_one(const struct revocation_selector *selector, struct candidates *candidates,
 			      struct revocation *result)
 {
-	collect(wish, candidates, false);
+	collect(selector, candidates, false);
 	for (size_t i = 0; i < candidates->count; i++) {
 		if (claim(candidates->list[i].id))
 			settle(&candidates->list[i], kernel_token_revoke(candidates->list[i].id), result);
@@ -136,7 +136,7 @@ static size_t number_of_tokens(void)
 	return number;
 }
 
-struct revocation revoke_tokens(const struct revocation_wish *wish)
+struct revocation revoke_tokens(const struct revocation_selector *selector)
 {
 	struct candidate one;
 	struct candidates candidates = { .capacity = number_of_tokens() + 1 };
@@ -147,13 +147,13 @@ struct revocation revoke_tokens(const struct revocation_wish *wish)
 	candidates.list = many ? many : &one;
 	if (!many)
 		candidates.capacity = 1;
-	if (wish->all || wish->all_of)
-		revoke_at_once(wish, &candidates, &result);
+	if (selector->all || selector->all_of)
+		revoke_at_once(selector, &candidates, &result);
 	if (!result.failed) {
 		/* Those that others are at, and those that came meanwhile. */
 		do {
 			before = result.revoked;
-			revoke_one_by_one(wish, &candidates, &result);
+			revoke_one_by_one(selector, &candidates, &result);
 		} while (candidates.count == candidates.capacity && result.revoked > before);
 	}
 	free(many);

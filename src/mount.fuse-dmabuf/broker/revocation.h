@@ -5,7 +5,7 @@
 
 #include "broker/books.h"
 
-struct revocation_wish {
+struct revocation_selector {
 	/* Called before a pass over the books; may be NULL. */
 	void (*begin)(void *data);
 
@@ -26,6 +26,6 @@ struct revocation {
 };
 
 /* When this returns, no DMA of these tokens is in flight, whoever revoked them. */
-struct revocation revoke_tokens(const struct revocation_wish *wish);
+struct revocation revoke_tokens(const struct revocation_selector *selector);
 
 #endif

@@ -62,7 +62,7 @@ void token_log_granted(const struct token_request *request, uint32_t direction,
 {
 	char text[WHICH_MAX];
 
-	if (!request->is_said)
+	if (!request->is_logged)
 		return;
 	log_info("token %" PRIu64 " granted: %s, %s; this user has %" PRIu64 " tokens of %" PRIu64
 		 " bytes, all users %" PRIu64 " of %" PRIu64, request->id, which(request, text),
@@ -87,7 +87,7 @@ void token_log_revoked(const struct token_request *request, const char *reason)
 {
 	char text[WHICH_MAX];
 
-	if (!request->is_said)
+	if (!request->is_logged)
 		return;
 	log_info("token %" PRIu64 " is revoked: %s: %s", request->id, which(request, text), reason);
 }
@@ -105,7 +105,7 @@ void token_log_ended(const struct token_request *request, const struct token_end
 {
 	char text[WHICH_MAX];
 
-	if (!request->is_said)
+	if (!request->is_logged)
 		return;
 	log_info("token %" PRIu64 " %s: %s, %" PRIu64 " requests, %" PRIu64 " bytes read, %" PRIu64
 		 " bytes written", request->id, reason_name(end->reason), which(request, text),
@@ -116,7 +116,7 @@ void token_log_withdrawn(const struct token_request *request)
 {
 	char text[WHICH_MAX];
 
-	if (!request->is_said)
+	if (!request->is_logged)
 		return;
 	log_info("token %" PRIu64 " withdrawn: %s: nobody waited for the answer any more", request->id,
 		 which(request, text));

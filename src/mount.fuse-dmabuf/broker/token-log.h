@@ -6,7 +6,7 @@
 #include "broker/broker.h"
 #include "broker/token.h"
 
-/* Returns true if what becomes of the token is to be said: for token_request.is_said. */
+/* Returns true if what becomes of the token is to be said: for token_request.is_logged. */
 bool token_log_has_room(const struct token_request *request);
 
 void token_log_granted(const struct token_request *request, uint32_t direction,

@@ -23,7 +23,7 @@ struct token_request {
 	struct owner owner;
 	pid_t pid;
 	char exporter[33];
-	bool is_said;           /* its grant and end are in the log */
+	bool is_logged;           /* its grant and end are in the log */
 };
 
 /* Returns the word for a direction, or both: "read", "write" or "read-write". */

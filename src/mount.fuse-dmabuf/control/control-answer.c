@@ -142,7 +142,7 @@ static char *answer_revoke(const json_t *request, const struct ucred *peer)
 	if (selection.by == BY_TOKEN && !has_token(selection.token))
 		return control_answer_error("there is no such token");
 	snprintf(selection.reason, sizeof(selection.reason), "asked for by uid %u pid %d", peer->uid, peer->pid);
-	result = revoke_tokens(&(struct revocation_wish){
+	result = revoke_tokens(&(struct revocation_selector){
 		.begin = forget_unknown, .reason = is_selected, .data = &selection,
 		.all = selection.by == BY_ALL });
 	log_info("%llu tokens revoked, %s", (unsigned long long)result.revoked, selection.reason);

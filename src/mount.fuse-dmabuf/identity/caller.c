@@ -186,7 +186,7 @@ static bool is_refusal(int error)
 	return error == EPERM || error == EACCES || error == ENOSPC || error == EDQUOT;
 }
 
-bool caller_goes_on(struct caller *caller, int error)
+bool caller_should_retry(struct caller *caller, int error)
 {
 	int saved = errno;
 	bool goes_on;

@@ -45,7 +45,7 @@ struct caller {
  * The thread acts as the caller, first without capabilities: most that is done needs none, and what they count for has
  * to be looked up. Where the credentials are not known (a process in a PID namespace that the server does not see, or
  * one that acts for another), there are only the caller's ids, without groups and capabilities. False: see errno,
- * nothing is to be undone. The targets must last until caller_goes_on() has returned false.
+ * nothing is to be undone. The targets must last until caller_should_retry() has returned false.
  */
 bool caller_begin(struct caller *caller, fuse_req_t req, const struct target *targets, size_t count);
 
@@ -62,7 +62,7 @@ bool caller_begin_to_create(struct caller *caller, fuse_req_t req, const struct 
  * After each try, with its errno, or 0. Returns true if it was refused and the caller has capabilities that may change
  * that: the thread has them, and tries again. Else the thread is the server's own again; errno is kept.
  */
-bool caller_goes_on(struct caller *caller, int error);
+bool caller_should_retry(struct caller *caller, int error);
 
 /* Returns true if the caller has a capability in the server's user namespace. */
 bool caller_is_capable(fuse_req_t req, uint64_t capability);

@@ -26,7 +26,7 @@ int inode_open_child(const struct inode *parent, const char *name)
 	return check_file_limit(fd);
 }
 
-bool own_fds_begin(void)
+bool inode_open_begin(void)
 {
 	own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (own_fds < 0)
@@ -34,7 +34,7 @@ bool own_fds_begin(void)
 	return own_fds >= 0;
 }
 
-void own_fds_end(void)
+void inode_open_end(void)
 {
 	close(own_fds);
 }

@@ -91,7 +91,7 @@ bool inodes_begin(int root_fd)
 		log_error("source: %s", strerror(errno));
 		return false;
 	}
-	if (!own_fds_begin())
+	if (!inode_open_begin())
 		return false;
 	table.root.fd = root_fd;
 	table.root.nodeid = FUSE_ROOT_ID;
@@ -112,7 +112,7 @@ void inodes_end(void)
 	}
 	hash_table_clear(&table.nodes);
 	handles_end();
-	own_fds_end();
+	inode_open_end();
 	close(table.root.fd);
 	pthread_mutex_destroy(&table.root.lock);
 }

@@ -71,8 +71,8 @@ void inode_let_go(struct inode *inode);
 struct inode *inode_find_used(int fd);
 
 /* inode-open.c: for reopen(). False: explained in the log. */
-bool own_fds_begin(void);
-void own_fds_end(void);
+bool inode_open_begin(void);
+void inode_open_end(void);
 
 /* openat() of one name below a node in use, never through a symbolic link. */
 int inode_open_child(const struct inode *parent, const char *name);

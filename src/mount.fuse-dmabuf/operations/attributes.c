@@ -130,7 +130,7 @@ static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct
 		return errno;
 	do {
 		error = set_attributes(inode, attr, which, info) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 

@@ -93,7 +93,7 @@ static ssize_t write_as_caller(fuse_req_t req, const struct write *write)
 		return -1;
 	do {
 		written = do_write(write);
-	} while (caller_goes_on(&caller, written < 0 ? errno : 0));
+	} while (caller_should_retry(&caller, written < 0 ? errno : 0));
 	return written;
 }
 
@@ -162,7 +162,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off
 	if (!error) {
 		do {
 			error = fallocate(target.fd, mode, offset, length) ? errno : 0;
-		} while (caller_goes_on(&caller, error));
+		} while (caller_should_retry(&caller, error));
 	}
 	fuse_reply_err(req, error);
 }
@@ -199,7 +199,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 	if (in >= 0 && caller_begin_to_write(&caller, req, &out)) {
 		do {
 			copied = copy_file_range(in, &offset_in, out.fd, &offset_out, step, (unsigned int)flags);
-		} while (caller_goes_on(&caller, copied < 0 ? errno : 0));
+		} while (caller_should_retry(&caller, copied < 0 ? errno : 0));
 	}
 	end_writing(file_out, out.fd);
 	if (copied < 0)

@@ -98,7 +98,7 @@ static bool open_as_caller(fuse_req_t req, struct file *file)
 		return false;
 	do {
 		fd = file_fd(file);
-	} while (caller_goes_on(&caller, fd < 0 ? errno : 0));
+	} while (caller_should_retry(&caller, fd < 0 ? errno : 0));
 	return fd >= 0;
 }
 
@@ -179,7 +179,7 @@ static int create_as_caller(fuse_req_t req, const struct inode *directory, const
 		do {
 			fd = openat(directory->fd, name, flags | O_CLOEXEC, mode);
 		} while (fd < 0 && may_open_again());
-	} while (caller_goes_on(&caller, fd < 0 ? errno : 0));
+	} while (caller_should_retry(&caller, fd < 0 ? errno : 0));
 	return check_file_limit(fd);
 }
 

@@ -63,7 +63,7 @@ static int mknod_as_caller(fuse_req_t req, const struct inode *directory, const 
 		return errno;
 	do {
 		error = mknodat(directory->fd, name, mode, rdev) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -85,7 +85,7 @@ static int mkdir_as_caller(fuse_req_t req, const struct inode *directory, const 
 		return errno;
 	do {
 		error = mkdirat(directory->fd, name, mode) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -107,7 +107,7 @@ static int symlink_as_caller(fuse_req_t req, const char *text, const struct inod
 		return errno;
 	do {
 		error = symlinkat(text, directory->fd, name) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -132,7 +132,7 @@ static int link_as_caller(fuse_req_t req, const struct inode *inode, const struc
 	inode_path(inode, path);
 	do {
 		error = linkat(AT_FDCWD, path, directory->fd, name, AT_SYMLINK_FOLLOW) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -157,7 +157,7 @@ static int remove_as_caller(fuse_req_t req, const struct inode *directory, const
 		return errno;
 	do {
 		error = unlinkat(directory->fd, name, flags) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -200,7 +200,7 @@ static int rename_as_caller(fuse_req_t req, const struct inode *directory, const
 		return errno;
 	do {
 		error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 

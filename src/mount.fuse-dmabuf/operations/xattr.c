@@ -138,7 +138,7 @@ static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *
 	inode_path(inode, path);
 	do {
 		error = setxattr(path, name, value, size, flags) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
@@ -170,7 +170,7 @@ static int remove_as_caller(fuse_req_t req, const struct inode *inode, const cha
 	inode_path(inode, path);
 	do {
 		error = removexattr(path, name) ? errno : 0;
-	} while (caller_goes_on(&caller, error));
+	} while (caller_should_retry(&caller, error));
 	return error;
 }
 

@@ -31,7 +31,7 @@ static const char *is_token(const struct token *token, void *id)
 static void take_away(uint64_t id)
 {
 	broker_answered(id);
-	CHECK_EQUAL(revoke_tokens(&(struct revocation_wish){ .reason = is_token, .data = &id }).revoked, 1);
+	CHECK_EQUAL(revoke_tokens(&(struct revocation_selector){ .reason = is_token, .data = &id }).revoked, 1);
 }
 
 static bool release(uint64_t id)

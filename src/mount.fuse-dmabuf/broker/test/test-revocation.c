@@ -51,7 +51,7 @@ static const char *every(const struct token *token, void *data)
 
 static struct revocation revoke_all(void)
 {
-	return revoke_tokens(&(struct revocation_wish){ .reason = every });
+	return revoke_tokens(&(struct revocation_selector){ .reason = every });
 }
 
 static void revoked_token_counts_no_more_but_stays_until_it_is_released(void)
@@ -298,7 +298,7 @@ static void removed_name_of_a_file_with_tokens_ends_them_with_the_last(void)
 
 static struct revocation revoke_all_at_once(void)
 {
-	return revoke_tokens(&(struct revocation_wish){ .reason = every, .all = true });
+	return revoke_tokens(&(struct revocation_selector){ .reason = every, .all = true });
 }
 
 static void kernel_is_asked_once_for_all(void)

@@ -96,7 +96,7 @@ static struct token_request registration_of(uid_t uid)
 {
 	struct token_request request = { .id = 5, .inode = node_lookup("file"), .owner = { .uid = uid }, .exporter = "udmabuf" };
 
-	request.is_said = token_log_has_room(&request);
+	request.is_logged = token_log_has_room(&request);
 	return request;
 }
 
@@ -107,7 +107,7 @@ static unsigned int said_of(uid_t uid, unsigned int tokens)
 	for (unsigned int i = 0; i < tokens; i++) {
 		struct token_request request = registration_of(uid);
 
-		said += request.is_said;
+		said += request.is_logged;
 		inode_forget(request.inode, 1);
 	}
 	return said;
@@ -136,11 +136,11 @@ static void end_of_a_token_is_said_if_its_grant_was(void)
 	struct token_request request = registration_of(2000);
 	const char *said;
 
-	CHECK(request.is_said);
+	CHECK(request.is_logged);
 	said_begin();
 	token_log_granted(&request, TOKEN_BOTH, &state);
 	token_log_ended(&request, &(struct token_end){ .id = 5 });
-	request.is_said = false;
+	request.is_logged = false;
 	token_log_granted(&request, TOKEN_BOTH, &state);
 	token_log_revoked(&request, "why");
 	token_log_withdrawn(&request);
