@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A file whose mount has ended and was mounted again. */
+#include "common/fuse-connection.h"
 #include "internal.h"
 
 bool file_has_ended(const struct fdmabuf_file *file)
@@ -10,7 +11,7 @@ bool file_has_ended(const struct fdmabuf_file *file)
 bool file_is_lost(const struct fdmabuf_file *file, int error)
 {
 	/* A server may give these errors itself, for reasons of its own. */
-	return is_end_of_connection(error) && file_has_ended(file);
+	return fuse_connection_has_ended(error) && file_has_ended(file);
 }
 
 /*

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "common/fuse-connection.h"
 #include "internal.h"
 
 /* Where nothing tells the alignment of direct reads (FUSE passes no STATX_DIOALIGN on): no common
@@ -14,6 +15,9 @@
 
 static int open_error(const char *path)
 {
+	if (fuse_connection_has_ended(errno))
+		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: take it away with \"umount -l\" and mount it again",
+			    path);
 	switch (errno) {
 	case ENOENT:
 		return fail(ENOENT, "%s: no such file", path);
@@ -21,11 +25,6 @@ static int open_error(const char *path)
 	case EPERM:
 		return fail(errno, "%s: permission denied: make it readable for this user (uid %u), or run as a user who may read it",
 			    path, (unsigned)geteuid());
-	case ENOTCONN:
-	case ECONNABORTED:   /* the first moments */
-	case ECANCELED:
-		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: take it away with \"umount -l\" and mount it again",
-			    path);
 	default:
 		return fail(errno, "%s: cannot be opened: %s", path, strerror(errno));
 	}

@@ -3,6 +3,7 @@
 #include <linux/magic.h>
 #include <sys/statfs.h>
 
+#include "common/fuse-connection.h"
 #include "internal.h"
 
 bool is_on_fuse(int fd)
@@ -20,5 +21,5 @@ bool connection_has_ended(int fd)
 	struct statfs filesystem;
 
 	/* The kernel keeps no answer to this one, unlike those to stat(2). */
-	return fstatfs(fd, &filesystem) && is_end_of_connection(errno);
+	return fstatfs(fd, &filesystem) && fuse_connection_has_ended(errno);
 }

@@ -39,15 +39,6 @@ static inline void close_fd(const int *fd)
 
 bool is_on_fuse(int fd);
 
-/*
- * Whether an error is one of those by which a mount says that its server has gone: ENOTCONN, and where requests come to
- * the server by io_uring ECONNABORTED and ECANCELED in the first moments.
- */
-static inline bool is_end_of_connection(int error)
-{
-	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
-}
-
 /* Whether the server of a descriptor on a FUSE mount is gone. Asks it, so not for where speed counts. */
 bool connection_has_ended(int fd);
 

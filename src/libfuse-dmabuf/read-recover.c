@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "common/clock.h"
 #include "transfer.h"
 
 /* A look costs a few system calls. */
@@ -73,20 +74,12 @@ static void ask_for_new_token(struct transfer *t)
 	give_token_up(t, "the broker ended the token and gave no new one");
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Looks at once, and then until the time is over or the progress function has enough. */
 static void look_for_file(struct transfer *t)
 {
 	const struct timespec interval = { .tv_nsec = LOOK_INTERVAL_MS * 1000000 };
 	struct fdmabuf_file *file = t->channel->file;
-	uint64_t deadline = now_ms() + t->channel->mount_wait;
+	int64_t deadline = monotonic_milliseconds() + t->channel->mount_wait;
 
 	for (;;) {
 		char why[512];
@@ -100,7 +93,7 @@ static void look_for_file(struct transfer *t)
 		transfer_report(t);
 		if (t->error)
 			return;
-		if (now_ms() >= deadline) {
+		if (monotonic_milliseconds() >= deadline) {
 			t->error = fail(ENOTCONN, "%s: the FUSE server of this mount has ended, and the file has not returned within %u ms (%s): mount it again, and start again",
 					file->path, t->channel->mount_wait, why);
 			return;
