@@ -126,7 +126,7 @@ const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer)
 	return buffer->exporter->name;
 }
 
-int buffer_reach(struct fdmabuf_buffer *buffer)
+int buffer_prepare_copy(struct fdmabuf_buffer *buffer)
 {
 	return buffer->map || !buffer->exporter->map ? 0 : buffer->exporter->map(buffer);
 }
@@ -137,7 +137,7 @@ static int check_range(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t 
 		return fail(EFAULT, "%llu bytes at offset %llu are outside the buffer of %llu bytes",
 			    (unsigned long long)length, (unsigned long long)offset,
 			    (unsigned long long)buffer->size);
-	return buffer_reach(buffer);
+	return buffer_prepare_copy(buffer);
 }
 
 int fdmabuf_buffer_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,

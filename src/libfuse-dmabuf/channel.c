@@ -77,8 +77,8 @@ static int register_token(struct fdmabuf_channel *channel)
 int channel_register(struct fdmabuf_channel *channel)
 {
 	if (channel->buffer->dmabuf_fd < 0)
-		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "%s", *channel->buffer->why_no_dmabuf ?
-				   channel->buffer->why_no_dmabuf : "the buffer is ordinary memory, not a dma-buf");
+		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "%s", *channel->buffer->no_dmabuf_reason ?
+				   channel->buffer->no_dmabuf_reason : "the buffer is ordinary memory, not a dma-buf");
 	else if (!channel->file->is_direct)
 		channel_set_reason(channel, FDMABUF_REASON_NOT_DIRECT, "file is not O_DIRECT capable");
 	else if (channel->ring && !ring_has_tokens(channel->ring))
@@ -92,7 +92,7 @@ static int choose_path(struct fdmabuf_channel *channel)
 {
 	int ret;
 
-	if (channel->wanted == FDMABUF_BOUNCE) {
+	if (channel->wanted_path == FDMABUF_BOUNCE) {
 		channel_set_reason(channel, FDMABUF_REASON_ASKED, "bounce was asked for");
 	} else {
 		ret = channel_register(channel);
@@ -100,17 +100,17 @@ static int choose_path(struct fdmabuf_channel *channel)
 			channel->path = FDMABUF_DIRECT;
 			return 0;
 		}
-		if (file_has_ended(channel->file))	/* what is left of it does not become a bounce channel */
+		if (file_server_has_ended(channel->file))	/* what is left of it does not become a bounce channel */
 			return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and open the file again",
 				    channel->file->path);
-		if (channel->wanted == FDMABUF_DIRECT)
+		if (channel->wanted_path == FDMABUF_DIRECT)
 			return fail(-ret, "%s: direct path impossible: %s", channel->file->path,
 				    channel->reason_text);
 	}
 
 	channel->path = FDMABUF_BOUNCE;
-	ret = buffer_reach(channel->buffer);
-	if (ret && channel->wanted == FDMABUF_AUTO) {
+	ret = buffer_prepare_copy(channel->buffer);
+	if (ret && channel->wanted_path == FDMABUF_AUTO) {
 		char why[256];
 
 		snprintf(why, sizeof(why), "%s", fdmabuf_error());
@@ -143,7 +143,7 @@ static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_cha
 			return fail(EINVAL, "reserved options must be zero");
 	if (options->path > FDMABUF_BOUNCE)
 		return fail(EINVAL, "path %d is not known", (int)options->path);
-	channel->wanted = options->path;
+	channel->wanted_path = options->path;
 	channel->depth = options->depth ? options->depth : DEPTH_DEFAULT;
 	channel->chunk = options->chunk ? options->chunk : CHUNK_DEFAULT;
 	if (channel->depth > FDMABUF_DEPTH_MAX)
@@ -213,7 +213,7 @@ void fdmabuf_channel_close(struct fdmabuf_channel *channel)
 	free(channel);
 }
 
-int channel_need_host(struct fdmabuf_channel *channel)
+int channel_allocate_host(struct fdmabuf_channel *channel)
 {
 	size_t size = (size_t)channel->host_depth * channel->host_chunk;
 	void *memory;

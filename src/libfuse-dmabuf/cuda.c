@@ -170,7 +170,7 @@ static void export_pages(struct fdmabuf_buffer *buffer)
 
 	if (!driver->export_range ||
 	    driver->device_attribute(&supported, CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED, cuda->device) || !supported) {
-		snprintf(buffer->why_no_dmabuf, sizeof(buffer->why_no_dmabuf),
+		snprintf(buffer->no_dmabuf_reason, sizeof(buffer->no_dmabuf_reason),
 			 "%s exports no dma-buf: it needs NVIDIA's open kernel modules, 515 or later", cuda->name);
 		return;
 	}
@@ -181,7 +181,7 @@ static void export_pages(struct fdmabuf_buffer *buffer)
 		result = driver->export_range(&fd, buffer->address, buffer->size, CUDA_HANDLE_DMA_BUF_FD, 0);
 	if (result) {
 		cuda_fail(driver, result, "%s exports no dma-buf", cuda->name);
-		snprintf(buffer->why_no_dmabuf, sizeof(buffer->why_no_dmabuf), "%s", fdmabuf_error());
+		snprintf(buffer->no_dmabuf_reason, sizeof(buffer->no_dmabuf_reason), "%s", fdmabuf_error());
 		return;
 	}
 	buffer->dmabuf_fd = fd;

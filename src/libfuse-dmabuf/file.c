@@ -116,7 +116,7 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 	file->inode = status.st_ino;
 	file->is_fuse = is_on_fuse(file->fd);
 	if (file->is_fuse)	/* fails for a file without a name */
-		file->home = realpath(path, NULL);
+		file->real_path = realpath(path, NULL);
 	*result = file;
 	return 0;
 }
@@ -128,11 +128,11 @@ void fdmabuf_file_close(struct fdmabuf_file *file)
 	close_fd(&file->fd);
 	close_fd(&file->plain_fd);
 	free(file->path);
-	free(file->home);
+	free(file->real_path);
 	free(file);
 }
 
-uint64_t file_look(struct fdmabuf_file *file)
+uint64_t file_refresh(struct fdmabuf_file *file)
 {
 	struct stat status;
 
@@ -144,7 +144,7 @@ uint64_t fdmabuf_file_size(const struct fdmabuf_file *file)
 {
 	struct fdmabuf_file now = *file;
 
-	return file_look(&now);
+	return file_refresh(&now);
 }
 
 bool fdmabuf_file_is_direct(const struct fdmabuf_file *file)
@@ -160,7 +160,7 @@ uint32_t fdmabuf_file_block_size(const struct fdmabuf_file *file)
 static int open_plain(const struct fdmabuf_file *file)
 {
 	/* What the caller said may lead by a directory of the mount that has ended. */
-	int fd = open(file->generation ? file->home : file->path, O_RDONLY | O_CLOEXEC);
+	int fd = open(file->generation ? file->real_path : file->path, O_RDONLY | O_CLOEXEC);
 	struct stat status;
 
 	if (fd < 0)
@@ -190,7 +190,7 @@ int file_plain_fd(struct fdmabuf_file *file)
 	fd = open_plain(file);
 	if (fd >= 0)
 		file->plain_fd = fd;
-	else if (file_has_ended(file))	/* whatever the path leads to now */
+	else if (file_server_has_ended(file))	/* whatever the path leads to now */
 		return fail_ended(file);
 	return fd;
 }

@@ -16,7 +16,7 @@ bool is_on_fuse(int fd)
 	return filesystem.f_type == FUSE_SUPER_MAGIC;
 }
 
-bool connection_has_ended(int fd)
+bool server_has_ended(int fd)
 {
 	struct statfs filesystem;
 

@@ -84,6 +84,6 @@ void copy_range(struct transfer *t, uint64_t position, uint64_t end)
 			t->eof = min_u64(t->eof, position);
 			return;
 		}
-		transfer_report(t);
+		transfer_report_progress(t);
 	}
 }

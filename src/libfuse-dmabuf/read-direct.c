@@ -62,7 +62,7 @@ static void skip_hole(struct transfer *t, struct request *request)
 	if (!zeros)
 		zeros = count_zeros(t->channel->file, request->position, request->end);
 	if (!zeros) {	/* written meanwhile */
-		transfer_again(t, request, ENXIO);
+		transfer_retry(t, request, ENXIO);
 		return;
 	}
 	ret = zeros < 0 ? zeros : fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
@@ -93,7 +93,7 @@ static void take_bytes(struct transfer *t, struct request *request, uint32_t byt
 	t->done -= request->position % block;
 	request->position = align_down(request->position, block);
 	request->tries = tries;
-	transfer_again(t, request, EIO);
+	transfer_retry(t, request, EIO);
 }
 
 void direct_complete(struct transfer *t, struct request *request, int result)
@@ -105,7 +105,7 @@ void direct_complete(struct transfer *t, struct request *request, int result)
 	else if (result == -ENXIO)
 		skip_hole(t, request);
 	else if (result == -ESTALE)
-		t->stale = true;
+		t->token_has_ended = true;
 	else
 		transfer_fail(t, request->position, -result);
 }

@@ -20,14 +20,14 @@
 static void turn_to_bounce(struct transfer *t)
 {
 	struct fdmabuf_channel *channel = t->channel;
-	bool was_direct = t->direct;
+	bool was_direct = t->is_direct;
 
 	channel->path = FDMABUF_BOUNCE;
 	channel->generation = channel->file->generation;
-	t->direct = false;
-	t->error = buffer_reach(channel->buffer);
+	t->is_direct = false;
+	t->error = buffer_prepare_copy(channel->buffer);
 	if (!t->error)
-		t->error = channel_need_host(channel);
+		t->error = channel_allocate_host(channel);
 	/* The requests that were in flight are larger and more than those of bounce. */
 	for (uint32_t i = 0; was_direct && i < channel->depth; i++) {
 		struct request *request = &channel->requests[i];
@@ -46,7 +46,7 @@ static void give_token_up(struct transfer *t, const char *how)
 
 	snprintf(why, sizeof(why), "%s", channel->reason_text);
 	channel_set_reason(channel, channel->reason, "%s: %.190s", how, why);
-	if (channel->wanted == FDMABUF_DIRECT)
+	if (channel->wanted_path == FDMABUF_DIRECT)
 		t->error = fail(ESTALE, "%s: %s", channel->file->path, channel->reason_text);
 	else
 		turn_to_bounce(t);
@@ -58,16 +58,16 @@ static void ask_for_new_token(struct transfer *t)
 	struct fdmabuf_channel *channel = t->channel;
 	int ret = -ESTALE;
 
-	t->stale = false;
-	if (t->renewed)
+	t->token_has_ended = false;
+	if (t->has_asked_for_token)
 		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked as well");
 	else
 		ret = channel_register(channel);
-	if (ret && file_has_ended(channel->file)) {
-		t->lost = true;
+	if (ret && file_server_has_ended(channel->file)) {
+		t->server_has_ended = true;
 		return;
 	}
-	t->renewed = true;
+	t->has_asked_for_token = true;
 	if (!ret)
 		return;
 	channel->reason = FDMABUF_REASON_REVOKED;
@@ -83,14 +83,14 @@ static void look_for_file(struct transfer *t)
 
 	for (;;) {
 		char why[512];
-		int ret = file_return(file);
+		int ret = file_reopen(file);
 
 		if (ret != -EAGAIN) {
 			t->error = ret;
 			return;
 		}
 		snprintf(why, sizeof(why), "%s", fdmabuf_error());
-		transfer_report(t);
+		transfer_report_progress(t);
 		if (t->error)
 			return;
 		if (monotonic_milliseconds() >= deadline) {
@@ -107,13 +107,13 @@ static void wait_for_return(struct transfer *t)
 	struct fdmabuf_channel *channel = t->channel;
 	const char *path = channel->file->path;
 
-	t->lost = false;
-	t->stale = false;
+	t->server_has_ended = false;
+	t->token_has_ended = false;
 	if (!channel->mount_wait)
 		t->error = fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again", path);
-	else if (!channel->file->home)
+	else if (!channel->file->real_path)
 		t->error = fail(ENOTCONN, "%s: the FUSE server of this mount has ended, and the file has no path by which it could be opened again", path);
-	else if (t->returns++ >= RETURNS_MAX)
+	else if (t->mount_waits++ >= RETURNS_MAX)
 		t->error = fail(ENOTCONN, "%s: the FUSE server of this mount has ended %u times during one read: look into its log", path,
 				RETURNS_MAX + 1);
 	if (t->error)
@@ -138,16 +138,16 @@ static void follow_file(struct transfer *t)
 		return;
 	}
 	ret = channel_register(channel);
-	if (ret && file_has_ended(channel->file))
-		t->lost = true;
+	if (ret && file_server_has_ended(channel->file))
+		t->server_has_ended = true;
 	else if (ret)
 		give_token_up(t, "the mount has returned and gives no token");
 }
 
 void transfer_recover(struct transfer *t)
 {
-	while (!t->error && transfer_is_held(t)) {
-		if (t->lost)
+	while (!t->error && transfer_needs_recovery(t)) {
+		if (t->server_has_ended)
 			wait_for_return(t);
 		else if (t->channel->generation != t->channel->file->generation)
 			follow_file(t);

@@ -23,7 +23,7 @@ void transfer_at_eof(struct transfer *t, struct request *request)
 	request->end = request->position;
 }
 
-void transfer_again(struct transfer *t, struct request *request, int error)
+void transfer_retry(struct transfer *t, struct request *request, int error)
 {
 	const struct timespec delay = { .tv_nsec = 1000000 };
 
@@ -52,12 +52,12 @@ void transfer_fail(struct transfer *t, uint64_t position, int error)
 void transfer_stop(struct transfer *t, int ret)
 {
 	if (file_is_lost(t->channel->file, -ret))
-		t->lost = true;
+		t->server_has_ended = true;
 	else
 		t->error = ret;
 }
 
-void transfer_report(struct transfer *t)
+void transfer_report_progress(struct transfer *t)
 {
 	struct fdmabuf_channel *channel = t->channel;
 	uint64_t total = t->stop - t->start;
@@ -70,34 +70,34 @@ void transfer_report(struct transfer *t)
 /* Requests end at multiples of the chunk, so that all but the first and the last are whole chunks. */
 static void cut_request(struct transfer *t, struct request *request)
 {
-	uint64_t chunk = t->direct ? t->channel->chunk : t->channel->host_chunk;
+	uint64_t chunk = t->is_direct ? t->channel->chunk : t->channel->host_chunk;
 
 	request->position = t->cursor;
 	request->end = min_u64(t->end, (t->cursor / chunk + 1) * chunk);
 	request->tries = 0;
-	request->submitted = false;
+	request->was_submitted = false;
 	request->state = REQUEST_READY;
 	t->cursor = request->end;
 }
 
 static void submit(struct transfer *t, struct request *request)
 {
-	if (t->direct)
+	if (t->is_direct)
 		direct_submit(t, request);
 	else
 		bounce_submit(t, request);
 	t->channel->counters.requests++;
-	if (request->submitted)
+	if (request->was_submitted)
 		t->channel->counters.retries++;
-	request->submitted = true;
-	request->state = REQUEST_FLYING;
-	t->flying++;
+	request->was_submitted = true;
+	request->state = REQUEST_IN_FLIGHT;
+	t->in_flight++;
 }
 
 static void submit_all(struct transfer *t)
 {
 	struct fdmabuf_channel *channel = t->channel;
-	unsigned depth = t->direct ? channel->depth : channel->host_depth;
+	unsigned depth = t->is_direct ? channel->depth : channel->host_depth;
 
 	for (unsigned i = 0; i < depth; i++) {
 		struct request *request = &channel->requests[i];
@@ -111,12 +111,12 @@ static void submit_all(struct transfer *t)
 
 static void complete(struct transfer *t, struct request *request, int result)
 {
-	t->flying--;
+	t->in_flight--;
 	request->state = REQUEST_READY;
 	if (!t->error) {
 		if (result == -EAGAIN || result == -EINTR)
-			transfer_again(t, request, -result);
-		else if (t->direct)
+			transfer_retry(t, request, -result);
+		else if (t->is_direct)
 			direct_complete(t, request, result);
 		else
 			bounce_complete(t, request, result);
@@ -131,7 +131,7 @@ static void break_ring(struct transfer *t, int error)
 	t->error = fail(error, "io_uring: %s", strerror(error));
 	ring_close(t->channel->ring);
 	t->channel->ring = NULL;
-	t->flying = 0;
+	t->in_flight = 0;
 }
 
 static void wait_for_some(struct transfer *t)
@@ -145,24 +145,24 @@ static void wait_for_some(struct transfer *t)
 	}
 	while (ring_next(t->channel->ring, (void **)&request, &result))
 		complete(t, request, result);
-	transfer_report(t);
+	transfer_report_progress(t);
 }
 
 static void read_with_ring(struct transfer *t)
 {
-	if (!t->direct) {
-		t->error = channel_need_host(t->channel);
+	if (!t->is_direct) {
+		t->error = channel_allocate_host(t->channel);
 		if (t->error)
 			return;
 	}
 	for (;;) {
-		if (!t->flying)
+		if (!t->in_flight)
 			transfer_recover(t);
-		if (!t->error && !transfer_is_held(t))
+		if (!t->error && !transfer_needs_recovery(t))
 			submit_all(t);
-		if (!t->flying && (t->error || !transfer_is_held(t)))
+		if (!t->in_flight && (t->error || !transfer_needs_recovery(t)))
 			break;
-		if (t->flying)
+		if (t->in_flight)
 			wait_for_some(t);
 	}
 }
@@ -187,7 +187,7 @@ static void plan_blocks(struct transfer *t, bool whole_blocks)
 static void read_direct(struct transfer *t, bool whole_blocks)
 {
 	plan_blocks(t, whole_blocks);
-	if (t->channel->wanted == FDMABUF_DIRECT && (t->cursor > t->start || t->end < t->stop)) {
+	if (t->channel->wanted_path == FDMABUF_DIRECT && (t->cursor > t->start || t->end < t->stop)) {
 		t->error = fail(EINVAL, "%s: the range has partial blocks of %u bytes that would have to be copied: align it, or allow FDMABUF_WHOLE_BLOCKS and leave room for them in the buffer",
 				t->channel->file->path, t->channel->file->block_size);
 		return;
@@ -226,10 +226,10 @@ static void run(struct transfer *t, bool whole_blocks)
 	struct fdmabuf_channel *channel = t->channel;
 	bool congruent = t->shift % channel->file->block_size == 0;
 
-	t->direct = channel->path == FDMABUF_DIRECT && channel->ring && congruent;
-	if (t->direct)
+	t->is_direct = channel->path == FDMABUF_DIRECT && channel->ring && congruent;
+	if (t->is_direct)
 		read_direct(t, whole_blocks);
-	else if (channel->wanted != FDMABUF_DIRECT)
+	else if (channel->wanted_path != FDMABUF_DIRECT)
 		read_bounce(t);
 	else if (!channel->ring)
 		t->error = fail(EIO, "%s: the channel is broken: open a new one", channel->file->path);
@@ -241,7 +241,7 @@ static void run(struct transfer *t, bool whole_blocks)
 int64_t fdmabuf_channel_read(struct fdmabuf_channel *channel, uint64_t file_offset,
 			     uint64_t buffer_offset, uint64_t length, unsigned flags)
 {
-	uint64_t size = file_look(channel->file), room = fdmabuf_buffer_size(channel->buffer);
+	uint64_t size = file_refresh(channel->file), room = fdmabuf_buffer_size(channel->buffer);
 	uint64_t before = channel->counters.bytes_direct;
 	struct transfer t = { .channel = channel, .eof = UINT64_MAX };
 

@@ -53,7 +53,7 @@ static void forget_file(void)
 	close_fd(&file.fd);
 	close_fd(&file.plain_fd);
 	free(file.path);
-	free(file.home);
+	free(file.real_path);
 	unlink(name);
 	unlink(away);
 }
@@ -279,8 +279,8 @@ static void given_file_on_mount(const char *map, uint64_t size)
 {
 	given_file(map, size);
 	file.device = MOUNT;
-	file.home = strdup(name);
-	CHECK(file.home);
+	file.real_path = strdup(name);
+	CHECK(file.real_path);
 }
 
 static void any_range_comes_right_whatever_happens(void)
@@ -584,8 +584,8 @@ static void file_without_a_path_cannot_return(void)
 {
 	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
 
-	free(file.home);
-	file.home = NULL;
+	free(file.real_path);
+	file.real_path = NULL;
 	check_ends(channel, ENOTCONN, "has no path");
 	fdmabuf_channel_close(channel);
 }

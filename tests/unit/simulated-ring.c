@@ -36,7 +36,7 @@ bool is_on_fuse(int fd)
 	return !simulation.not_fuse;
 }
 
-bool connection_has_ended(int fd)
+bool server_has_ended(int fd)
 {
 	return simulation.ended && simulation.ended_fd == fd;
 }
@@ -70,7 +70,7 @@ int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd)
 
 	CHECK(dmabuf_fd >= 0 && file_fd >= 0);
 	CHECK_EQUAL(simulation.flying, 0);
-	if (connection_has_ended(file_fd))
+	if (server_has_ended(file_fd))
 		return -ENOTCONN;
 	if (error)
 		return -error;
@@ -163,7 +163,7 @@ static int run(const struct ring *ring, const struct operation *operation)
 		return -EBADF;
 	if (operation->token && simulation.revoked)
 		return -ESTALE;
-	if (!operation->token && connection_has_ended(operation->fd))
+	if (!operation->token && server_has_ended(operation->fd))
 		return -ENOTCONN;
 	if ((off_t)operation->offset >= size)
 		return 0;

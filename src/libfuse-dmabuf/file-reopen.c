@@ -3,15 +3,15 @@
 #include "common/fuse-connection.h"
 #include "internal.h"
 
-bool file_has_ended(const struct fdmabuf_file *file)
+bool file_server_has_ended(const struct fdmabuf_file *file)
 {
-	return file->is_fuse && connection_has_ended(file->fd);
+	return file->is_fuse && server_has_ended(file->fd);
 }
 
 bool file_is_lost(const struct fdmabuf_file *file, int error)
 {
 	/* A server may give these errors itself, for reasons of its own. */
-	return fuse_connection_has_ended(error) && file_has_ended(file);
+	return fuse_connection_has_ended(error) && file_server_has_ended(file);
 }
 
 /*
@@ -60,10 +60,10 @@ static void take_over(struct fdmabuf_file *file, struct fdmabuf_file *found)
 	found->plain_fd = plain_fd;
 }
 
-int file_return(struct fdmabuf_file *file)
+int file_reopen(struct fdmabuf_file *file)
 {
 	struct fdmabuf_file *found;
-	int ret = fdmabuf_file_open(file->home, &found);
+	int ret = fdmabuf_file_open(file->real_path, &found);
 
 	if (ret)	/* whatever it is, the mount may still be on its way */
 		return -EAGAIN;
