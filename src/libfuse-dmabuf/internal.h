@@ -28,7 +28,7 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* Closes a local descriptor when its variable goes out of scope: __attribute__((cleanup(close_fd))). */
+/* For __attribute__((cleanup(close_fd))): closes a descriptor when its variable ends. */
 static inline void close_fd(const int *fd)
 {
 	if (*fd >= 0)
@@ -113,14 +113,15 @@ struct exporter {
 	void (*release)(struct fdmabuf_buffer *buffer);
 
 	/* Copy between host memory and a range of the buffer. The copy is complete on return. */
-	int (*write)(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
+	int (*write)(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
+		     uint64_t length);
 	int (*read)(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 	int (*zero)(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
 
 	/* Optional: pins host memory, to make copies from it faster, and unpins it. */
 	bool (*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 	void (*unpin_host)(struct fdmabuf_buffer *buffer, void *memory);
-	/* Optional: makes what other devices have written visible to the device that owns the buffer. */
+	/* Optional: makes DMA by other devices visible to the device that owns the buffer. */
 	int (*flush)(struct fdmabuf_buffer *buffer);
 };
 
@@ -129,7 +130,7 @@ struct fdmabuf_buffer {
 	uint64_t size;
 	uint64_t address;	/* in the device's own address space; 0 if there is none */
 	int dmabuf_fd;		/* -1 if there is no dma-buf */
-	char no_dmabuf_reason[160];	/* if the exporter, which could export one, did not; else "" */
+	char no_dmabuf_reason[160];	/* why the exporter gave no dma-buf, or "" */
 	unsigned char *map;	/* NULL until the CPU needs access */
 	struct vfio_device *vfio;
 	struct cuda_memory *cuda;

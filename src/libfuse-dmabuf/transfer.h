@@ -8,9 +8,9 @@
 struct transfer {
 	struct fdmabuf_channel *channel;
 	uint64_t start, stop;		/* the range of the caller, as offsets in the file */
-	uint64_t shift;			/* offset in the buffer minus offset in the file, modulo 2^64 */
+	uint64_t shift;			/* buffer offset minus file offset, modulo 2^64 */
 	uint64_t cursor, end;		/* the range that is not yet cut into requests */
-	uint64_t eof;			/* lowest offset at which a read found the end of the file */
+	uint64_t eof;			/* lowest offset at which a read found the file's end */
 	uint64_t done;			/* bytes, for the progress function */
 	bool is_direct;			/* this transfer's path; the channel's path may differ */
 	bool token_has_ended;		/* a request failed with ESTALE */

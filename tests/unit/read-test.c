@@ -357,7 +357,7 @@ static void new_token_that_is_revoked_at_once_is_an_error(void)
 	simulation.revoke_request = 3;
 	simulation.register_error_later = ESTALE;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
-	CHECK(strstr(fdmabuf_error(), "gave no new one: it was revoked at once"));
+	CHECK(strstr(fdmabuf_error(), "gave no new one: the new token was revoked at once"));
 	fdmabuf_channel_close(channel);
 }
 
@@ -570,13 +570,13 @@ static void same_file_without_a_new_mount_is_waited_for(void)
 	struct stat status;
 
 	simulation.not_fuse = true;	/* what lies below the mountpoint */
-	check_ends(channel, ENOTCONN, "it is not mounted");
+	check_ends(channel, ENOTCONN, "no new FUSE mount at its path");
 	fdmabuf_channel_close(channel);
 
 	channel = given_channel_that_waits(FDMABUF_AUTO, 1);
 	CHECK(!stat(name, &status));
 	file.device = status.st_dev;
-	check_ends(channel, ENOTCONN, "it is not mounted");
+	check_ends(channel, ENOTCONN, "no new FUSE mount at its path");
 	fdmabuf_channel_close(channel);
 }
 
