@@ -27,8 +27,8 @@ static int open_error(const char *path)
 		return fail(ENOENT, "%s: no such file", path);
 	case EACCES:
 	case EPERM:
-		return fail(errno, "%s: permission denied: make the file readable for this user "
-			    "(uid %u), or run as a user who may read the file", path,
+		return fail(errno, "%s: permission denied: make it readable for this user "
+			    "(uid %u), or run as a user who may read it", path,
 			    (unsigned)geteuid());
 	default:
 		return fail(errno, "%s: cannot be opened: %s", path, strerror(errno));

@@ -64,9 +64,8 @@ static int create_error(uint64_t size)
 	unsigned long long limit = read_size_limit(), mib = align_up(size, 1 << 20) >> 20;
 
 	if (errno == EINVAL && limit && mib > limit)
-		return fail(ENOSPC, "udmabuf: %llu MiB is more than the driver's limit of "
-			    "%llu MiB: raise the limit with \"echo %llu > %s\"", mib, limit, mib,
-			    SIZE_LIMIT);
+		return fail(ENOSPC, "udmabuf: %llu MiB is more than its limit of %llu MiB: "
+			    "raise it with \"echo %llu > %s\"", mib, limit, mib, SIZE_LIMIT);
 	return fail(errno, "udmabuf: %llu MiB: %s", mib, strerror(errno));
 }
 
