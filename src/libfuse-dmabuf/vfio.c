@@ -192,7 +192,8 @@ static int export_bar(const struct vfio_device *vfio, uint64_t size)
 	if (errno == ENOTTY || errno == EOPNOTSUPP)
 		return fail(EOPNOTSUPP, "vfio: this kernel cannot export BAR %u of %s as a "
 			    "dma-buf: the export needs Linux 6.19 or later with "
-			    "CONFIG_VFIO_PCI_DMABUF, and a device that PCI peer-to-peer DMA can reach",
+			    "CONFIG_VFIO_PCI_DMABUF, and a device that PCI peer-to-peer DMA "
+			    "can reach",
 			    vfio->bar, vfio->address);
 	return fail(errno, "vfio: BAR %u of %s cannot be exported as a dma-buf: %s", vfio->bar,
 		    vfio->address, strerror(errno));
