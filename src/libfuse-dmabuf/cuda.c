@@ -176,8 +176,10 @@ static int allocate_pages(struct fdmabuf_buffer *buffer, uint64_t size)
 		cuda->pointer = 0;
 		return allocate_error(cuda, result, size);
 	}
-	/* NVIDIA demands this attribute for memory that other devices reach by DMA. CUDA's manual
-	 * says that it "insures that synchronous memory operations are synchronous". */
+	/*
+	 * NVIDIA demands this attribute for memory that other devices reach by DMA. CUDA's manual
+	 * says that it "insures that synchronous memory operations are synchronous".
+	 */
 	driver->pointer_set(&on, CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS, cuda->pointer);
 	buffer->address = align_up(cuda->pointer, page);
 	buffer->size = size;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Whether a descriptor is on a FUSE mount, and whether the server of that mount has ended. */
+/* Tells whether a descriptor is on FUSE, and whether the server of that mount has ended. */
 #include <linux/magic.h>
 #include <sys/statfs.h>
 

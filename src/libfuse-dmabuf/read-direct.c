@@ -65,7 +65,7 @@ static void skip_hole(struct transfer *t, struct request *request)
 	zeros = align_down(data, BLOCK_SIZE_MIN) - request->position;
 	if (!zeros)
 		zeros = count_zeros(t->channel->file, request->position, request->end);
-	if (!zeros) {	/* somebody has written to the hole meanwhile */
+	if (!zeros) {	/* another program has written to the hole */
 		transfer_retry(t, request, ENXIO);
 		return;
 	}
@@ -97,7 +97,7 @@ static void record_bytes(struct transfer *t, struct request *request, uint32_t b
 		transfer_at_eof(t, request);
 		return;
 	}
-	/* The file has grown meanwhile: read this block again. */
+	/* The file has grown since the read: read this block again. */
 	t->done -= request->position % block;
 	request->position = align_down(request->position, block);
 	request->tries = tries;

@@ -131,7 +131,7 @@ static struct fdmabuf_counters counters_of(const struct fdmabuf_channel *channel
 	return counters;
 }
 
-/* Checks that the range has arrived, and that nothing changed farther than @margin bytes from it. */
+/* Checks that the range has arrived, and that at most @margin bytes on each side have changed. */
 static void check_arrived(uint64_t from, uint64_t at, uint64_t length, uint64_t margin)
 {
 	CHECK(!memcmp(memory + at, expected + from, length));
@@ -306,7 +306,7 @@ static void range_outside_the_buffer_is_refused(void)
 #define OLD_MOUNT_DEVICE 1
 
 /*
- * Makes a file on a mount whose server ends when a test says so. The path leads at once to the file
+ * Makes a file on a mount whose server ends when a test says so. The path always leads to the file
  * on the new mount.
  */
 static void given_file_on_mount(const char *map, uint64_t size)
