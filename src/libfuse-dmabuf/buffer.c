@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Buffers, whatever exporter they come from. */
+/* Buffers: finds the exporter, checks ranges, and holds the exporters "memory" and "import". */
 #include <fcntl.h>
 #include <linux/dma-buf.h>
 #include <stdlib.h>
@@ -50,7 +50,8 @@ int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buff
 	int ret;
 
 	if (!exporter)
-		return fail(EINVAL, "%s: no such exporter: use udmabuf, vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or memory", what);
+		return fail(EINVAL, "%s: no such exporter: "
+			    "use udmabuf, vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or memory", what);
 	if (size > INT64_MAX - (uint64_t)getpagesize())
 		return fail(EINVAL, "%s: no buffer can be that large", what);
 	buffer = new_buffer(exporter);
@@ -65,7 +66,7 @@ int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buff
 	return 0;
 }
 
-/* A dma-buf knows the ioctl and finds fault with the flags; any other file does not know it. */
+/* The flags are invalid on purpose: a dma-buf answers EINVAL, other files do not know the ioctl. */
 static bool is_dmabuf(int fd)
 {
 	struct dma_buf_sync sync = { .flags = ~(uint64_t)DMA_BUF_SYNC_VALID_FLAGS_MASK };
@@ -82,7 +83,8 @@ int fdmabuf_buffer_import(int dmabuf_fd, struct fdmabuf_buffer **result)
 		return fail(EINVAL, "descriptor %d is not a dma-buf", dmabuf_fd);
 	size = lseek(dmabuf_fd, 0, SEEK_END);
 	if (size <= 0)
-		return fail(EINVAL, "the size of the dma-buf on descriptor %d cannot be found", dmabuf_fd);
+		return fail(EINVAL, "the size of the dma-buf on descriptor %d cannot be found",
+			    dmabuf_fd);
 	buffer = new_buffer(&exporter_import);
 	if (!buffer)
 		return fail(ENOMEM, "out of memory");
@@ -92,7 +94,8 @@ int fdmabuf_buffer_import(int dmabuf_fd, struct fdmabuf_buffer **result)
 		int error = errno;
 
 		fdmabuf_buffer_free(buffer);
-		return fail(error, "the dma-buf's descriptor cannot be duplicated: %s", strerror(error));
+		return fail(error, "the dma-buf's descriptor cannot be duplicated: %s",
+			    strerror(error));
 	}
 	*result = buffer;
 	return 0;
@@ -126,7 +129,7 @@ const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer)
 	return buffer->exporter->name;
 }
 
-int buffer_reach(struct fdmabuf_buffer *buffer)
+int buffer_prepare_copy(struct fdmabuf_buffer *buffer)
 {
 	return buffer->map || !buffer->exporter->map ? 0 : buffer->exporter->map(buffer);
 }
@@ -134,10 +137,11 @@ int buffer_reach(struct fdmabuf_buffer *buffer)
 static int check_range(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
 {
 	if (length > buffer->size || offset > buffer->size - length)
-		return fail(EFAULT, "%llu bytes at offset %llu are outside the buffer of %llu bytes",
+		return fail(EFAULT,
+			    "%llu bytes at offset %llu are outside the buffer of %llu bytes",
 			    (unsigned long long)length, (unsigned long long)offset,
 			    (unsigned long long)buffer->size);
-	return buffer_reach(buffer);
+	return buffer_prepare_copy(buffer);
 }
 
 int fdmabuf_buffer_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
@@ -162,14 +166,16 @@ int fdmabuf_buffer_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t
 	return ret || !length ? ret : buffer->exporter->zero(buffer, offset, length);
 }
 
-/* --------------------------------------------- exporters without a file of their own */
+/* ------------------------------------------------ the exporters "import" and "memory" */
 
 int dmabuf_map(struct fdmabuf_buffer *buffer)
 {
-	void *map = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->dmabuf_fd, 0);
+	void *map = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 buffer->dmabuf_fd, 0);
 
 	if (map == MAP_FAILED)
-		return fail(EOPNOTSUPP, "the exporter gives the CPU no access to this dma-buf (mmap: %s)",
+		return fail(EOPNOTSUPP,
+			    "the exporter gives the CPU no access to this dma-buf (mmap: %s)",
 			    strerror(errno));
 	buffer->map = map;
 	return 0;
@@ -199,7 +205,8 @@ static int memory_allocate(struct fdmabuf_buffer *buffer, const char *argument, 
 		return fail(EINVAL, argument ? "memory takes no argument" : "memory: give a size");
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
-		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20, strerror(errno));
+		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20,
+			    strerror(errno));
 	buffer->map = map;
 	buffer->size = size;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Channels: which path, and why. */
+/* Channels: opens and closes them, and chooses their path. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,16 +8,24 @@
 
 #include "internal.h"
 
-/* 16 MiB in flight saturate any one NVMe device; a larger chunk is cut by the kernel again. */
+/*
+ * In requests and in bytes. 16 MiB in flight saturate any one NVMe device; the kernel would split
+ * a larger chunk again.
+ */
 #define DEPTH_DEFAULT 16u
 #define CHUNK_DEFAULT (1u << 20)
-#define CHUNK_UNIT 4096u
+#define CHUNK_UNIT 4096u	/* bytes; a chunk is a multiple of this many */
 
-/* Enough for whatever restarts servers, and not too long for somebody who waits for the error. */
+/*
+ * In ms: long enough for a service manager to restart the server, short enough for a person who
+ * waits for the error.
+ */
 #define MOUNT_WAIT_DEFAULT 10000u
 
-/* Bounce memory beyond this buys no speed: the copy is slower than the device. The chunk is
- * limited as well, so that there are enough of them to overlap reading and copying. */
+/*
+ * In bytes. More bounce memory is not faster, because the copy is slower than the device. The limit
+ * of the chunk leaves enough chunks to overlap reading and copying.
+ */
 #define HOST_MEMORY_MAX (16u << 20)
 #define HOST_CHUNK_MAX (4u << 20)
 
@@ -32,17 +40,20 @@ void channel_set_reason(struct fdmabuf_channel *channel, enum fdmabuf_reason rea
 	channel->reason = reason;
 }
 
-static void explain_failure(struct fdmabuf_channel *channel, int error)
+/* Sets the channel's reason from @error (a positive errno) of a registration. */
+static void set_registration_reason(struct fdmabuf_channel *channel, int error)
 {
-	const char *who = channel->file->is_fuse ? "the FUSE server or its backing filesystem" :
-						   "the filesystem or its device";
+	const char *refuser = channel->file->is_fuse ? "the FUSE server or its backing filesystem" :
+						       "the filesystem or its device";
 
 	switch (error) {
 	case EOPNOTSUPP:
-		channel_set_reason(channel, FDMABUF_REASON_UNSUPPORTED, "%s has no dma-buf tokens for this file", who);
+		channel_set_reason(channel, FDMABUF_REASON_UNSUPPORTED,
+				   "%s has no dma-buf tokens for this file", refuser);
 		break;
 	case ESTALE:
-		channel_set_reason(channel, FDMABUF_REASON_REVOKED, "it was revoked at once");
+		channel_set_reason(channel, FDMABUF_REASON_REVOKED,
+				   "the new token was revoked at once");
 		break;
 	case EACCES:
 	case EPERM:
@@ -51,12 +62,14 @@ static void explain_failure(struct fdmabuf_channel *channel, int error)
 	case EUSERS:
 	case ETIMEDOUT:
 		if (channel->file->is_fuse) {
-			channel_set_reason(channel, FDMABUF_REASON_REFUSED, "broker refused: %s", strerror(error));
+			channel_set_reason(channel, FDMABUF_REASON_REFUSED, "broker refused: %s",
+					   strerror(error));
 			break;
 		}
 		/* fall through */
 	default:
-		channel_set_reason(channel, FDMABUF_REASON_FAILED, "registration failed: %s", strerror(error));
+		channel_set_reason(channel, FDMABUF_REASON_FAILED, "registration failed: %s",
+				   strerror(error));
 	}
 }
 
@@ -65,7 +78,7 @@ static int register_token(struct fdmabuf_channel *channel)
 	int ret = ring_register_token(channel->ring, channel->buffer->dmabuf_fd, channel->file->fd);
 
 	if (ret) {
-		explain_failure(channel, -ret);
+		set_registration_reason(channel, -ret);
 		return ret;
 	}
 	channel_set_reason(channel, FDMABUF_REASON_NONE, "%s", "");
@@ -77,10 +90,13 @@ static int register_token(struct fdmabuf_channel *channel)
 int channel_register(struct fdmabuf_channel *channel)
 {
 	if (channel->buffer->dmabuf_fd < 0)
-		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "%s", *channel->buffer->why_no_dmabuf ?
-				   channel->buffer->why_no_dmabuf : "the buffer is ordinary memory, not a dma-buf");
+		channel_set_reason(channel, FDMABUF_REASON_NO_DMABUF, "%s",
+				   *channel->buffer->no_dmabuf_reason ?
+				   channel->buffer->no_dmabuf_reason :
+				   "the buffer is ordinary memory, not a dma-buf");
 	else if (!channel->file->is_direct)
-		channel_set_reason(channel, FDMABUF_REASON_NOT_DIRECT, "file is not O_DIRECT capable");
+		channel_set_reason(channel, FDMABUF_REASON_NOT_DIRECT,
+				   "file is not O_DIRECT capable");
 	else if (channel->ring && !ring_has_tokens(channel->ring))
 		channel_set_reason(channel, FDMABUF_REASON_KERNEL, "kernel has no dma-buf tokens");
 	else if (channel->ring)
@@ -92,7 +108,7 @@ static int choose_path(struct fdmabuf_channel *channel)
 {
 	int ret;
 
-	if (channel->wanted == FDMABUF_BOUNCE) {
+	if (channel->wanted_path == FDMABUF_BOUNCE) {
 		channel_set_reason(channel, FDMABUF_REASON_ASKED, "bounce was asked for");
 	} else {
 		ret = channel_register(channel);
@@ -100,22 +116,23 @@ static int choose_path(struct fdmabuf_channel *channel)
 			channel->path = FDMABUF_DIRECT;
 			return 0;
 		}
-		if (file_has_ended(channel->file))	/* what is left of it does not become a bounce channel */
-			return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and open the file again",
-				    channel->file->path);
-		if (channel->wanted == FDMABUF_DIRECT)
+		/* A bounce channel on a mount without a server could read nothing. */
+		if (file_server_has_ended(channel->file))
+			return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: "
+				    "mount it again, and open the file again", channel->file->path);
+		if (channel->wanted_path == FDMABUF_DIRECT)
 			return fail(-ret, "%s: direct path impossible: %s", channel->file->path,
 				    channel->reason_text);
 	}
 
 	channel->path = FDMABUF_BOUNCE;
-	ret = buffer_reach(channel->buffer);
-	if (ret && channel->wanted == FDMABUF_AUTO) {
-		char why[256];
+	ret = buffer_prepare_copy(channel->buffer);
+	if (ret && channel->wanted_path == FDMABUF_AUTO) {
+		char bounce_error[256];
 
-		snprintf(why, sizeof(why), "%s", fdmabuf_error());
+		snprintf(bounce_error, sizeof(bounce_error), "%s", fdmabuf_error());
 		return fail(-ret, "%s: neither path is possible; direct: %s; bounce: %s",
-			    channel->file->path, channel->reason_text, why);
+			    channel->file->path, channel->reason_text, bounce_error);
 	}
 	return ret;
 }
@@ -125,14 +142,17 @@ static int set_up_ring(struct fdmabuf_channel *channel)
 	int ret = ring_open(channel->depth, &channel->ring);
 
 	if (ret == -ENOMEM)
-		return fail(ENOMEM, "io_uring: out of memory: raise the limit of locked memory (ulimit -l)");
-	if (ret)	/* switched off by sysctl or seccomp: pread(2) does as well, only slower */
+		return fail(ENOMEM, "io_uring: out of memory: "
+			    "raise the limit of locked memory (ulimit -l)");
+	/* If sysctl or seccomp forbids io_uring, pread(2) works as well, only slower. */
+	if (ret)
 		channel_set_reason(channel, FDMABUF_REASON_NO_RING, "io_uring is not available: %s",
 				   strerror(-ret));
 	return 0;
 }
 
-static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_channel_options *options)
+static int set_options(struct fdmabuf_channel *channel,
+		       const struct fdmabuf_channel_options *options)
 {
 	static const struct fdmabuf_channel_options defaults;
 
@@ -143,7 +163,7 @@ static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_cha
 			return fail(EINVAL, "reserved options must be zero");
 	if (options->path > FDMABUF_BOUNCE)
 		return fail(EINVAL, "path %d is not known", (int)options->path);
-	channel->wanted = options->path;
+	channel->wanted_path = options->path;
 	channel->depth = options->depth ? options->depth : DEPTH_DEFAULT;
 	channel->chunk = options->chunk ? options->chunk : CHUNK_DEFAULT;
 	if (channel->depth > FDMABUF_DEPTH_MAX)
@@ -155,9 +175,10 @@ static int set_options(struct fdmabuf_channel *channel, const struct fdmabuf_cha
 		return fail(EINVAL, "chunk %u is not a multiple of the file's block size of %u",
 			    channel->chunk, channel->file->block_size);
 
-	if (options->mount_wait > FDMABUF_MOUNT_WAIT_MAX && options->mount_wait != FDMABUF_MOUNT_WAIT_NONE)
-		return fail(EINVAL, "a wait of %u ms for the mount is more than %u", options->mount_wait,
-			    FDMABUF_MOUNT_WAIT_MAX);
+	if (options->mount_wait > FDMABUF_MOUNT_WAIT_MAX &&
+	    options->mount_wait != FDMABUF_MOUNT_WAIT_NONE)
+		return fail(EINVAL, "a wait of %u ms for the mount is more than %u",
+			    options->mount_wait, FDMABUF_MOUNT_WAIT_MAX);
 	channel->mount_wait = options->mount_wait ? options->mount_wait : MOUNT_WAIT_DEFAULT;
 	if (options->mount_wait == FDMABUF_MOUNT_WAIT_NONE)
 		channel->mount_wait = 0;
@@ -213,7 +234,7 @@ void fdmabuf_channel_close(struct fdmabuf_channel *channel)
 	free(channel);
 }
 
-int channel_need_host(struct fdmabuf_channel *channel)
+int channel_allocate_host(struct fdmabuf_channel *channel)
 {
 	size_t size = (size_t)channel->host_depth * channel->host_chunk;
 	void *memory;
@@ -226,10 +247,11 @@ int channel_need_host(struct fdmabuf_channel *channel)
 	channel->host = memory;
 	for (uint32_t i = 0; i < channel->host_depth; i++)
 		channel->requests[i].host = channel->host + (size_t)i * channel->host_chunk;
-	/* Refused where little memory may be locked; the reads work all the same. */
+	/* An error is ignored: the memory may be above RLIMIT_MEMLOCK, and reads work without. */
 	ring_register_host(channel->ring, channel->host, size);
 	if (channel->buffer->exporter->pin_host)
-		channel->host_is_pinned = channel->buffer->exporter->pin_host(channel->buffer, channel->host, size);
+		channel->host_is_pinned =
+			channel->buffer->exporter->pin_host(channel->buffer, channel->host, size);
 	return 0;
 }
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Copies of exporters whose memory the CPU can map. */
+/* CPU copies to and from buffers that are mapped, in host memory or in device memory. */
 #include <linux/dma-buf.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #include "internal.h"
 
-/* ------------------------------------- memory of the host, with the exporter's cache maintenance */
+/* --------------------------------------------------------------- host memory */
 
-static int cpu_access(struct fdmabuf_buffer *buffer, uint64_t flags)
+/* Tells the exporter that CPU access begins or ends, which does its cache maintenance. */
+static int sync_cpu_access(struct fdmabuf_buffer *buffer, uint64_t flags)
 {
 	struct dma_buf_sync sync = { .flags = flags };
 	int ret;
@@ -23,43 +24,45 @@ static int cpu_access(struct fdmabuf_buffer *buffer, uint64_t flags)
 
 int host_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length)
 {
-	int ret = cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_WRITE);
+	int ret = sync_cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_WRITE);
 
 	if (ret)
 		return ret;
 	memcpy(buffer->map + offset, data, length);
-	return cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_WRITE);
+	return sync_cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_WRITE);
 }
 
 int host_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length)
 {
-	int ret = cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ);
+	int ret = sync_cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ);
 
 	if (ret)
 		return ret;
 	memcpy(data, buffer->map + offset, length);
-	return cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ);
+	return sync_cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ);
 }
 
 int host_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
 {
-	int ret = cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_WRITE);
+	int ret = sync_cpu_access(buffer, DMA_BUF_SYNC_START | DMA_BUF_SYNC_WRITE);
 
 	if (ret)
 		return ret;
 	memset(buffer->map + offset, 0, length);
-	return cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_WRITE);
+	return sync_cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_WRITE);
 }
 
-/* ------------------------------------------ memory of a device, which needs no cache maintenance */
+/* ------------------------------- device memory, which needs no cache maintenance */
 
 static bool is_word_aligned(const volatile void *pointer)
 {
 	return (uintptr_t)pointer % sizeof(uint64_t) == 0;
 }
 
-/* Device memory takes no unaligned and no vector accesses on every machine, and memcpy(3) may use
- * both: hence aligned words here, bytes at the ends. */
+/*
+ * Copies in aligned words, with bytes at the ends. memcpy(3) may use unaligned and vector accesses,
+ * which fail on device memory on some machines.
+ */
 static void copy_to_io(volatile unsigned char *to, const unsigned char *from, uint64_t length)
 {
 	uint64_t word;

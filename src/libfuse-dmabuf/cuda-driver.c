@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Loads NVIDIA's driver library and translates its errors. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -11,7 +12,7 @@
 
 static struct cuda_driver driver;
 static bool is_loaded;
-static char why_not[256];
+static char load_error[256];
 
 #define CUDA_FIND(name, symbol, parameters)					\
 	*(void **)&driver.name = dlsym(library, #symbol);
@@ -19,21 +20,24 @@ static char why_not[256];
 	if (!driver.name)							\
 		missing = #symbol;
 
-static void load(void)
+static void load_driver(void)
 {
 	void *library = dlopen(CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
 	const char *missing = NULL;
 
 	if (!library) {
-		snprintf(why_not, sizeof(why_not), "%s: install NVIDIA's driver (package libcuda1)", dlerror());
+		snprintf(load_error, sizeof(load_error),
+			 "%s: install NVIDIA's driver (package libcuda1)", dlerror());
 		return;
 	}
 	CUDA_FUNCTIONS(CUDA_FIND)
 	CUDA_NEWER_FUNCTIONS(CUDA_FIND)
 	CUDA_FUNCTIONS(CUDA_NEED)
 	is_loaded = !missing;
-	if (missing)	/* stays open: libraries of drivers are not made to be closed */
-		snprintf(why_not, sizeof(why_not), "%s has no %s: install a newer NVIDIA driver", CUDA_LIBRARY, missing);
+	/* The library is not closed, because driver libraries are not made for dlclose(3). */
+	if (missing)
+		snprintf(load_error, sizeof(load_error),
+			 "%s has no %s: install a newer NVIDIA driver", CUDA_LIBRARY, missing);
 }
 
 static int to_errno(int result)
@@ -60,15 +64,15 @@ static int to_errno(int result)
 int cuda_fail(const struct cuda_driver *cuda, int result, const char *format, ...)
 {
 	const char *text = NULL;
-	char what[128];
+	char failure[128];
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(what, sizeof(what), format, arguments);
+	vsnprintf(failure, sizeof(failure), format, arguments);
 	va_end(arguments);
 	if (cuda->error_text(result, &text) || !text)
 		text = "unknown error";
-	return fail(to_errno(result), "cuda: %s: %s (CUDA error %d)", what, text, result);
+	return fail(to_errno(result), "cuda: %s: %s (CUDA error %d)", failure, text, result);
 }
 
 const struct cuda_driver *cuda_driver(int *error)
@@ -76,12 +80,13 @@ const struct cuda_driver *cuda_driver(int *error)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int result;
 
-	pthread_once(&once, load);
+	pthread_once(&once, load_driver);
 	if (!is_loaded) {
-		*error = -fail(EOPNOTSUPP, "cuda: %s", why_not);
+		*error = -fail(EOPNOTSUPP, "cuda: %s", load_error);
 		return NULL;
 	}
-	result = driver.init(0);	/* cheap when it has been done; may succeed later where it failed */
+	/* Repeated calls are cheap, and one may succeed after an earlier one has failed. */
+	result = driver.init(0);
 	if (result) {
 		*error = -cuda_fail(&driver, result, "the driver cannot be used");
 		return NULL;

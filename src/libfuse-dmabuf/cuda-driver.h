@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * NVIDIA's driver library, opened when it is first asked for: nothing is linked to it, and its headers are not needed.
- * Numbers and prototypes are those of the CUDA driver API, whose binary interface does not change; the suffix _v2 is
- * part of a symbol's name there.
+ * The interface to NVIDIA's driver library, libcuda.so.1, which cuda_driver() loads with dlopen(3).
+ * Neither the library nor its headers are needed to build. The numbers and prototypes are those of
+ * the CUDA driver API, whose binary interface does not change; the suffix _v2 is part of the
+ * symbols' names.
  */
 #ifndef FDMABUF_CUDA_DRIVER_H
 #define FDMABUF_CUDA_DRIVER_H
@@ -40,38 +41,39 @@ typedef uint64_t cuda_pointer;
 typedef struct cuda_context *cuda_context;
 typedef struct cuda_stream *cuda_stream;
 
-/* result name(parameters), symbol */
-#define CUDA_FUNCTIONS(F)										\
-	F(init, cuInit, (unsigned flags))								\
-	F(error_text, cuGetErrorString, (int result, const char **text))				\
-	F(device_get, cuDeviceGet, (int *device, int ordinal))						\
-	F(device_by_address, cuDeviceGetByPCIBusId, (int *device, const char *address))			\
-	F(device_name, cuDeviceGetName, (char *name, int room, int device))				\
-	F(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, int device))		\
-	F(context_retain, cuDevicePrimaryCtxRetain, (cuda_context *context, int device))		\
-	F(context_release, cuDevicePrimaryCtxRelease_v2, (int device))					\
-	F(context_push, cuCtxPushCurrent_v2, (cuda_context context))					\
-	F(context_pop, cuCtxPopCurrent_v2, (cuda_context *context))					\
-	F(allocate, cuMemAlloc_v2, (cuda_pointer *pointer, size_t size))				\
-	F(free, cuMemFree_v2, (cuda_pointer pointer))							\
-	F(memory_info, cuMemGetInfo_v2, (size_t *available, size_t *total))				\
-	F(pointer_set, cuPointerSetAttribute, (const void *value, int attribute, cuda_pointer pointer))	\
-	F(stream_create, cuStreamCreate, (cuda_stream *stream, unsigned flags))				\
-	F(stream_destroy, cuStreamDestroy_v2, (cuda_stream stream))					\
-	F(stream_wait, cuStreamSynchronize, (cuda_stream stream))					\
-	F(copy_in, cuMemcpyHtoDAsync_v2,								\
-	  (cuda_pointer to, const void *from, size_t length, cuda_stream stream))			\
-	F(copy_out, cuMemcpyDtoHAsync_v2,								\
-	  (void *to, cuda_pointer from, size_t length, cuda_stream stream))				\
-	F(fill, cuMemsetD8Async,									\
-	  (cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream))			\
-	F(host_register, cuMemHostRegister_v2, (void *memory, size_t length, unsigned flags))		\
+/* F(member of struct cuda_driver, symbol, parameters); each function returns enum cuda_result. */
+#define CUDA_FUNCTIONS(F) \
+	F(init, cuInit, (unsigned flags)) \
+	F(error_text, cuGetErrorString, (int result, const char **text)) \
+	F(device_get, cuDeviceGet, (int *device, int ordinal)) \
+	F(device_by_address, cuDeviceGetByPCIBusId, (int *device, const char *address)) \
+	F(device_name, cuDeviceGetName, (char *name, int room, int device)) \
+	F(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, int device)) \
+	F(context_retain, cuDevicePrimaryCtxRetain, (cuda_context *context, int device)) \
+	F(context_release, cuDevicePrimaryCtxRelease_v2, (int device)) \
+	F(context_push, cuCtxPushCurrent_v2, (cuda_context context)) \
+	F(context_pop, cuCtxPopCurrent_v2, (cuda_context *context)) \
+	F(allocate, cuMemAlloc_v2, (cuda_pointer *pointer, size_t size)) \
+	F(free, cuMemFree_v2, (cuda_pointer pointer)) \
+	F(memory_info, cuMemGetInfo_v2, (size_t *available, size_t *total)) \
+	F(pointer_set, cuPointerSetAttribute, \
+	  (const void *value, int attribute, cuda_pointer pointer)) \
+	F(stream_create, cuStreamCreate, (cuda_stream *stream, unsigned flags)) \
+	F(stream_destroy, cuStreamDestroy_v2, (cuda_stream stream)) \
+	F(stream_wait, cuStreamSynchronize, (cuda_stream stream)) \
+	F(copy_in, cuMemcpyHtoDAsync_v2, \
+	  (cuda_pointer to, const void *from, size_t length, cuda_stream stream)) \
+	F(copy_out, cuMemcpyDtoHAsync_v2, \
+	  (void *to, cuda_pointer from, size_t length, cuda_stream stream)) \
+	F(fill, cuMemsetD8Async, \
+	  (cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream)) \
+	F(host_register, cuMemHostRegister_v2, (void *memory, size_t length, unsigned flags)) \
 	F(host_unregister, cuMemHostUnregister, (void *memory))
 
-/* Since CUDA 11.3 and 11.7: NULL in older drivers. */
-#define CUDA_NEWER_FUNCTIONS(F)										\
-	F(flush_writes, cuFlushGPUDirectRDMAWrites, (int target, int scope))				\
-	F(export_range, cuMemGetHandleForAddressRange,							\
+/* Added in CUDA 11.3 and 11.7: these pointers are NULL with an older driver. */
+#define CUDA_NEWER_FUNCTIONS(F) \
+	F(flush_writes, cuFlushGPUDirectRDMAWrites, (int target, int scope)) \
+	F(export_range, cuMemGetHandleForAddressRange, \
 	  (void *handle, cuda_pointer from, size_t length, int type, unsigned long long flags))
 
 #define CUDA_MEMBER(name, symbol, parameters) int (*name) parameters;
@@ -81,10 +83,16 @@ struct cuda_driver {
 	CUDA_NEWER_FUNCTIONS(CUDA_MEMBER)
 };
 
-/* The driver, initialised, or NULL: fdmabuf_error() says why, and *error is a positive errno. */
+/*
+ * Returns the initialised driver, which is never freed. Returns NULL, with *error a positive errno
+ * and the text of fdmabuf_error() set, if it cannot be loaded or initialised.
+ */
 const struct cuda_driver *cuda_driver(int *error);
 
-/* Like fail(), for what a function of the driver gave. */
+/*
+ * Sets the text of fdmabuf_error() from @result of a function of the driver, and returns a negative
+ * errno. @format says what failed, on what.
+ */
 int cuda_fail(const struct cuda_driver *driver, int result, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The text of the last failure, one for each thread. */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "internal.h"
 
-/* Long enough for a path of ordinary length and a cure; longer text is cut. */
+/* Has room for an ordinary path, the cause and the cure. Longer text is truncated. */
 static _Thread_local char last_error[1024];
 
 const char *fdmabuf_error(void)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Files: opens them with and without O_DIRECT, and finds their size and block size. */
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdlib.h>
@@ -6,33 +7,36 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "common/fuse-connection.h"
 #include "internal.h"
 
-/* Where nothing tells the alignment of direct reads (FUSE passes no STATX_DIOALIGN on): no common
- * NVMe format has bigger logical blocks. */
+/*
+ * In bytes: the block size if the kernel does not report the alignment of direct reads. FUSE does
+ * not pass STATX_DIOALIGN on. No common NVMe format has larger logical blocks.
+ */
 #define BLOCK_SIZE_UNKNOWN 4096u
 
+/* Sets the text for errno of an open(2) or stat(2) of @path, and returns a negative errno. */
 static int open_error(const char *path)
 {
+	if (fuse_connection_has_ended(errno))
+		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: "
+			    "remove the mount with \"umount -l\" and mount it again", path);
 	switch (errno) {
 	case ENOENT:
 		return fail(ENOENT, "%s: no such file", path);
 	case EACCES:
 	case EPERM:
-		return fail(errno, "%s: permission denied: make it readable for this user (uid %u), or run as a user who may read it",
-			    path, (unsigned)geteuid());
-	case ENOTCONN:
-	case ECONNABORTED:   /* the first moments */
-	case ECANCELED:
-		return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: take it away with \"umount -l\" and mount it again",
-			    path);
+		return fail(errno, "%s: permission denied: make it readable for this user "
+			    "(uid %u), or run as a user who may read it", path,
+			    (unsigned)geteuid());
 	default:
 		return fail(errno, "%s: cannot be opened: %s", path, strerror(errno));
 	}
 }
 
-/* Looked at before open(2), which would wait for a writer on a FIFO. */
-static int check_kind(const char *path)
+/* Comes before open(2), which would wait for a writer if the file were a FIFO. */
+static int check_file_type(const char *path)
 {
 	struct stat status;
 
@@ -43,7 +47,7 @@ static int check_kind(const char *path)
 	return 0;
 }
 
-/* 0: direct reads are impossible. */
+/* Returns 0 if the file allows no direct reads. */
 static uint32_t find_block_size(int fd)
 {
 	struct statx extended = { 0 };
@@ -61,8 +65,11 @@ static uint32_t find_block_size(int fd)
 	return BLOCK_SIZE_UNKNOWN;
 }
 
-/* On failure, such as on a mount whose server has ended, what was seen last stays. */
-static bool look(struct fdmabuf_file *file, struct stat *status)
+/*
+ * Records size and modification time. Returns false, and keeps the last ones, if fstat(2) fails, as
+ * it does on a mount whose server has ended.
+ */
+static bool record_status(struct fdmabuf_file *file, struct stat *status)
 {
 	uint64_t size;
 
@@ -76,7 +83,7 @@ static bool look(struct fdmabuf_file *file, struct stat *status)
 	return true;
 }
 
-static int open_both_ways(struct fdmabuf_file *file)
+static int open_with_or_without_o_direct(struct fdmabuf_file *file)
 {
 	file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_DIRECT);
 	if (file->fd >= 0) {
@@ -97,7 +104,7 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 {
 	struct fdmabuf_file *file;
 	struct stat status = { 0 };
-	int ret = check_kind(path);
+	int ret = check_file_type(path);
 
 	if (ret)
 		return ret;
@@ -106,8 +113,9 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 		return fail(ENOMEM, "%s: out of memory", path);
 	file->fd = file->plain_fd = -1;
 	file->path = strdup(path);
-	ret = file->path ? open_both_ways(file) : fail(ENOMEM, "%s: out of memory", path);
-	if (!ret && !look(file, &status))
+	ret = file->path ? open_with_or_without_o_direct(file) :
+			   fail(ENOMEM, "%s: out of memory", path);
+	if (!ret && !record_status(file, &status))
 		ret = open_error(path);
 	if (ret) {
 		fdmabuf_file_close(file);
@@ -116,8 +124,9 @@ int fdmabuf_file_open(const char *path, struct fdmabuf_file **result)
 	file->device = status.st_dev;
 	file->inode = status.st_ino;
 	file->is_fuse = is_on_fuse(file->fd);
-	if (file->is_fuse)	/* fails for a file without a name */
-		file->home = realpath(path, NULL);
+	/* realpath(3) returns NULL for a file that has no name any more. */
+	if (file->is_fuse)
+		file->real_path = realpath(path, NULL);
 	*result = file;
 	return 0;
 }
@@ -129,15 +138,15 @@ void fdmabuf_file_close(struct fdmabuf_file *file)
 	close_fd(&file->fd);
 	close_fd(&file->plain_fd);
 	free(file->path);
-	free(file->home);
+	free(file->real_path);
 	free(file);
 }
 
-uint64_t file_look(struct fdmabuf_file *file)
+uint64_t file_refresh(struct fdmabuf_file *file)
 {
 	struct stat status;
 
-	look(file, &status);
+	record_status(file, &status);
 	return file->size;
 }
 
@@ -145,7 +154,7 @@ uint64_t fdmabuf_file_size(const struct fdmabuf_file *file)
 {
 	struct fdmabuf_file now = *file;
 
-	return file_look(&now);
+	return file_refresh(&now);
 }
 
 bool fdmabuf_file_is_direct(const struct fdmabuf_file *file)
@@ -158,25 +167,27 @@ uint32_t fdmabuf_file_block_size(const struct fdmabuf_file *file)
 	return file->block_size;
 }
 
+/* Opens the file without O_DIRECT. Returns the descriptor or a negative errno. */
 static int open_plain(const struct fdmabuf_file *file)
 {
-	/* What the caller said may lead by a directory of the mount that has ended. */
-	int fd = open(file->generation ? file->home : file->path, O_RDONLY | O_CLOEXEC);
+	/* After file_reopen(), path may lead through a directory of the mount that has ended. */
+	int fd = open(file->generation ? file->real_path : file->path, O_RDONLY | O_CLOEXEC);
 	struct stat status;
 
 	if (fd < 0)
 		return open_error(file->path);
-	/* The path may have been given to another file meanwhile. */
+	/* Another file may have taken the path since the file was opened. */
 	if (!fstat(fd, &status) && status.st_dev == file->device && status.st_ino == file->inode)
 		return fd;
 	close(fd);
-	return fail(ESTALE, "%s: was replaced by another file while in use: start again", file->path);
+	return fail(ESTALE, "%s: was replaced by another file while in use: start again",
+		    file->path);
 }
 
-static int fail_ended(const struct fdmabuf_file *file)
+static int fail_server_ended(const struct fdmabuf_file *file)
 {
-	return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: mount it again, and start again",
-		    file->path);
+	return fail(ENOTCONN, "%s: the FUSE server of this mount has ended: "
+		    "mount it again, and start again", file->path);
 }
 
 int file_plain_fd(struct fdmabuf_file *file)
@@ -191,15 +202,15 @@ int file_plain_fd(struct fdmabuf_file *file)
 	fd = open_plain(file);
 	if (fd >= 0)
 		file->plain_fd = fd;
-	else if (file_has_ended(file))	/* whatever the path leads to now */
-		return fail_ended(file);
+	else if (file_server_has_ended(file))	/* the cause, whatever the error of open(2) is */
+		return fail_server_ended(file);
 	return fd;
 }
 
 static int fail_read(const struct fdmabuf_file *file, uint64_t offset, int error)
 {
 	if (file_is_lost(file, error))
-		return fail_ended(file);
+		return fail_server_ended(file);
 	return fail(error, "%s: reading at offset %llu: %s", file->path, (unsigned long long)offset,
 		    strerror(error));
 }

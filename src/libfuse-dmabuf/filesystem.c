@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What kind of filesystem a descriptor is on, and whether it still lives. */
+/* Tells whether a descriptor is on FUSE, and whether the server of that mount has ended. */
 #include <linux/magic.h>
 #include <sys/statfs.h>
 
+#include "common/fuse-connection.h"
 #include "internal.h"
 
 bool is_on_fuse(int fd)
 {
 	struct statfs filesystem;
 
-	/* A FUSE server need not answer; no other filesystem lacks it. */
+	/* A FUSE server may lack statfs: ENOSYS. All other filesystems have it. */
 	if (fstatfs(fd, &filesystem))
 		return errno == ENOSYS;
 	return filesystem.f_type == FUSE_SUPER_MAGIC;
 }
 
-bool connection_has_ended(int fd)
+bool server_has_ended(int fd)
 {
 	struct statfs filesystem;
 
-	/* The kernel keeps no answer to this one, unlike those to stat(2). */
-	return fstatfs(fd, &filesystem) && is_end_of_connection(errno);
+	/* fstatfs(2) always asks the server; the kernel may answer fstat(2) from its cache. */
+	return fstatfs(fd, &filesystem) && fuse_connection_has_ended(errno);
 }

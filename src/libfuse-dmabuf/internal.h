@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the files of the library share. */
+/* Declarations that the source files of the library share; programs see include/fuse-dmabuf.h. */
 #ifndef FDMABUF_INTERNAL_H
 #define FDMABUF_INTERNAL_H
 
@@ -10,7 +10,7 @@
 
 #include "fuse-dmabuf.h"
 
-/* Sets fdmabuf_error() and returns -@error. */
+/* Sets the text that fdmabuf_error() returns, and returns -@error. */
 int fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline uint64_t align_down(uint64_t value, uint64_t power_of_two)
@@ -28,7 +28,7 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* __attribute__((cleanup(close_fd))) for a descriptor of one function. */
+/* For __attribute__((cleanup(close_fd))): closes a descriptor when its variable ends. */
 static inline void close_fd(const int *fd)
 {
 	if (*fd >= 0)
@@ -40,85 +40,98 @@ static inline void close_fd(const int *fd)
 bool is_on_fuse(int fd);
 
 /*
- * Whether an error is one of those by which a mount says that its server has gone: ENOTCONN, and where requests come to
- * the server by io_uring ECONNABORTED and ECANCELED in the first moments.
+ * Returns true if the server of the FUSE mount that @fd is on has ended. Each call is a request to
+ * the server, too slow for the read path.
  */
-static inline bool is_end_of_connection(int error)
-{
-	return error == ENOTCONN || error == ECONNABORTED || error == ECANCELED;
-}
+bool server_has_ended(int fd);
 
-/* Whether the server of a descriptor on a FUSE mount is gone. Asks it, so not for where speed counts. */
-bool connection_has_ended(int fd);
+/* ------------------------------------------------------- file.c, file-reopen.c */
 
-/* ------------------------------------------------------- file.c, file-return.c */
-
-/* Neither NVMe nor the block layer knows smaller blocks. */
+/* In bytes. NVMe and the block layer have no smaller blocks. */
 #define BLOCK_SIZE_MIN 512u
 
 struct fdmabuf_file {
-	char *path;		/* as the caller named it, for messages */
-	int fd;			/* O_DIRECT if is_direct */
-	int plain_fd;		/* without O_DIRECT; -1 until needed */
+	char *path;		/* as the caller named the file, for messages */
+	int fd;			/* open with O_DIRECT if is_direct */
+	int plain_fd;		/* open without O_DIRECT; -1 until needed */
 	bool is_direct;
 	bool is_fuse;
 	uint32_t block_size;
 
-	/* FUSE: absolute path without symbolic links, where to look after the mount has ended. NULL: none. */
-	char *home;
-	unsigned generation;	/* counts how often it was found there again */
+	/*
+	 * Where file_reopen() opens the file after its FUSE server has ended: an absolute path
+	 * without symbolic links. NULL if the file is not on FUSE or has no name.
+	 */
+	char *real_path;
+	unsigned generation;	/* number of times that file_reopen() has succeeded */
 	dev_t device;
 	ino_t inode;
-	uint64_t size;		/* as last seen, like mtime */
+	uint64_t size;		/* size and mtime are those of the last successful fstat(2) */
 	struct timespec mtime;
 };
 
-/* The descriptor without O_DIRECT, or a negative errno. */
+/* Returns the descriptor without O_DIRECT, which stays the file's, or a negative errno. */
 int file_plain_fd(struct fdmabuf_file *file);
 
-/* Like fdmabuf_file_size(), and notes what the file looks like now. */
-uint64_t file_look(struct fdmabuf_file *file);
+/*
+ * Records size and modification time, which file_reopen() will compare. Returns the size, as
+ * fdmabuf_file_size() does.
+ */
+uint64_t file_refresh(struct fdmabuf_file *file);
 
-/* Whether the FUSE server has ended; and whether @error (positive), which a request gave, comes from that. */
-bool file_has_ended(const struct fdmabuf_file *file);
+/* Returns true if the file is on a FUSE mount whose server has ended. */
+bool file_server_has_ended(const struct fdmabuf_file *file);
+
+/*
+ * Returns true if @error (a positive errno of a failed request) means that the file's FUSE server
+ * has ended.
+ */
 bool file_is_lost(const struct fdmabuf_file *file, int error);
 
 /*
- * Looks whether a file that is lost is there again, on a new mount, and then takes that one's descriptors.
- * -EAGAIN: not yet; any other error: never, because it is another file or has changed.
+ * Opens the file again on a new mount, after its FUSE server has ended, and replaces the
+ * descriptors. Returns -EAGAIN if the mount is not there yet: call again later. Any other error is
+ * final: the path leads to another file, or the file has changed.
  */
-int file_return(struct fdmabuf_file *file);
+int file_reopen(struct fdmabuf_file *file);
 
 /* --------------------------------------------------------------- buffer.c and the exporters */
 
 struct exporter {
 	const char *name;
-	/* @argument is what follows "name:", NULL if nothing does. Sets dmabuf_fd and size. */
+	/*
+	 * Sets the buffer's size, and dmabuf_fd if there is a dma-buf. @argument is the text after
+	 * "name:", or NULL if there is none.
+	 */
 	int (*allocate)(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size);
-	/* Lets the CPU reach the whole buffer: sets map. NULL: the copies need no map. */
+	/*
+	 * Maps the whole buffer for the CPU and sets buffer->map. NULL if write, read and zero work
+	 * without this call.
+	 */
 	int (*map)(struct fdmabuf_buffer *buffer);
-	/* Frees what allocate and map made, also after their failure. */
+	/* Frees all that allocate and map made, also after either has failed. */
 	void (*release)(struct fdmabuf_buffer *buffer);
 
-	/* Copies between host memory and a range of the buffer, done when they return. */
-	int (*write)(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
+	/* Copy between host memory and a range of the buffer. The copy is complete on return. */
+	int (*write)(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
+		     uint64_t length);
 	int (*read)(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 	int (*zero)(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
 
-	/* Optional: makes copies from this host memory faster, until it is let go. */
+	/* Optional: pins host memory, to make copies from it faster, and unpins it. */
 	bool (*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 	void (*unpin_host)(struct fdmabuf_buffer *buffer, void *memory);
-	/* Optional: what other devices have written into the buffer is seen by the buffer's own device after it. */
+	/* Optional: makes DMA by other devices visible to the device that owns the buffer. */
 	int (*flush)(struct fdmabuf_buffer *buffer);
 };
 
 struct fdmabuf_buffer {
 	const struct exporter *exporter;
 	uint64_t size;
-	uint64_t address;	/* in the device's own address space; 0: none */
-	int dmabuf_fd;		/* -1: none */
-	char why_no_dmabuf[160];	/* where there could be one */
-	unsigned char *map;	/* NULL until the CPU needs it */
+	uint64_t address;	/* in the device's own address space; 0 if there is none */
+	int dmabuf_fd;		/* -1 if there is no dma-buf */
+	char no_dmabuf_reason[160];	/* why the exporter gave no dma-buf, or "" */
+	unsigned char *map;	/* NULL until the CPU needs access */
 	struct vfio_device *vfio;
 	struct cuda_memory *cuda;
 };
@@ -129,16 +142,22 @@ extern const struct exporter exporter_vfio;
 extern const struct exporter exporter_cuda;
 extern const struct exporter exporter_import;
 
-/* For exporters whose dma-buf can be mapped. */
+/* Implement map and release for exporters whose dma-buf supports mmap(2). */
 int dmabuf_map(struct fdmabuf_buffer *buffer);
 void dmabuf_release(struct fdmabuf_buffer *buffer);
 
-/* Makes copies possible; fails where the exporter does not let the CPU reach the buffer. */
-int buffer_reach(struct fdmabuf_buffer *buffer);
+/*
+ * Prepares the buffer for write, read and zero. Returns a negative errno if the exporter gives the
+ * CPU no access.
+ */
+int buffer_prepare_copy(struct fdmabuf_buffer *buffer);
 
 /* -------------------------------------------------------------- cpu-copy.c */
 
-/* For exporters with a map: of the host's memory, or of a device's, which wants aligned words only. */
+/*
+ * Implement write, read and zero for exporters with a map. host_*() are for host memory, and do the
+ * exporter's cache maintenance; io_*() are for device memory, and use aligned words only.
+ */
 int host_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
 int host_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 int host_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
@@ -148,76 +167,90 @@ int io_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
 
 /* ------------------------------------------------------------------ ring.c */
 
-/* One io_uring; its buffer table has one slot for the token and one for host memory. */
+/* An io_uring whose buffer table has two slots: one for the token and one for host memory. */
 struct ring;
 
+/* Returns 0 or a negative errno, and sets no text. ring_close() frees the ring. */
 int ring_open(unsigned depth, struct ring **ring);
 void ring_close(struct ring *ring);
 
-/* Whether the kernel knows dma-buf registrations at all. */
+/* Returns true if the kernel supports the registration of dma-bufs. */
 bool ring_has_tokens(struct ring *ring);
 
-/* Registers the dma-buf for reads of @file_fd. Replaces an earlier token. */
+/* Registers the dma-buf for reads of @file_fd. The new token replaces an earlier one. */
 int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd);
 
-/* Registers host memory for ring_read_host(). Optional: it saves pinning pages in each request. */
+/*
+ * Registers host memory for ring_read_host(). The registration is optional: it saves pinning the
+ * pages in each request.
+ */
 int ring_register_host(struct ring *ring, void *memory, size_t length);
 
-/* Queue one read; @tag comes back with the result. Never more than the depth in flight. */
+/*
+ * Queue one read, whose completion carries @tag. Caller keeps at most as many requests in flight as
+ * ring_open()'s depth.
+ */
 void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
 		     uint64_t file_offset, void *tag);
 void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, uint64_t file_offset,
 		    void *tag);
 
-/* Submits what is queued and waits for at least one completion. -EINTR: a signal came. */
+/*
+ * Submits the queued requests and waits for at least one completion. Returns -EINTR if a signal
+ * interrupted the wait.
+ */
 int ring_wait(struct ring *ring);
 
-/* Takes one completion; false if there is none. */
+/* Takes one completion from the ring. Returns false if there is none. */
 bool ring_next(struct ring *ring, void **tag, int *result);
 
 /* --------------------------------------------------------- channel.c, read*.c */
 
 struct request {
-	uint64_t position, end;		/* what is still to be read, offsets in the file */
-	enum { REQUEST_FREE, REQUEST_READY, REQUEST_FLYING } state;
+	uint64_t position, end;		/* the range still to be read, as offsets in the file */
+	enum { REQUEST_FREE, REQUEST_READY, REQUEST_IN_FLIGHT } state;
 	unsigned tries;			/* in a row without progress */
-	bool submitted;			/* once or more */
+	bool was_submitted;		/* at least once */
 	unsigned char *host;		/* bounce: this request's part of the host memory */
 };
 
 struct fdmabuf_channel {
 	struct fdmabuf_file *file;
 	struct fdmabuf_buffer *buffer;
-	enum fdmabuf_path wanted, path;
+	enum fdmabuf_path wanted_path;	/* of the options */
+	enum fdmabuf_path path;		/* in use: direct or bounce */
 	enum fdmabuf_reason reason;
 	char reason_text[256];
 
-	unsigned generation;		/* of the file, when the token was made */
-	uint32_t mount_wait;		/* ms; 0: none */
+	unsigned generation;		/* file->generation when the token was made */
+	uint32_t mount_wait;		/* ms; 0 = do not wait */
 	bool is_waiting;
 
-	struct ring *ring;		/* NULL: io_uring is not available, copy with pread(2) */
+	struct ring *ring;		/* NULL if io_uring is not available: copy with pread(2) */
 	uint32_t depth, chunk;
-	struct request *requests;	/* depth of them */
+	struct request *requests;	/* array of depth elements */
 
 	unsigned char *host;		/* bounce memory; NULL until needed */
-	bool host_is_pinned;		/* by the exporter */
+	bool host_is_pinned;		/* by the exporter's pin_host */
 	uint32_t host_depth, host_chunk;
-	bool bounce_is_plain;		/* bounce reads go without O_DIRECT */
+	bool bounce_is_plain;		/* bounce reads use plain_fd, without O_DIRECT */
 
 	fdmabuf_progress *progress;
 	void *progress_argument;
 	struct fdmabuf_counters counters;
 };
 
-/* Registers the token if nothing speaks against it; what does becomes the channel's reason. Returns 0
- * or the errno that FDMABUF_DIRECT fails with. */
+/*
+ * Registers a token for the channel's file and buffer. Returns a negative errno, which
+ * FDMABUF_DIRECT fails with, if a token is impossible or the registration failed, and then sets the
+ * channel's reason.
+ */
 int channel_register(struct fdmabuf_channel *channel);
 
 void channel_set_reason(struct fdmabuf_channel *channel, enum fdmabuf_reason reason,
 			const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Allocates the bounce memory if it is not there yet. */
-int channel_need_host(struct fdmabuf_channel *channel);
+/* Allocates the bounce memory unless the channel has it already. */
+int channel_allocate_host(struct fdmabuf_channel *channel);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reads into host memory and copies: requests stay in flight while the CPU copies. */
+/* The bounce path: reads into host memory and copies, with requests in flight during a copy. */
 #include <string.h>
 
 #include "transfer.h"
@@ -15,7 +15,8 @@ void bounce_submit(struct transfer *t, struct request *request)
 	ring_read_host(channel->ring, fd, request->host, length, from, request);
 }
 
-static void take_bytes(struct transfer *t, struct request *request, uint64_t got)
+/* Copies the part of the @got bytes that the request is for into the buffer. */
+static void copy_result(struct transfer *t, struct request *request, uint64_t got)
 {
 	struct fdmabuf_channel *channel = t->channel;
 	uint64_t skip = request->position % channel->file->block_size;
@@ -37,8 +38,8 @@ static void take_bytes(struct transfer *t, struct request *request, uint64_t got
 	transfer_advance(t, request, bytes);
 }
 
-/* Some filesystems take O_DIRECT at open(2) and refuse it at read(2). */
-static void go_on_without_o_direct(struct transfer *t)
+/* Some filesystems accept O_DIRECT in open(2) and refuse it in read(2) with EINVAL. */
+static void switch_to_plain_fd(struct transfer *t)
 {
 	int fd = file_plain_fd(t->channel->file);
 
@@ -51,10 +52,10 @@ static void go_on_without_o_direct(struct transfer *t)
 void bounce_complete(struct transfer *t, struct request *request, int result)
 {
 	if (result >= 0)
-		take_bytes(t, request, result);
+		copy_result(t, request, result);
 	else if (result == -EINVAL && t->channel->file->is_direct &&
 		 (!t->channel->bounce_is_plain || request->tries++ == 0))
-		go_on_without_o_direct(t);
+		switch_to_plain_fd(t);
 	else
 		transfer_fail(t, request->position, -result);
 }
@@ -62,11 +63,11 @@ void bounce_complete(struct transfer *t, struct request *request, int result)
 void copy_range(struct transfer *t, uint64_t position, uint64_t end)
 {
 	struct fdmabuf_channel *channel = t->channel;
-	unsigned char piece[64 << 10];	/* small enough for any thread's stack */
+	unsigned char bytes[64 << 10];	/* small enough for the stack of any thread */
 
 	while (position < end && !t->error) {
-		size_t length = min_u64(end - position, sizeof(piece));
-		int64_t got = fdmabuf_file_pread(channel->file, piece, length, position);
+		size_t length = min_u64(end - position, sizeof(bytes));
+		int64_t got = fdmabuf_file_pread(channel->file, bytes, length, position);
 
 		if (got < 0) {
 			transfer_stop(t, got);
@@ -74,7 +75,8 @@ void copy_range(struct transfer *t, uint64_t position, uint64_t end)
 			continue;
 		}
 		if (got > 0)
-			t->error = fdmabuf_buffer_write(channel->buffer, position + t->shift, piece, got);
+			t->error = fdmabuf_buffer_write(channel->buffer, position + t->shift, bytes,
+							got);
 		if (t->error)
 			return;
 		channel->counters.bytes_copied += got;
@@ -84,6 +86,6 @@ void copy_range(struct transfer *t, uint64_t position, uint64_t end)
 			t->eof = min_u64(t->eof, position);
 			return;
 		}
-		transfer_report(t);
+		transfer_report_progress(t);
 	}
 }

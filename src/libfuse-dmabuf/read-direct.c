@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reads by DMA into the buffer, on the channel's token. */
+/* The direct path: reads by DMA into the buffer, with the channel's token. */
 #include <fcntl.h>
 
 #include "transfer.h"
@@ -10,8 +10,10 @@ void direct_submit(struct transfer *t, struct request *request)
 			request->end - request->position, request->position, request);
 }
 
-/* Offset of the next data after a hole at @position, at most @end; @position itself if the
- * filesystem sees no hole there. -1: the file ends at or before @position. */
+/*
+ * Returns the offset of the next data after a hole at @position, at most @end. Returns @position if
+ * the filesystem reports no hole there, and -1 if the file ends at or before @position.
+ */
 static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uint64_t end)
 {
 	off_t data = lseek(file->fd, position, SEEK_DATA);
@@ -24,19 +26,20 @@ static int64_t find_data(const struct fdmabuf_file *file, uint64_t position, uin
 }
 
 /*
- * How many bytes an ordinary read finds to be zero at @position, up to a block. SEEK_DATA takes unwritten
- * extents for data once somebody has read them into the page cache.
+ * Returns the number of zero bytes at @position, rounded down to whole blocks, or a negative errno.
+ * An ordinary read finds the zeros of an unwritten extent, which SEEK_DATA reports as data once
+ * somebody has read the extent into the page cache.
  */
 static int64_t count_zeros(struct fdmabuf_file *file, uint64_t position, uint64_t end)
 {
-	unsigned char piece[64 << 10];
-	size_t length = min_u64(end - position, sizeof(piece));
-	int64_t zeros = 0, got = fdmabuf_file_pread(file, piece, length, position);
+	unsigned char bytes[64 << 10];
+	size_t length = min_u64(end - position, sizeof(bytes));
+	int64_t zeros = 0, got = fdmabuf_file_pread(file, bytes, length, position);
 	uint64_t block;
 
 	if (got < 0)
 		return got;
-	while (zeros < got && !piece[zeros])
+	while (zeros < got && !bytes[zeros])
 		zeros++;
 	if (zeros == got && (size_t)got < length)	/* the file ends here */
 		return end - position;
@@ -45,8 +48,9 @@ static int64_t count_zeros(struct fdmabuf_file *file, uint64_t position, uint64_
 }
 
 /*
- * The kernel reads no hole and no unwritten extent into a token: a request ends short at it, and one
- * that starts in it fails with ENXIO. The zeros are written here, by the exporter's own means.
+ * Writes the zeros of a hole or an unwritten extent through the exporter. The kernel does not read
+ * these through a token: a request ends short before a hole, and one that starts in a hole fails
+ * with ENXIO.
  */
 static void skip_hole(struct transfer *t, struct request *request)
 {
@@ -57,15 +61,17 @@ static void skip_hole(struct transfer *t, struct request *request)
 		transfer_at_eof(t, request);
 		return;
 	}
-	/* Data begins at a block of the filesystem, which is never smaller than the device's. */
+	/* Data begins at a block of the filesystem, at least as large as one of the device. */
 	zeros = align_down(data, BLOCK_SIZE_MIN) - request->position;
 	if (!zeros)
 		zeros = count_zeros(t->channel->file, request->position, request->end);
-	if (!zeros) {	/* written meanwhile */
-		transfer_again(t, request, ENXIO);
+	if (!zeros) {	/* another program has written to the hole */
+		transfer_retry(t, request, ENXIO);
 		return;
 	}
-	ret = zeros < 0 ? zeros : fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift, zeros);
+	ret = zeros < 0 ? zeros :
+			  fdmabuf_buffer_zero(t->channel->buffer, request->position + t->shift,
+					      zeros);
 	if (ret) {
 		transfer_stop(t, ret);
 		return;
@@ -74,9 +80,11 @@ static void skip_hole(struct transfer *t, struct request *request)
 	transfer_advance(t, request, zeros);
 }
 
-/* A direct read ends in the middle of a block of the device only where the file ends; before a hole
- * it ends with a block of the filesystem, which may be smaller than what block_size assumes. */
-static void take_bytes(struct transfer *t, struct request *request, uint32_t bytes)
+/*
+ * Records the bytes of a read. A direct read ends in the middle of a device block only at the end
+ * of the file; before a hole it ends with a filesystem block, which may be smaller than block_size.
+ */
+static void record_bytes(struct transfer *t, struct request *request, uint32_t bytes)
 {
 	uint64_t block = t->channel->file->block_size;
 	unsigned tries = request->tries;
@@ -89,23 +97,23 @@ static void take_bytes(struct transfer *t, struct request *request, uint32_t byt
 		transfer_at_eof(t, request);
 		return;
 	}
-	/* It has grown meanwhile: this block once more. */
+	/* The file has grown since the read: read this block again. */
 	t->done -= request->position % block;
 	request->position = align_down(request->position, block);
 	request->tries = tries;
-	transfer_again(t, request, EIO);
+	transfer_retry(t, request, EIO);
 }
 
 void direct_complete(struct transfer *t, struct request *request, int result)
 {
 	if (result > 0)
-		take_bytes(t, request, result);
+		record_bytes(t, request, result);
 	else if (result == 0)
 		transfer_at_eof(t, request);
 	else if (result == -ENXIO)
 		skip_hole(t, request);
 	else if (result == -ESTALE)
-		t->stale = true;
+		t->token_has_ended = true;
 	else
 		transfer_fail(t, request->position, -result);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* io_uring, and the registration of dma-bufs that liburing has no call for. */
+/* The io_uring of a channel, and the registration of dma-bufs, which liburing lacks. */
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-/* The extended buffer update. These numbers are the kernel's; no released header has them. */
+/* The kernel's extended buffer update. No released header has these numbers. */
 #define RSRC_UPDATE_EXTENDED (1u << 1)
 #define REGBUF_TYPE_DMABUF 2
 
@@ -22,7 +22,7 @@ struct regbuf_desc {
 };
 _Static_assert(sizeof(struct regbuf_desc) == 80, "the kernel takes descriptors of 80 bytes");
 
-/* struct io_uring_rsrc_update2, with the name that its second word has now. */
+/* The kernel's struct io_uring_rsrc_update2, whose second word released headers call "resv". */
 struct rsrc_update {
 	uint32_t offset;
 	uint32_t flags;
@@ -36,7 +36,7 @@ enum { SLOT_TOKEN, SLOT_HOST, SLOTS };
 
 struct ring {
 	struct io_uring uring;
-	bool host_registered;
+	bool has_host;		/* host memory is registered in SLOT_HOST */
 };
 
 int ring_open(unsigned depth, struct ring **result)
@@ -61,8 +61,10 @@ int ring_open(unsigned depth, struct ring **result)
 	return 0;
 }
 
-/* The ring itself goes away in the background; the table is emptied first, so that the token has
- * ended when this returns. */
+/*
+ * The kernel frees a ring in the background. The buffer table is emptied first, so that the token
+ * has ended on return.
+ */
 void ring_close(struct ring *ring)
 {
 	if (!ring)
@@ -85,16 +87,18 @@ static int register_dmabuf(struct ring *ring, int dmabuf_fd, int file_fd)
 		.data = (uintptr_t)&descriptor,
 		.nr = 1,
 	};
-	int ret = syscall(__NR_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_BUFFERS_UPDATE,
-			  &update, sizeof(update));
+	int ret = syscall(__NR_io_uring_register, ring->uring.ring_fd,
+			  IORING_REGISTER_BUFFERS_UPDATE, &update, sizeof(update));
 
 	if (ret < 0)
 		return -errno;
 	return ret == 1 ? 0 : -EIO;
 }
 
-/* A kernel that knows the flag finds fault with the descriptors (EBADF), any other with the flag
- * (EINVAL). */
+/*
+ * The descriptors are invalid on purpose: a kernel that supports the flag refuses the descriptors
+ * (EBADF), any other kernel the flag (EINVAL).
+ */
 bool ring_has_tokens(struct ring *ring)
 {
 	return register_dmabuf(ring, -1, -1) == -EBADF;
@@ -111,7 +115,7 @@ int ring_register_host(struct ring *ring, void *memory, size_t length)
 	__u64 tag = 0;
 	int ret = io_uring_register_buffers_update_tag(&ring->uring, SLOT_HOST, &vector, &tag, 1);
 
-	ring->host_registered = ret == 1;
+	ring->has_host = ret == 1;
 	return ret < 0 ? ret : 0;
 }
 
@@ -130,7 +134,7 @@ void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, ui
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
-	if (ring->host_registered)
+	if (ring->has_host)
 		io_uring_prep_read_fixed(sqe, fd, memory, length, file_offset, SLOT_HOST);
 	else
 		io_uring_prep_read(sqe, fd, memory, length, file_offset);

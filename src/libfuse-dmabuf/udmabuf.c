@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Host memory as a dma-buf: a sealed memfd given to /dev/udmabuf. */
+/* Exporter "udmabuf": host memory as a dma-buf, made from a sealed memfd by /dev/udmabuf. */
 #include <fcntl.h>
 #include <linux/udmabuf.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 #define SIZE_LIMIT "/sys/module/udmabuf/parameters/size_limit_mb"
 
-/* In MiB; 0 where it cannot be read. */
+/* Returns the limit in MiB, or 0 if it cannot be read. */
 static unsigned long long read_size_limit(void)
 {
 	unsigned long long limit = 0;
@@ -32,13 +32,17 @@ static int open_device(void)
 	if (fd >= 0)
 		return fd;
 	if (errno == EACCES || errno == EPERM)
-		return fail(errno, "/dev/udmabuf: permission denied: run as root, or give this user access to it");
-	return fail(EOPNOTSUPP, "/dev/udmabuf: %s: load it with \"modprobe udmabuf\" (kernel option CONFIG_UDMABUF)",
-		    strerror(errno));
+		return fail(errno, "/dev/udmabuf: permission denied: "
+			    "run as root, or give this user access to the device");
+	return fail(EOPNOTSUPP, "/dev/udmabuf: %s: load the driver with \"modprobe udmabuf\" "
+		    "(kernel option CONFIG_UDMABUF)", strerror(errno));
 }
 
-/* udmabuf takes memory that can no longer shrink, so that its pages stay. */
-static int make_memory(uint64_t size)
+/*
+ * Returns a memfd that cannot shrink, or a negative errno. udmabuf requires this seal, so that the
+ * pages stay.
+ */
+static int create_memfd(uint64_t size)
 {
 	int fd = memfd_create("fuse-dmabuf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
@@ -54,31 +58,33 @@ static int make_memory(uint64_t size)
 	return fd;
 }
 
+/* Sets the text for errno of UDMABUF_CREATE, and returns a negative errno. */
 static int create_error(uint64_t size)
 {
 	unsigned long long limit = read_size_limit(), mib = align_up(size, 1 << 20) >> 20;
 
 	if (errno == EINVAL && limit && mib > limit)
-		return fail(ENOSPC, "udmabuf: %llu MiB is more than its limit of %llu MiB: raise it with \"echo %llu > %s\"",
-			    mib, limit, mib, SIZE_LIMIT);
+		return fail(ENOSPC, "udmabuf: %llu MiB is more than its limit of %llu MiB: "
+			    "raise it with \"echo %llu > %s\"", mib, limit, mib, SIZE_LIMIT);
 	return fail(errno, "udmabuf: %llu MiB: %s", mib, strerror(errno));
 }
 
 static int udmabuf_allocate(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size)
 {
 	__attribute__((cleanup(close_fd))) int device = -1;
-	__attribute__((cleanup(close_fd))) int memory = -1;
+	__attribute__((cleanup(close_fd))) int memfd = -1;
 	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC, .size = size };
 
 	if (argument || !size)
-		return fail(EINVAL, argument ? "udmabuf takes no argument" : "udmabuf: give a size");
+		return fail(EINVAL, argument ? "udmabuf takes no argument" :
+					       "udmabuf: give a size");
 	device = open_device();
 	if (device < 0)
 		return device;
-	memory = make_memory(size);
-	if (memory < 0)
-		return memory;
-	create.memfd = memory;
+	memfd = create_memfd(size);
+	if (memfd < 0)
+		return memfd;
+	create.memfd = memfd;
 	buffer->dmabuf_fd = ioctl(device, UDMABUF_CREATE, &create);
 	if (buffer->dmabuf_fd < 0)
 		return create_error(size);

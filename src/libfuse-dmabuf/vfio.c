@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The biggest memory BAR of a PCI device that is bound to vfio-pci, exported as a dma-buf. */
+/* Exporter "vfio": the biggest memory BAR of a PCI device that is bound to vfio-pci. */
 #include <ctype.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 
 #include "internal.h"
 
-#ifndef VFIO_DEVICE_FEATURE_DMA_BUF	/* headers before Linux 6.19 */
+#ifndef VFIO_DEVICE_FEATURE_DMA_BUF	/* missing in headers before Linux 6.19 */
 #define VFIO_DEVICE_FEATURE_DMA_BUF 11
 struct vfio_region_dma_range {
 	__u64 offset;
@@ -31,26 +31,30 @@ struct vfio_device {
 	char address[16];	/* DOMAIN:BUS:DEV.FN */
 	int container, group, device;
 	unsigned bar;
-	uint64_t bar_size, bar_offset;	/* the offset is where mmap(2) of the device finds the BAR */
+	uint64_t bar_size;
+	uint64_t bar_offset;	/* of the BAR in the device descriptor, for mmap(2) */
 };
 
-/* The form that sysfs uses, so that the address is safe in a path. */
+/* Accepts only the form that sysfs uses, so that the address is safe in a path. */
 static bool is_pci_address(const char *address)
 {
 	static const char form[] = "xxxx:xx:xx.x";
 
 	for (size_t i = 0; i < sizeof(form); i++) {
-		bool hex = isxdigit((unsigned char)address[i]);
+		bool is_hex = isxdigit((unsigned char)address[i]);
 
-		if (form[i] == 'x' ? !hex : address[i] != form[i])
+		if (form[i] == 'x' ? !is_hex : address[i] != form[i])
 			return false;
 	}
 	return true;
 }
 
-#define NAME_SIZE 64
+#define NAME_SIZE 64	/* bytes; for the name of a driver or the number of a group */
 
-/* Last component of what a link in the device's sysfs directory points to; false without the link. */
+/*
+ * Reads a link in the device's sysfs directory, and stores the last component of its target.
+ * Returns false if there is no such link.
+ */
 static bool read_link(const char *address, const char *link, char name[NAME_SIZE])
 {
 	char path[PATH_MAX], target[PATH_MAX];
@@ -76,29 +80,36 @@ static int check_driver(const char *address)
 	if (read_link(address, "driver", driver) && strstr(driver, "vfio"))
 		return 0;
 	if (*driver)
-		return fail(ENODEV, "vfio: %s is bound to %s, not to vfio-pci: bind it with \"echo vfio-pci > %s/driver_override; echo %s > %s/driver/unbind; echo %s > /sys/bus/pci/drivers_probe\"",
+		return fail(ENODEV, "vfio: %s is bound to %s, not to vfio-pci: bind it with "
+			    "\"echo vfio-pci > %s/driver_override; echo %s > %s/driver/unbind; "
+			    "echo %s > /sys/bus/pci/drivers_probe\"",
 			    address, driver, path, address, path, address);
-	return fail(ENODEV, "vfio: %s is bound to no driver: bind it with \"modprobe vfio-pci; echo vfio-pci > %s/driver_override; echo %s > /sys/bus/pci/drivers_probe\"",
-		    address, path, address);
+	return fail(ENODEV, "vfio: %s is bound to no driver: bind it with \"modprobe vfio-pci; "
+		    "echo vfio-pci > %s/driver_override; "
+		    "echo %s > /sys/bus/pci/drivers_probe\"", address, path, address);
 }
 
+/* Sets the text for errno of an open(2) of @path, and returns a negative errno. */
 static int group_error(const char *address, const char *path)
 {
 	if (errno == EBUSY)
-		return fail(EBUSY, "vfio: %s: in use: end the program that has device %s open", path, address);
+		return fail(EBUSY, "vfio: %s: in use: end the program that has device %s open",
+			    path, address);
 	if (errno == EACCES || errno == EPERM)
-		return fail(errno, "vfio: %s: permission denied: run as root, or give this user access to it", path);
+		return fail(errno, "vfio: %s: permission denied: "
+			    "run as root, or give this user access to this file", path);
 	return fail(errno, "vfio: %s: %s", path, strerror(errno));
 }
 
-/* Opens the device's group; *type changes if its container needs another kind of IOMMU. */
+/* Opens the device's group. Sets *type to VFIO_NOIOMMU_IOMMU if the group has no IOMMU. */
 static int open_group(struct vfio_device *vfio, int *type)
 {
 	char name[NAME_SIZE], path[NAME_SIZE + 32];
 
 	if (!read_link(vfio->address, "iommu_group", name))
-		return fail(ENODEV, "vfio: %s has no IOMMU group: switch the IOMMU on (intel_iommu=on or amd_iommu=on), or load vfio with enable_unsafe_noiommu_mode=1",
-			    vfio->address);
+		return fail(ENODEV, "vfio: %s has no IOMMU group: switch the IOMMU on "
+			    "(intel_iommu=on or amd_iommu=on), or load vfio with "
+			    "enable_unsafe_noiommu_mode=1", vfio->address);
 	snprintf(path, sizeof(path), "/dev/vfio/%s", name);
 	vfio->group = open(path, O_RDWR | O_CLOEXEC);
 	if (vfio->group < 0 && errno == ENOENT) {
@@ -118,22 +129,23 @@ static int open_device(struct vfio_device *vfio)
 		return ret;
 	if (ioctl(vfio->group, VFIO_GROUP_GET_STATUS, &status) ||
 	    !(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-		return fail(EBUSY, "vfio: the IOMMU group of %s has other devices that are not bound to vfio-pci: bind them too",
-			    vfio->address);
+		return fail(EBUSY, "vfio: the IOMMU group of %s has other devices that are not "
+			    "bound to vfio-pci: bind them too", vfio->address);
 	vfio->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
 	if (vfio->container < 0)
 		return group_error(vfio->address, "/dev/vfio/vfio");
 	if (ioctl(vfio->group, VFIO_GROUP_SET_CONTAINER, &vfio->container) ||
 	    ioctl(vfio->container, VFIO_SET_IOMMU, type))
-		return fail(errno, "vfio: %s: no container for its IOMMU group: %s", vfio->address,
-			    strerror(errno));
+		return fail(errno, "vfio: %s: no container for its IOMMU group: %s",
+			    vfio->address, strerror(errno));
 	vfio->device = ioctl(vfio->group, VFIO_GROUP_GET_DEVICE_FD, vfio->address);
 	if (vfio->device < 0)
-		return fail(errno, "vfio: %s cannot be opened: %s", vfio->address, strerror(errno));
+		return fail(errno, "vfio: %s cannot be opened: %s", vfio->address,
+			    strerror(errno));
 	return 0;
 }
 
-/* Only memory BARs can be mapped; I/O port BARs lack the flag. */
+/* Finds the biggest memory BAR. I/O port BARs lack VFIO_REGION_INFO_FLAG_MMAP. */
 static int find_bar(struct vfio_device *vfio)
 {
 	const uint32_t wanted = VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_READ |
@@ -150,11 +162,12 @@ static int find_bar(struct vfio_device *vfio)
 		vfio->bar_offset = info.offset;
 	}
 	if (!vfio->bar_size)
-		return fail(ENODEV, "vfio: %s has no memory BAR that can be mapped: choose another device",
-			    vfio->address);
+		return fail(ENODEV, "vfio: %s has no memory BAR that can be mapped: "
+			    "choose another device", vfio->address);
 	return 0;
 }
 
+/* Exports the first @size bytes of the BAR. Returns the dma-buf descriptor or a negative errno. */
 static int export_bar(const struct vfio_device *vfio, uint64_t size)
 {
 	struct vfio_device_feature_dma_buf *export;
@@ -177,9 +190,13 @@ static int export_bar(const struct vfio_device *vfio, uint64_t size)
 	if (fd >= 0)
 		return fd;
 	if (errno == ENOTTY || errno == EOPNOTSUPP)
-		return fail(EOPNOTSUPP, "vfio: this kernel cannot export BAR %u of %s as a dma-buf: it needs Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF, and a device that PCI peer-to-peer DMA can reach",
+		return fail(EOPNOTSUPP, "vfio: this kernel cannot export BAR %u of %s as a "
+			    "dma-buf: the export needs Linux 6.19 or later with "
+			    "CONFIG_VFIO_PCI_DMABUF, and a device that PCI peer-to-peer DMA "
+			    "can reach",
 			    vfio->bar, vfio->address);
-	return fail(errno, "vfio: BAR %u of %s as a dma-buf: %s", vfio->bar, vfio->address, strerror(errno));
+	return fail(errno, "vfio: BAR %u of %s cannot be exported as a dma-buf: %s", vfio->bar,
+		    vfio->address, strerror(errno));
 }
 
 static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uint64_t size)
@@ -188,7 +205,8 @@ static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uin
 	int ret;
 
 	if (!address || !is_pci_address(address))
-		return fail(EINVAL, "vfio: \"%s\" is not a PCI address: write vfio:DOMAIN:BUS:DEV.FN, for example vfio:0000:03:00.0",
+		return fail(EINVAL, "vfio: \"%s\" is not a PCI address: "
+			    "write vfio:DOMAIN:BUS:DEV.FN, for example vfio:0000:03:00.0",
 			    address ? address : "");
 	ret = check_driver(address);
 	if (ret)
@@ -206,8 +224,9 @@ static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uin
 	if (ret)
 		return ret;
 	if (size > vfio->bar_size)
-		return fail(ENOSPC, "vfio: BAR %u of %s has %llu MiB, %llu MiB are needed: choose a device with a bigger BAR (or a smaller file)",
-			    vfio->bar, address, (unsigned long long)vfio->bar_size >> 20,
+		return fail(ENOSPC, "vfio: BAR %u of %s has %llu MiB, %llu MiB are needed: "
+			    "choose a device with a bigger BAR (or a smaller file)", vfio->bar,
+			    address, (unsigned long long)vfio->bar_size >> 20,
 			    (unsigned long long)align_up(size, 1 << 20) >> 20);
 	buffer->size = size ? size : vfio->bar_size;
 	ret = export_bar(vfio, buffer->size);
@@ -217,11 +236,11 @@ static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uin
 	return 0;
 }
 
-/* vfio's dma-buf has no mmap(2); the device itself has. */
+/* Maps the BAR through the device descriptor: the dma-buf of vfio does not support mmap(2). */
 static int vfio_map(struct fdmabuf_buffer *buffer)
 {
-	void *map = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->vfio->device,
-			 buffer->vfio->bar_offset);
+	void *map = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 buffer->vfio->device, buffer->vfio->bar_offset);
 
 	if (map == MAP_FAILED)
 		return fail(errno, "vfio: BAR %u of %s cannot be mapped: %s", buffer->vfio->bar,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The least a test program needs: TEST() functions that run in order, and CHECK(). */
+/* Macros for test programs: checks that end the program, and RUN() for one test function. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -9,7 +9,8 @@
 #define CHECK(condition) \
 	do { \
 		if (!(condition)) { \
-			fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, __func__, #condition); \
+			fprintf(stderr, "%s:%d: %s: not true: %s\n", __FILE__, __LINE__, \
+				__func__, #condition); \
 			exit(1); \
 		} \
 	} while (0)
@@ -18,8 +19,8 @@
 	do { \
 		long long found_ = (found), expected_ = (expected); \
 		if (found_ != expected_) { \
-			fprintf(stderr, "%s:%d: %s: %s is %lld, not %lld\n", __FILE__, __LINE__, __func__, \
-				#found, found_, expected_); \
+			fprintf(stderr, "%s:%d: %s: %s is %lld, not %lld\n", __FILE__, __LINE__, \
+				__func__, #found, found_, expected_); \
 			exit(1); \
 		} \
 	} while (0)
@@ -30,7 +31,10 @@
 		printf("ok %s\n", #test); \
 	} while (0)
 
-/* The same sequence on each machine (xorshift64*); the state must not be 0. */
+/*
+ * Returns the next number of a pseudorandom sequence (xorshift64*), which is the same on every
+ * machine. *state must not be 0.
+ */
 static inline unsigned long long next_random(unsigned long long *state)
 {
 	*state ^= *state >> 12;

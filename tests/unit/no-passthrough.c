@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* For LD_PRELOAD: a server whose kernel takes no backing file, so that all data goes through it, from whatever source. */
+/*
+ * For LD_PRELOAD: simulates a kernel that accepts no backing file, so that all data goes through
+ * the server, from any source directory.
+ */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <stdarg.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The library's reads against a simulated kernel: what comes back, what is left alone, what is said. */
+/*
+ * Tests fdmabuf_channel_read() on a simulated kernel: the bytes that arrive, the bytes that must
+ * not change, the counters, and the errors.
+ */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,25 +15,33 @@
 
 #define BLOCK 4096u
 #define CHUNK (4 * BLOCK)
-#define ROOM (64 * BLOCK)
-#define UNTOUCHED 0xee
+#define BUFFER_SIZE (64 * BLOCK)
+#define UNTOUCHED 0xee	/* content of the buffer before a read */
 
 static struct fdmabuf_file file;
 static struct fdmabuf_buffer buffer;
-static char name[] = "/tmp/read-test-XXXXXX", away[] = "/tmp/read-test-XXXXXX.away";
-_Alignas(BLOCK) static unsigned char memory[ROOM];
-static unsigned char expected[ROOM];
+static char file_name[] = "/tmp/read-test-XXXXXX";
+static char moved_name[] = "/tmp/read-test-XXXXXX.moved";
+_Alignas(BLOCK) static unsigned char memory[BUFFER_SIZE];
+static unsigned char expected[BUFFER_SIZE];
 
-static int map_nothing(struct fdmabuf_buffer *unused)
+static int refuse_map(struct fdmabuf_buffer *unused)
 {
 	(void)unused;
 	return fail(EOPNOTSUPP, "the exporter gives the CPU no access");
 }
 
-/* As of a device, so that no cache maintenance is asked of the descriptor, which is none. */
-static const struct exporter exporter_test = { .name = "test", .map = map_nothing, .write = io_write, .read = io_read, .zero = io_zero };
+/* Uses io_*(): host_*() would do cache maintenance on the descriptor, which is no dma-buf. */
+static const struct exporter exporter_test = {
+	.name = "test",
+	.map = refuse_map,
+	.write = io_write,
+	.read = io_read,
+	.zero = io_zero,
+};
 
-static unsigned char content(uint64_t offset)
+/* Returns the byte that a file has at @offset. */
+static unsigned char content_at(uint64_t offset)
 {
 	uint64_t word = (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
 
@@ -40,25 +51,28 @@ static unsigned char content(uint64_t offset)
 static void write_content(uint64_t from, uint64_t to)
 {
 	for (uint64_t i = from; i < to; i++) {
-		unsigned char byte = content(i);
+		unsigned char byte = content_at(i);
 
 		CHECK_EQUAL(pwrite(file.fd, &byte, 1, i), 1);
 	}
 }
 
-static void forget_file(void)
+static void remove_file(void)
 {
 	if (file.fd <= 0)
 		return;
 	close_fd(&file.fd);
 	close_fd(&file.plain_fd);
 	free(file.path);
-	free(file.home);
-	unlink(name);
-	unlink(away);
+	free(file.real_path);
+	unlink(file_name);
+	unlink(moved_name);
 }
 
-/* A file of @size bytes, with holes where @map has a '.' (one letter a block). */
+/*
+ * Makes a new file of @size bytes and a new buffer. Each character of @map stands for a block: '.'
+ * is a hole, any other character is data.
+ */
 static void given_file(const char *map, uint64_t size)
 {
 	struct stat status;
@@ -67,15 +81,20 @@ static void given_file(const char *map, uint64_t size)
 	memset(&buffer, 0, sizeof(buffer));
 	memset(memory, UNTOUCHED, sizeof(memory));
 	memset(expected, 0, sizeof(expected));
-	forget_file();
-	file = (struct fdmabuf_file){ .plain_fd = -1, .is_direct = true, .is_fuse = true, .block_size = BLOCK };
-	memset(name + strlen(name) - 6, 'X', 6);
-	file.fd = mkstemp(name);
+	remove_file();
+	file = (struct fdmabuf_file){
+		.plain_fd = -1,
+		.is_direct = true,
+		.is_fuse = true,
+		.block_size = BLOCK,
+	};
+	memset(file_name + strlen(file_name) - 6, 'X', 6);
+	file.fd = mkstemp(file_name);
 	CHECK(file.fd >= 0 && !fstat(file.fd, &status));
-	memcpy(away, name, strlen(name));
+	memcpy(moved_name, file_name, strlen(file_name));
 	file.device = status.st_dev;
 	file.inode = status.st_ino;
-	file.path = strdup(name);
+	file.path = strdup(file_name);
 	CHECK(file.path && !ftruncate(file.fd, size));
 	for (uint64_t i = 0; map[i]; i++) {
 		uint64_t from = i * BLOCK, to = min_u64(from + BLOCK, size);
@@ -84,11 +103,15 @@ static void given_file(const char *map, uint64_t size)
 			continue;
 		write_content(from, to);
 		for (uint64_t at = from; at < to; at++)
-			expected[at] = content(at);
+			expected[at] = content_at(at);
 	}
 	simulation.random = 1;
 	simulation.memory = memory;
-	buffer = (struct fdmabuf_buffer){ .exporter = &exporter_test, .size = ROOM, .map = memory };
+	buffer = (struct fdmabuf_buffer){
+		.exporter = &exporter_test,
+		.size = BUFFER_SIZE,
+		.map = memory,
+	};
 }
 
 static struct fdmabuf_channel *given_channel(enum fdmabuf_path path)
@@ -108,13 +131,13 @@ static struct fdmabuf_counters counters_of(const struct fdmabuf_channel *channel
 	return counters;
 }
 
-/* The range has arrived, and @margin bytes around it at most have changed. */
+/* Checks that the range has arrived, and that at most @margin bytes on each side have changed. */
 static void check_arrived(uint64_t from, uint64_t at, uint64_t length, uint64_t margin)
 {
 	CHECK(!memcmp(memory + at, expected + from, length));
 	for (uint64_t i = 0; i + margin < at; i++)
 		CHECK_EQUAL(memory[i], UNTOUCHED);
-	for (uint64_t i = at + length + margin; i < ROOM; i++)
+	for (uint64_t i = at + length + margin; i < BUFFER_SIZE; i++)
 		CHECK_EQUAL(memory[i], UNTOUCHED);
 }
 
@@ -141,7 +164,8 @@ static void file_that_ends_in_a_block_comes_direct(void)
 
 	given_file("######", 5 * BLOCK + 100);
 	channel = given_channel(FDMABUF_DIRECT);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 9 * BLOCK, FDMABUF_WHOLE_BLOCKS), 5 * BLOCK + 100);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 9 * BLOCK, FDMABUF_WHOLE_BLOCKS),
+		    5 * BLOCK + 100);
 	check_arrived(0, 0, 5 * BLOCK + 100, BLOCK);
 	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
 	fdmabuf_channel_close(channel);
@@ -181,7 +205,8 @@ static void last_block_is_copied_where_the_buffer_has_no_room_for_it(void)
 	given_file("######", 5 * BLOCK + 100);
 	buffer.size = 5 * BLOCK + 100;
 	channel = given_channel(FDMABUF_AUTO);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 6 * BLOCK, FDMABUF_WHOLE_BLOCKS), 5 * BLOCK + 100);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 6 * BLOCK, FDMABUF_WHOLE_BLOCKS),
+		    5 * BLOCK + 100);
 	check_arrived(0, 0, 5 * BLOCK + 100, 0);
 	CHECK_EQUAL(counters_of(channel).bytes_copied, 100);
 	fdmabuf_channel_close(channel);
@@ -193,7 +218,8 @@ static void holes_become_zeros(void)
 
 	given_file("..#..###.......#..", 17 * BLOCK + 5);
 	channel = given_channel(FDMABUF_DIRECT);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 17 * BLOCK + 5);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BUFFER_SIZE, FDMABUF_WHOLE_BLOCKS),
+		    17 * BLOCK + 5);
 	check_arrived(0, 0, 17 * BLOCK + 5, BLOCK);
 	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
 	CHECK_EQUAL(counters_of(channel).bytes_direct, 5 * BLOCK);
@@ -201,7 +227,7 @@ static void holes_become_zeros(void)
 	fdmabuf_channel_close(channel);
 }
 
-/* FUSE does not tell the block size of the filesystem behind it. */
+/* FUSE does not report the block size of the backing filesystem. */
 static void holes_smaller_than_the_assumed_block_become_zeros(void)
 {
 	struct fdmabuf_channel *channel;
@@ -209,7 +235,8 @@ static void holes_smaller_than_the_assumed_block_become_zeros(void)
 	given_file("#..##.#####..##.#", 16 * BLOCK + 5);
 	file.block_size = 4 * BLOCK;
 	channel = given_channel(FDMABUF_DIRECT);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 16 * BLOCK + 5);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BUFFER_SIZE, FDMABUF_WHOLE_BLOCKS),
+		    16 * BLOCK + 5);
 	check_arrived(0, 0, 16 * BLOCK + 5, 4 * BLOCK);
 	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
 	fdmabuf_channel_close(channel);
@@ -223,13 +250,16 @@ static void unwritten_extents_that_look_like_data_become_zeros(void)
 	given_file("#############", 12 * BLOCK + 5);
 	simulation.unwritten = map;
 	for (uint64_t i = 0; map[i]; i++) {
+		size_t length = map[i + 1] ? BLOCK : 5;
+
 		if (map[i] == '#')
 			continue;
 		memset(expected + i * BLOCK, 0, BLOCK);
-		CHECK_EQUAL(pwrite(file.fd, expected + i * BLOCK, map[i + 1] ? BLOCK : 5, i * BLOCK), map[i + 1] ? BLOCK : 5);
+		CHECK_EQUAL(pwrite(file.fd, expected + i * BLOCK, length, i * BLOCK), length);
 	}
 	channel = given_channel(FDMABUF_DIRECT);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, FDMABUF_WHOLE_BLOCKS), 12 * BLOCK + 5);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BUFFER_SIZE, FDMABUF_WHOLE_BLOCKS),
+		    12 * BLOCK + 5);
 	check_arrived(0, 0, 12 * BLOCK + 5, BLOCK);
 	CHECK_EQUAL(counters_of(channel).bytes_copied, 0);
 	fdmabuf_channel_close(channel);
@@ -254,7 +284,7 @@ static void file_of_one_byte(void)
 	given_file("#", 1);
 	channel = given_channel(FDMABUF_DIRECT);
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 1, FDMABUF_WHOLE_BLOCKS), 1);
-	CHECK_EQUAL(memory[0], content(0));
+	CHECK_EQUAL(memory[0], content_at(0));
 	CHECK_EQUAL(counters_of(channel).bytes_direct, 1);
 	fdmabuf_channel_close(channel);
 }
@@ -265,33 +295,43 @@ static void range_outside_the_buffer_is_refused(void)
 
 	given_file("####", 4 * BLOCK);
 	channel = given_channel(FDMABUF_AUTO);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, ROOM - BLOCK, 2 * BLOCK, 0), -EFAULT);
-	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, UINT64_MAX - BLOCK + 1, 2 * BLOCK, 0), -EFAULT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, BUFFER_SIZE - BLOCK, 2 * BLOCK, 0), -EFAULT);
+	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, UINT64_MAX - BLOCK + 1, 2 * BLOCK, 0),
+		    -EFAULT);
 	check_arrived(0, 0, 0, 0);
 	fdmabuf_channel_close(channel);
 }
 
-/* The device number of the mount that ends; a file that is opened by its path is on another one. */
-#define MOUNT 1
+/* Device number of the mount whose server ends. Files opened by their path have another one. */
+#define OLD_MOUNT_DEVICE 1
 
-/* The server ends when a test says so; the path leads to the file on the new mount at once. */
+/*
+ * Makes a file on a mount whose server ends when a test says so. The path always leads to the file
+ * on the new mount.
+ */
 static void given_file_on_mount(const char *map, uint64_t size)
 {
 	given_file(map, size);
-	file.device = MOUNT;
-	file.home = strdup(name);
-	CHECK(file.home);
+	file.device = OLD_MOUNT_DEVICE;
+	file.real_path = strdup(file_name);
+	CHECK(file.real_path);
 }
 
 static void any_range_comes_right_whatever_happens(void)
 {
-	static const char *const maps[] = { "################################", "..##..#.######....#####.#.######" };
+	static const char *const maps[] = {
+		"################################",
+		"..##..#.######....#####.#.######",
+	};
 	unsigned long long random = 42;
 
 	for (unsigned round = 0; round < 3000; round++) {
-		uint64_t from = next_random(&random) % (32 * BLOCK), length = next_random(&random) % (32 * BLOCK);
-		uint64_t size = 31 * BLOCK + 700, at = next_random(&random) % 3 ? from % BLOCK + BLOCK * (next_random(&random) % 30) :
-								      next_random(&random) % (30 * BLOCK);
+		uint64_t from = next_random(&random) % (32 * BLOCK);
+		uint64_t length = next_random(&random) % (32 * BLOCK);
+		uint64_t size = 31 * BLOCK + 700;
+		uint64_t at = next_random(&random) % 3 ?
+			      from % BLOCK + BLOCK * (next_random(&random) % 30) :
+			      next_random(&random) % (30 * BLOCK);
 		unsigned flags = next_random(&random) % 2 ? FDMABUF_WHOLE_BLOCKS : 0;
 		uint64_t arriving = from < size ? min_u64(length, size - from) : 0;
 		struct fdmabuf_channel *channel;
@@ -303,19 +343,20 @@ static void any_range_comes_right_whatever_happens(void)
 		simulation.again_percent = next_random(&random) % 2 ? 30 : 0;
 		simulation.interrupt_percent = next_random(&random) % 2 ? 30 : 0;
 		simulation.registrations = simulation.requests = 0;
-		simulation.revoked = false;
+		simulation.is_revoked = false;
 		simulation.revoke_request = next_random(&random) % 12;
 		simulation.revoke_again = next_random(&random) % 2;
 		simulation.end_request = next_random(&random) % 12;
-		simulation.ended = false;
-		file.device = MOUNT;
-		if (file.plain_fd < 0)	/* by its path the library would find it on the new mount already */
-			file.plain_fd = open(name, O_RDONLY);
+		simulation.has_ended = false;
+		file.device = OLD_MOUNT_DEVICE;
+		/* The library would open the path, which leads to the new mount already. */
+		if (file.plain_fd < 0)
+			file.plain_fd = open(file_name, O_RDONLY);
 		channel = given_channel(next_random(&random) % 4 ? FDMABUF_AUTO : FDMABUF_BOUNCE);
 		CHECK_EQUAL(fdmabuf_channel_read(channel, from, at, length, flags), arriving);
 		check_arrived(from, at, arriving, flags ? BLOCK : 0);
-		CHECK_EQUAL(simulation.flying, 0);
-		CHECK(simulation.most_flying <= 3);
+		CHECK_EQUAL(simulation.in_flight, 0);
+		CHECK(simulation.max_in_flight <= 3);
 		fdmabuf_channel_close(channel);
 	}
 }
@@ -344,7 +385,7 @@ static void revoked_for_good_is_an_error_where_bounce_is_forbidden(void)
 	simulation.register_error_later = EPERM;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
 	CHECK(strstr(fdmabuf_error(), "broker ended the token"));
-	CHECK_EQUAL(simulation.flying, 0);
+	CHECK_EQUAL(simulation.in_flight, 0);
 	fdmabuf_channel_close(channel);
 }
 
@@ -357,11 +398,11 @@ static void new_token_that_is_revoked_at_once_is_an_error(void)
 	simulation.revoke_request = 3;
 	simulation.register_error_later = ESTALE;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
-	CHECK(strstr(fdmabuf_error(), "gave no new one: it was revoked at once"));
+	CHECK(strstr(fdmabuf_error(), "gave no new one: the new token was revoked at once"));
 	fdmabuf_channel_close(channel);
 }
 
-static void revoked_for_good_turns_to_bounce(void)
+static void revoked_for_good_switches_to_bounce(void)
 {
 	struct fdmabuf_channel *channel;
 
@@ -374,7 +415,8 @@ static void revoked_for_good_turns_to_bounce(void)
 	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
 	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REVOKED);
 	CHECK(strstr(fdmabuf_channel_reason_text(channel), "broker refused"));
-	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied, 16 * BLOCK);
+	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied,
+		    16 * BLOCK);
 	fdmabuf_channel_close(channel);
 }
 
@@ -393,10 +435,16 @@ static void file_that_shrinks_meanwhile_ends_there(void)
 	}
 }
 
-/* A channel that has just begun to read such a file when its server ends. */
-static struct fdmabuf_channel *given_channel_that_waits(enum fdmabuf_path path, uint32_t mount_wait)
+/* Returns a channel whose FUSE server ends during the first read. */
+static struct fdmabuf_channel *given_channel_on_ending_mount(enum fdmabuf_path path,
+							    uint32_t mount_wait)
 {
-	struct fdmabuf_channel_options options = { .path = path, .depth = 3, .chunk = CHUNK, .mount_wait = mount_wait };
+	struct fdmabuf_channel_options options = {
+		.path = path,
+		.depth = 3,
+		.chunk = CHUNK,
+		.mount_wait = mount_wait,
+	};
 	struct fdmabuf_channel *channel = NULL;
 
 	given_file_on_mount("################", 16 * BLOCK);
@@ -405,28 +453,29 @@ static struct fdmabuf_channel *given_channel_that_waits(enum fdmabuf_path path, 
 	return channel;
 }
 
-static void check_read_on(struct fdmabuf_channel *channel)
+/* Checks that a read of the whole file succeeds, after one reopen. */
+static void check_read_continues(struct fdmabuf_channel *channel)
 {
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
 	check_arrived(0, 0, 16 * BLOCK, 0);
 	CHECK_EQUAL(counters_of(channel).reopens, 1);
 }
 
-/* It fails with @error and says @text, and is not in a state that could harm. */
-static void check_ends(struct fdmabuf_channel *channel, int error, const char *text)
+/* Checks that a read fails with @error (a positive errno) and @text, with no request in flight. */
+static void check_read_fails(struct fdmabuf_channel *channel, int error, const char *text)
 {
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -error);
 	CHECK(strstr(fdmabuf_error(), text));
-	CHECK_EQUAL(simulation.flying, 0);
+	CHECK_EQUAL(simulation.in_flight, 0);
 	CHECK_EQUAL(counters_of(channel).reopens, 0);
 	CHECK(!fdmabuf_channel_is_waiting(channel));
 }
 
-static void mount_that_has_returned_is_read_on(void)
+static void read_continues_on_the_returned_mount(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_DIRECT, 0);
 
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(counters_of(channel).tokens, 2);
 	CHECK_EQUAL(counters_of(channel).bytes_direct, 16 * BLOCK);
 	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_DIRECT);
@@ -435,13 +484,13 @@ static void mount_that_has_returned_is_read_on(void)
 	fdmabuf_channel_close(channel);
 }
 
-static void mount_that_returns_after_a_revocation_is_read_on(void)
+static void read_continues_after_a_revocation_and_a_return(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_DIRECT, 0);
 
 	simulation.revoke_request = 1;
 	simulation.end_request = 5;
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(counters_of(channel).tokens, 3);
 	fdmabuf_channel_close(channel);
 }
@@ -449,22 +498,22 @@ static void mount_that_returns_after_a_revocation_is_read_on(void)
 static struct fdmabuf_channel *waiting;
 static unsigned waited;
 
-static int mount_at_third_look(void *argument, uint64_t done, uint64_t total)
+static int mount_at_third_call(void *argument, uint64_t done, uint64_t total)
 {
 	(void)argument;
 	CHECK(done <= total);
 	if (fdmabuf_channel_is_waiting(waiting) && ++waited == 3)
-		CHECK(!rename(away, name));
+		CHECK(!rename(moved_name, file_name));
 	return 0;
 }
 
-static void mount_that_takes_its_time_is_waited_for(void)
+static void read_waits_for_a_mount_that_returns_late(void)
 {
-	waiting = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	waiting = given_channel_on_ending_mount(FDMABUF_DIRECT, 0);
 	waited = 0;
-	CHECK(!rename(name, away));
-	fdmabuf_channel_on_progress(waiting, mount_at_third_look, NULL);
-	check_read_on(waiting);
+	CHECK(!rename(file_name, moved_name));
+	fdmabuf_channel_on_progress(waiting, mount_at_third_call, NULL);
+	check_read_continues(waiting);
 	CHECK_EQUAL(waited, 3);
 	CHECK(!fdmabuf_channel_is_waiting(waiting));
 	fdmabuf_channel_close(waiting);
@@ -472,24 +521,26 @@ static void mount_that_takes_its_time_is_waited_for(void)
 
 static void mount_that_never_returns_is_an_error(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 150);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 150);
 	time_t begin = time(NULL);
 
-	CHECK(!rename(name, away));
-	check_ends(channel, ENOTCONN, "not returned within 150 ms");
+	CHECK(!rename(file_name, moved_name));
+	check_read_fails(channel, ENOTCONN, "not returned within 150 ms");
 	CHECK(strstr(fdmabuf_error(), "no such file"));
 	CHECK(time(NULL) - begin <= 2);
-	/* The next read finds it. */
-	CHECK(!rename(away, name));
-	check_read_on(channel);
+	/* The next read finds the mount. */
+	CHECK(!rename(moved_name, file_name));
+	check_read_continues(channel);
 	fdmabuf_channel_close(channel);
 }
 
-static void mount_need_not_be_waited_for(void)
+static void read_does_not_wait_if_the_caller_forbids_it(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_NONE);
+	struct fdmabuf_channel *channel =
+		given_channel_on_ending_mount(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_NONE);
 
-	check_ends(channel, ENOTCONN, "the FUSE server of this mount has ended: mount it again");
+	check_read_fails(channel, ENOTCONN,
+			 "the FUSE server of this mount has ended: mount it again");
 	fdmabuf_channel_close(channel);
 }
 
@@ -501,33 +552,34 @@ static int stop_waiting(void *channel, uint64_t done, uint64_t total)
 
 static void waiting_can_be_cancelled(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_MAX);
+	struct fdmabuf_channel *channel =
+		given_channel_on_ending_mount(FDMABUF_AUTO, FDMABUF_MOUNT_WAIT_MAX);
 
-	CHECK(!rename(name, away));
+	CHECK(!rename(file_name, moved_name));
 	fdmabuf_channel_on_progress(channel, stop_waiting, channel);
-	check_ends(channel, ECANCELED, "cancelled");
+	check_read_fails(channel, ECANCELED, "cancelled");
 	fdmabuf_channel_close(channel);
 }
 
 static void another_file_on_the_returned_mount_is_refused(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 	int fd;
 
-	CHECK(!rename(name, away));
-	fd = open(name, O_WRONLY | O_CREAT, 0600);
+	CHECK(!rename(file_name, moved_name));
+	fd = open(file_name, O_WRONLY | O_CREAT, 0600);
 	CHECK(fd >= 0 && !ftruncate(fd, 16 * BLOCK));
 	close(fd);
-	check_ends(channel, ESTALE, "another file at this path");
+	check_read_fails(channel, ESTALE, "another file at this path");
 	fdmabuf_channel_close(channel);
 }
 
-/* Between the start of the read and the return. */
+/* Progress functions that change the file between the start of the read and the mount's return. */
 static int change_size(void *argument, uint64_t done, uint64_t total)
 {
 	(void)argument;
 	CHECK(done <= total);
-	CHECK(!truncate(name, 17 * BLOCK));
+	CHECK(!truncate(file_name, 17 * BLOCK));
 	return 0;
 }
 
@@ -537,100 +589,103 @@ static int change_time(void *argument, uint64_t done, uint64_t total)
 
 	(void)argument;
 	CHECK(done <= total);
-	CHECK(!utimensat(AT_FDCWD, name, times, 0));
+	CHECK(!utimensat(AT_FDCWD, file_name, times, 0));
 	return 0;
 }
 
 static void changed_file_on_the_returned_mount_is_refused(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
 	fdmabuf_channel_on_progress(channel, change_size, NULL);
-	check_ends(channel, ESTALE, "the file has changed (69632 bytes, before: 65536)");
+	check_read_fails(channel, ESTALE, "the file has changed (69632 bytes, before: 65536)");
 	fdmabuf_channel_close(channel);
 
-	channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 	fdmabuf_channel_on_progress(channel, change_time, NULL);
-	check_ends(channel, ESTALE, "written to meanwhile");
+	check_read_fails(channel, ESTALE, "written to meanwhile");
 	fdmabuf_channel_close(channel);
 }
 
 static void another_block_size_on_the_returned_mount_is_refused(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
 	file.block_size = BLOCK / 2;
-	check_ends(channel, ESTALE, "another block size (4096, before: 2048)");
+	check_read_fails(channel, ESTALE, "another block size (4096, before: 2048)");
 	fdmabuf_channel_close(channel);
 }
 
-static void same_file_without_a_new_mount_is_waited_for(void)
+static void same_file_without_a_new_mount_is_not_used(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 1);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 1);
 	struct stat status;
 
-	simulation.not_fuse = true;	/* what lies below the mountpoint */
-	check_ends(channel, ENOTCONN, "it is not mounted");
+	simulation.not_fuse = true;	/* as a file below the mountpoint is */
+	check_read_fails(channel, ENOTCONN, "no new FUSE mount at its path");
 	fdmabuf_channel_close(channel);
 
-	channel = given_channel_that_waits(FDMABUF_AUTO, 1);
-	CHECK(!stat(name, &status));
+	channel = given_channel_on_ending_mount(FDMABUF_AUTO, 1);
+	CHECK(!stat(file_name, &status));
 	file.device = status.st_dev;
-	check_ends(channel, ENOTCONN, "it is not mounted");
+	check_read_fails(channel, ENOTCONN, "no new FUSE mount at its path");
 	fdmabuf_channel_close(channel);
 }
 
 static void file_without_a_path_cannot_return(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
-	free(file.home);
-	file.home = NULL;
-	check_ends(channel, ENOTCONN, "has no path");
+	free(file.real_path);
+	file.real_path = NULL;
+	check_read_fails(channel, ENOTCONN, "has no path");
 	fdmabuf_channel_close(channel);
 }
 
-static void returned_mount_without_tokens_turns_to_bounce(void)
+static void returned_mount_without_tokens_switches_to_bounce(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
 	simulation.register_error_later = EACCES;
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
 	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_REFUSED);
-	CHECK(strstr(fdmabuf_channel_reason_text(channel), "the mount has returned and gives no token: broker refused"));
-	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied, 16 * BLOCK);
+	CHECK(strstr(fdmabuf_channel_reason_text(channel),
+		     "the mount has returned and gives no token: broker refused"));
+	CHECK_EQUAL(counters_of(channel).bytes_direct + counters_of(channel).bytes_copied,
+		    16 * BLOCK);
 	fdmabuf_channel_close(channel);
 }
 
 static void returned_mount_without_tokens_is_an_error_where_bounce_is_forbidden(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_DIRECT, 0);
 
 	simulation.register_error_later = EACCES;
 	for (unsigned i = 0; i < 2; i++) {
 		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ESTALE);
-		CHECK(strstr(fdmabuf_error(), "the mount has returned and gives no token: broker refused"));
+		CHECK(strstr(fdmabuf_error(),
+			     "the mount has returned and gives no token: broker refused"));
 	}
 	simulation.register_error_later = 0;
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_NONE);
 	fdmabuf_channel_close(channel);
 }
 
-static int let_next_mount_be_new(void *argument, uint64_t done, uint64_t total)
+static int make_present_mount_old(void *argument, uint64_t done, uint64_t total)
 {
 	(void)argument;
 	CHECK(done <= total);
-	file.device = MOUNT;
+	file.device = OLD_MOUNT_DEVICE;
 	return 0;
 }
 
 static void server_that_ends_each_time_is_an_error(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
-	fdmabuf_channel_on_progress(channel, let_next_mount_be_new, NULL);
+	fdmabuf_channel_on_progress(channel, make_present_mount_old, NULL);
 	simulation.end_again = true;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -ENOTCONN);
 	CHECK(strstr(fdmabuf_error(), "ended 4 times"));
@@ -638,17 +693,17 @@ static void server_that_ends_each_time_is_an_error(void)
 	fdmabuf_channel_close(channel);
 }
 
-static void bounce_reads_on_as_well(void)
+static void bounce_continues_on_the_returned_mount(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_BOUNCE, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_BOUNCE, 0);
 
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(counters_of(channel).tokens, 0);
 	CHECK_EQUAL(fdmabuf_channel_reason(channel), FDMABUF_REASON_ASKED);
 	fdmabuf_channel_close(channel);
 }
 
-static void reads_without_a_ring_go_on_as_well(void)
+static void read_without_a_ring_continues_on_the_returned_mount(void)
 {
 	struct fdmabuf_channel *channel;
 
@@ -656,17 +711,17 @@ static void reads_without_a_ring_go_on_as_well(void)
 	simulation.no_ring = true;
 	channel = given_channel(FDMABUF_AUTO);
 	simulate_end(file.fd);
-	check_read_on(channel);
+	check_read_continues(channel);
 	fdmabuf_channel_close(channel);
 }
 
-static void partial_blocks_go_on_as_well(void)
+static void partial_blocks_continue_on_the_returned_mount(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
 	simulate_end(file.fd);
 	simulation.end_request = 0;
-	/* As one does that begins in a directory of the mount that has ended. */
+	/* The path leads nowhere, as one through a directory of the mount that has ended does. */
 	free(file.path);
 	file.path = strdup("gone/file");
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 10, 10, 15 * BLOCK, 0), 15 * BLOCK);
@@ -676,12 +731,13 @@ static void partial_blocks_go_on_as_well(void)
 	fdmabuf_channel_close(channel);
 }
 
-static void other_channels_follow_the_file(void)
+static void other_channels_of_the_file_use_the_returned_mount(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_DIRECT, 0);
-	struct fdmabuf_channel *direct = given_channel(FDMABUF_DIRECT), *bounce = given_channel(FDMABUF_BOUNCE);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_DIRECT, 0);
+	struct fdmabuf_channel *direct = given_channel(FDMABUF_DIRECT);
+	struct fdmabuf_channel *bounce = given_channel(FDMABUF_BOUNCE);
 
-	check_read_on(channel);
+	check_read_continues(channel);
 	CHECK_EQUAL(fdmabuf_channel_read(direct, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
 	CHECK_EQUAL(counters_of(direct).tokens, 2);
 	CHECK_EQUAL(counters_of(direct).reopens, 0);
@@ -692,15 +748,15 @@ static void other_channels_follow_the_file(void)
 	fdmabuf_channel_close(channel);
 }
 
-/* The same error from a server that lives. */
-static void not_connected_is_an_error_of_its_own(void)
+/* The server itself returns ENOTCONN. */
+static void enotconn_of_a_server_that_has_not_ended_is_an_error(void)
 {
-	struct fdmabuf_channel *channel = given_channel_that_waits(FDMABUF_AUTO, 0);
+	struct fdmabuf_channel *channel = given_channel_on_ending_mount(FDMABUF_AUTO, 0);
 
 	simulation.end_request = 0;
 	simulation.fail_request = 2;
 	simulation.fail_error = ENOTCONN;
-	check_ends(channel, ENOTCONN, "reading at offset");
+	check_read_fails(channel, ENOTCONN, "reading at offset");
 	fdmabuf_channel_close(channel);
 }
 
@@ -714,7 +770,7 @@ static void channel_on_a_dead_mount_is_refused(void)
 	CHECK(strstr(fdmabuf_error(), "server of this mount has ended"));
 }
 
-static void direct_again_has_no_reason(void)
+static void channel_that_is_direct_again_has_no_reason(void)
 {
 	struct fdmabuf_channel *channel;
 
@@ -730,7 +786,7 @@ static void direct_again_has_no_reason(void)
 	fdmabuf_channel_close(channel);
 }
 
-/* The requests that were to be asked for again belong to a read that is over. */
+/* The requests that a failed read leaves incomplete must not be submitted by the next read. */
 static void failed_read_leaves_nothing_to_the_next(void)
 {
 	struct fdmabuf_channel *channel;
@@ -757,13 +813,13 @@ static void device_error_ends_the_read(void)
 	simulation.fail_error = EIO;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), -EIO);
 	CHECK(strstr(fdmabuf_error(), "offset"));
-	CHECK_EQUAL(simulation.flying, 0);
+	CHECK_EQUAL(simulation.in_flight, 0);
 	simulation.fail_error = 0;
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 16 * BLOCK, 0), 16 * BLOCK);
 	fdmabuf_channel_close(channel);
 }
 
-static void endless_again_is_an_error(void)
+static void endless_eagain_is_an_error(void)
 {
 	struct fdmabuf_channel *channel;
 
@@ -790,11 +846,11 @@ static void progress_function_cancels(void)
 	fdmabuf_channel_on_progress(channel, stop_at_third_call, &calls);
 	CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, 32 * BLOCK, 0), -ECANCELED);
 	CHECK_EQUAL(calls, 3);
-	CHECK_EQUAL(simulation.flying, 0);
+	CHECK_EQUAL(simulation.in_flight, 0);
 	fdmabuf_channel_close(channel);
 }
 
-/* Each way to be refused: what bounce gives as its reason, and direct as its error. */
+/* For each reason against direct: the reason of FDMABUF_AUTO, and the error of FDMABUF_DIRECT. */
 static void reasons_are_told(void)
 {
 	static const struct {
@@ -804,15 +860,33 @@ static void reasons_are_told(void)
 		int error;
 		const char *text;
 	} cases[] = {
-		{ .no_tokens = true, .reason = FDMABUF_REASON_KERNEL, .error = EOPNOTSUPP, .text = "kernel has no dma-buf tokens" },
-		{ .no_ring = true, .reason = FDMABUF_REASON_NO_RING, .error = EOPNOTSUPP, .text = "io_uring is not available" },
-		{ .no_direct = true, .reason = FDMABUF_REASON_NOT_DIRECT, .error = EOPNOTSUPP, .text = "file is not O_DIRECT capable" },
-		{ .no_dmabuf = true, .reason = FDMABUF_REASON_NO_DMABUF, .error = EOPNOTSUPP, .text = "ordinary memory" },
-		{ .register_error = EOPNOTSUPP, .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP, .text = "FUSE server" },
-		{ .register_error = EOPNOTSUPP, .no_fuse = true, .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP, .text = "the filesystem" },
-		{ .register_error = EPERM, .reason = FDMABUF_REASON_REFUSED, .error = EPERM, .text = "broker refused: Operation not permitted" },
-		{ .register_error = EPERM, .no_fuse = true, .reason = FDMABUF_REASON_FAILED, .error = EPERM, .text = "registration failed" },
-		{ .register_error = ENOMEM, .reason = FDMABUF_REASON_FAILED, .error = ENOMEM, .text = "registration failed" },
+		{ .no_tokens = true,
+		  .reason = FDMABUF_REASON_KERNEL, .error = EOPNOTSUPP,
+		  .text = "kernel has no dma-buf tokens" },
+		{ .no_ring = true,
+		  .reason = FDMABUF_REASON_NO_RING, .error = EOPNOTSUPP,
+		  .text = "io_uring is not available" },
+		{ .no_direct = true,
+		  .reason = FDMABUF_REASON_NOT_DIRECT, .error = EOPNOTSUPP,
+		  .text = "file is not O_DIRECT capable" },
+		{ .no_dmabuf = true,
+		  .reason = FDMABUF_REASON_NO_DMABUF, .error = EOPNOTSUPP,
+		  .text = "ordinary memory" },
+		{ .register_error = EOPNOTSUPP,
+		  .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP,
+		  .text = "FUSE server" },
+		{ .register_error = EOPNOTSUPP, .no_fuse = true,
+		  .reason = FDMABUF_REASON_UNSUPPORTED, .error = EOPNOTSUPP,
+		  .text = "the filesystem" },
+		{ .register_error = EPERM,
+		  .reason = FDMABUF_REASON_REFUSED, .error = EPERM,
+		  .text = "broker refused: Operation not permitted" },
+		{ .register_error = EPERM, .no_fuse = true,
+		  .reason = FDMABUF_REASON_FAILED, .error = EPERM,
+		  .text = "registration failed" },
+		{ .register_error = ENOMEM,
+		  .reason = FDMABUF_REASON_FAILED, .error = ENOMEM,
+		  .text = "registration failed" },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -827,14 +901,15 @@ static void reasons_are_told(void)
 		file.is_fuse = !cases[i].no_fuse;
 		buffer.dmabuf_fd = cases[i].no_dmabuf ? -1 : 0;
 
-		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &direct, &channel), -cases[i].error);
+		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &direct, &channel),
+			    -cases[i].error);
 		CHECK(strstr(fdmabuf_error(), cases[i].text));
 
 		channel = given_channel(FDMABUF_AUTO);
 		CHECK_EQUAL(fdmabuf_channel_path(channel), FDMABUF_BOUNCE);
 		CHECK_EQUAL(fdmabuf_channel_reason(channel), cases[i].reason);
 		CHECK(strstr(fdmabuf_channel_reason_text(channel), cases[i].text));
-		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, ROOM, 0), 2 * BLOCK - 9);
+		CHECK_EQUAL(fdmabuf_channel_read(channel, 0, 0, BUFFER_SIZE, 0), 2 * BLOCK - 9);
 		check_arrived(0, 0, 2 * BLOCK - 9, 0);
 		CHECK_EQUAL(counters_of(channel).bytes_copied, 2 * BLOCK - 9);
 		fdmabuf_channel_close(channel);
@@ -859,11 +934,17 @@ static void buffer_that_the_cpu_cannot_reach_has_no_bounce(void)
 
 static void bounce_memory_is_bounded(void)
 {
-	static const struct { uint32_t depth, chunk; } cases[] = { { 1, 4096 }, { 256, 1 << 20 }, { 256, 1 << 30 }, { 3, 12288 } };
+	static const struct { uint32_t depth, chunk; } cases[] = {
+		{ 1, 4096 }, { 256, 1 << 20 }, { 256, 1 << 30 }, { 3, 12288 },
+	};
 
 	given_file("#", BLOCK);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		struct fdmabuf_channel_options options = { .path = FDMABUF_BOUNCE, .depth = cases[i].depth, .chunk = cases[i].chunk };
+		struct fdmabuf_channel_options options = {
+			.path = FDMABUF_BOUNCE,
+			.depth = cases[i].depth,
+			.chunk = cases[i].chunk,
+		};
 		struct fdmabuf_channel *channel;
 
 		CHECK_EQUAL(fdmabuf_channel_open(&file, &buffer, &options, &channel), 0);
@@ -877,8 +958,8 @@ static void bounce_memory_is_bounded(void)
 static void bad_options_are_refused(void)
 {
 	static const struct fdmabuf_channel_options cases[] = {
-		{ .path = 3 }, { .depth = 257 }, { .chunk = 4095 }, { .chunk = (1u << 30) + 4096 }, { .reserved[3] = 1 },
-		{ .mount_wait = FDMABUF_MOUNT_WAIT_MAX + 1 },
+		{ .path = 3 }, { .depth = 257 }, { .chunk = 4095 }, { .chunk = (1u << 30) + 4096 },
+		{ .reserved[3] = 1 }, { .mount_wait = FDMABUF_MOUNT_WAIT_MAX + 1 },
 	};
 	struct fdmabuf_channel *channel;
 
@@ -907,37 +988,37 @@ int main(void)
 	RUN(revoked_token_is_registered_again_once);
 	RUN(revoked_for_good_is_an_error_where_bounce_is_forbidden);
 	RUN(new_token_that_is_revoked_at_once_is_an_error);
-	RUN(revoked_for_good_turns_to_bounce);
+	RUN(revoked_for_good_switches_to_bounce);
 	RUN(file_that_shrinks_meanwhile_ends_there);
-	RUN(mount_that_has_returned_is_read_on);
-	RUN(mount_that_returns_after_a_revocation_is_read_on);
-	RUN(mount_that_takes_its_time_is_waited_for);
+	RUN(read_continues_on_the_returned_mount);
+	RUN(read_continues_after_a_revocation_and_a_return);
+	RUN(read_waits_for_a_mount_that_returns_late);
 	RUN(mount_that_never_returns_is_an_error);
-	RUN(mount_need_not_be_waited_for);
+	RUN(read_does_not_wait_if_the_caller_forbids_it);
 	RUN(waiting_can_be_cancelled);
 	RUN(another_file_on_the_returned_mount_is_refused);
 	RUN(changed_file_on_the_returned_mount_is_refused);
 	RUN(another_block_size_on_the_returned_mount_is_refused);
-	RUN(same_file_without_a_new_mount_is_waited_for);
+	RUN(same_file_without_a_new_mount_is_not_used);
 	RUN(file_without_a_path_cannot_return);
-	RUN(returned_mount_without_tokens_turns_to_bounce);
+	RUN(returned_mount_without_tokens_switches_to_bounce);
 	RUN(returned_mount_without_tokens_is_an_error_where_bounce_is_forbidden);
 	RUN(server_that_ends_each_time_is_an_error);
-	RUN(bounce_reads_on_as_well);
-	RUN(reads_without_a_ring_go_on_as_well);
-	RUN(partial_blocks_go_on_as_well);
-	RUN(other_channels_follow_the_file);
-	RUN(not_connected_is_an_error_of_its_own);
+	RUN(bounce_continues_on_the_returned_mount);
+	RUN(read_without_a_ring_continues_on_the_returned_mount);
+	RUN(partial_blocks_continue_on_the_returned_mount);
+	RUN(other_channels_of_the_file_use_the_returned_mount);
+	RUN(enotconn_of_a_server_that_has_not_ended_is_an_error);
 	RUN(channel_on_a_dead_mount_is_refused);
-	RUN(direct_again_has_no_reason);
+	RUN(channel_that_is_direct_again_has_no_reason);
 	RUN(failed_read_leaves_nothing_to_the_next);
 	RUN(device_error_ends_the_read);
-	RUN(endless_again_is_an_error);
+	RUN(endless_eagain_is_an_error);
 	RUN(progress_function_cancels);
 	RUN(reasons_are_told);
 	RUN(buffer_that_the_cpu_cannot_reach_has_no_bounce);
 	RUN(bounce_memory_is_bounded);
 	RUN(bad_options_are_refused);
-	forget_file();
+	remove_file();
 	return 0;
 }

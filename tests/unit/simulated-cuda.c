@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A libcuda.so.1 for machines without a GPU. It is stricter than a real one: nothing that was given to a stream is done
- * before the stream is waited for, and what is left at the end is told on stderr. With /dev/udmabuf its dma-bufs are real.
+ * A libcuda.so.1 for machines without a GPU. This library is stricter than the real one: no
+ * operation of a stream runs before the stream is waited for, and objects that are not freed at the
+ * end of the program are reported on stderr. If /dev/udmabuf exists, the dma-bufs are real.
  *
- * SIMULATED_CUDA has words, what is different:
+ * The environment variable SIMULATED_CUDA contains words that change the behaviour:
  *	no-device	there is no GPU
- *	no-dmabuf	it exports nothing
- *	no-export	it says that it exports, and then does not
+ *	no-dmabuf	the device does not support the export of dma-bufs
+ *	no-export	the device claims to support the export, which then fails
  *	no-pin		host memory cannot be registered
  *	odd		allocations begin in the middle of a page
- *	pcie		dma-bufs want the flag for the BAR
- *	unordered	what others have written is seen after a flush only
+ *	pcie		the export of a dma-buf requires the flag for the BAR
+ *	unordered	DMA of other devices is visible only after a flush
  *	broken		copies fail
  */
 #include <errno.h>
@@ -28,21 +29,23 @@
 #include "../../src/libfuse-dmabuf/cuda-driver.h"
 
 #define PAGE 4096ull
-#define MEMORY (64ull << 20)
+#define MEMORY_SIZE (64ull << 20)	/* bytes */
 #define DEVICES 2
+#define PENDING_MAX 8
+#define SLOTS 16
 #define ERROR_NOT_INITIALIZED 3
 #define ERROR_INVALID_CONTEXT 201
 #define ERROR_ILLEGAL_ADDRESS 700
 
-/* So far are the GPU's addresses from the ones that the CPU can use. */
-#define FAR (1ull << 60)
+/* GPU address minus CPU address. No GPU address is one that the CPU can use. */
+#define GPU_ADDRESS_OFFSET (1ull << 60)
 
 struct allocation {
-	cuda_pointer pointer;	/* 0: free */
+	cuda_pointer pointer;	/* 0 if this slot is free */
 	size_t size;
 	int memfd;
-	unsigned char *memory;	/* where DMA arrives */
-	unsigned char *seen;	/* what the GPU sees of it; the same, unless unordered */
+	unsigned char *memory;	/* the target of DMA */
+	unsigned char *visible;	/* the content that the GPU sees: memory, unless "unordered" */
 };
 
 struct operation {
@@ -53,18 +56,18 @@ struct operation {
 };
 
 struct cuda_stream {
-	struct operation pending[8];
+	struct operation pending[PENDING_MAX];
 	unsigned count;
 };
 
-static struct allocation allocations[16];
-static struct { char *memory; size_t length; } registered[16];
+static struct allocation allocations[SLOTS];
+static struct { char *memory; size_t length; } registered[SLOTS];
 static bool is_initialised;
 static int contexts, streams;
 static uint64_t used;
-static _Thread_local int current;
+static _Thread_local int context_depth;	/* contexts pushed and not yet popped */
 
-static bool is(const char *word)
+static bool is_simulating(const char *word)
 {
 	const char *words = getenv("SIMULATED_CUDA");
 
@@ -84,7 +87,7 @@ static struct allocation *find(cuda_pointer pointer, size_t length)
 
 int cuInit(unsigned flags)
 {
-	if (is("no-device"))
+	if (is_simulating("no-device"))
 		return CUDA_ERROR_NO_DEVICE;
 	is_initialised = true;
 	return flags ? CUDA_ERROR_INVALID_VALUE : 0;
@@ -95,7 +98,8 @@ int cuGetErrorString(int result, const char **text)
 	*text = result == CUDA_ERROR_NO_DEVICE ? "no CUDA-capable device is detected" :
 		result == CUDA_ERROR_NOT_SUPPORTED ? "operation not supported" :
 		result == CUDA_ERROR_INVALID_DEVICE ? "invalid device ordinal" :
-		result == ERROR_ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "simulated";
+		result == ERROR_ILLEGAL_ADDRESS ? "an illegal memory access was encountered" :
+		"simulated";
 	return 0;
 }
 
@@ -126,9 +130,9 @@ int cuDeviceGetName(char *name, int room, int device)
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
 	if (attribute == CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED)
-		*value = !is("no-dmabuf");
+		*value = !is_simulating("no-dmabuf");
 	else if (attribute == CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING)
-		*value = is("unordered") ? 0 : CUDA_WRITES_ORDERED_FOR_OWNER;
+		*value = is_simulating("unordered") ? 0 : CUDA_WRITES_ORDERED_FOR_OWNER;
 	else
 		return CUDA_ERROR_INVALID_VALUE;
 	return device < DEVICES ? 0 : CUDA_ERROR_INVALID_DEVICE;
@@ -149,21 +153,21 @@ int cuDevicePrimaryCtxRelease_v2(int device)
 
 int cuCtxPushCurrent_v2(cuda_context context)
 {
-	current++;
+	context_depth++;
 	return context ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuCtxPopCurrent_v2(cuda_context *context)
 {
 	*context = NULL;
-	return current-- > 0 ? 0 : ERROR_INVALID_CONTEXT;
+	return context_depth-- > 0 ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuMemGetInfo_v2(size_t *available, size_t *total)
 {
-	*total = MEMORY;
-	*available = MEMORY - used;
-	return current ? 0 : ERROR_INVALID_CONTEXT;
+	*total = MEMORY_SIZE;
+	*available = MEMORY_SIZE - used;
+	return context_depth ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuMemAlloc_v2(cuda_pointer *pointer, size_t size)
@@ -171,22 +175,23 @@ int cuMemAlloc_v2(cuda_pointer *pointer, size_t size)
 	struct allocation *a = allocations, *last = a + sizeof(allocations) / sizeof(*a) - 1;
 	size_t room = (size + 2 * PAGE) / PAGE * PAGE;
 
-	if (!current)
+	if (!context_depth)
 		return ERROR_INVALID_CONTEXT;
-	if (size > MEMORY - used)
+	if (size > MEMORY_SIZE - used)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	while (a->pointer && a < last)
 		a++;
 	if (a->pointer)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	a->memfd = memfd_create("simulated-cuda", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (a->memfd < 0 || ftruncate(a->memfd, room) || fcntl(a->memfd, F_ADD_SEALS, F_SEAL_SHRINK))
+	if (a->memfd < 0 || ftruncate(a->memfd, room) ||
+	    fcntl(a->memfd, F_ADD_SEALS, F_SEAL_SHRINK))
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	a->memory = a->seen = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, a->memfd, 0);
-	if (is("unordered"))
-		a->seen = calloc(1, room);
+	a->memory = a->visible = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, a->memfd, 0);
+	if (is_simulating("unordered"))
+		a->visible = calloc(1, room);
 	a->size = size;
-	a->pointer = (uintptr_t)a->memory + FAR + (is("odd") ? 512 : 0);
+	a->pointer = (uintptr_t)a->memory + GPU_ADDRESS_OFFSET + (is_simulating("odd") ? 512 : 0);
 	used += size;
 	*pointer = a->pointer;
 	return 0;
@@ -196,10 +201,10 @@ int cuMemFree_v2(cuda_pointer pointer)
 {
 	struct allocation *a = find(pointer, 0);
 
-	if (!current || !a || a->pointer != pointer)
+	if (!context_depth || !a || a->pointer != pointer)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (a->seen != a->memory)
-		free(a->seen);
+	if (a->visible != a->memory)
+		free(a->visible);
 	munmap(a->memory, (a->size + 2 * PAGE) / PAGE * PAGE);
 	close(a->memfd);
 	used -= a->size;
@@ -209,12 +214,14 @@ int cuMemFree_v2(cuda_pointer pointer)
 
 int cuPointerSetAttribute(const void *value, int attribute, cuda_pointer pointer)
 {
-	return value && attribute == CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS && find(pointer, 1) ? 0 : CUDA_ERROR_INVALID_VALUE;
+	if (!value || attribute != CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS || !find(pointer, 1))
+		return CUDA_ERROR_INVALID_VALUE;
+	return 0;
 }
 
 int cuStreamCreate(cuda_stream *stream, unsigned flags)
 {
-	if (!current)
+	if (!context_depth)
 		return ERROR_INVALID_CONTEXT;
 	*stream = calloc(1, sizeof(**stream));
 	streams++;
@@ -225,28 +232,28 @@ int cuStreamDestroy_v2(cuda_stream stream)
 {
 	streams--;
 	free(stream);
-	return current ? 0 : ERROR_INVALID_CONTEXT;
+	return context_depth ? 0 : ERROR_INVALID_CONTEXT;
 }
 
-/* Both where DMA arrives and what is seen. */
-static void put(cuda_pointer to, const void *from, size_t length)
+/* Writes to the memory and to what the GPU sees of it. Zeroes the range if @from is NULL. */
+static void write_memory(cuda_pointer to, const void *from, size_t length)
 {
 	struct allocation *a = find(to, length);
-	size_t offset = to - FAR - (uintptr_t)a->memory;
+	size_t offset = to - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory;
 
-	for (unsigned char *memory = a->memory;; memory = a->seen) {
+	for (unsigned char *memory = a->memory;; memory = a->visible) {
 		if (from)
 			memcpy(memory + offset, from, length);
 		else
 			memset(memory + offset, 0, length);
-		if (memory == a->seen)
+		if (memory == a->visible)
 			return;
 	}
 }
 
 int cuStreamSynchronize(cuda_stream stream)
 {
-	if (!current)
+	if (!context_depth)
 		return ERROR_INVALID_CONTEXT;
 	for (unsigned i = 0; i < stream->count; i++) {
 		struct operation *o = &stream->pending[i];
@@ -255,9 +262,11 @@ int cuStreamSynchronize(cuda_stream stream)
 		if (!a)
 			return ERROR_ILLEGAL_ADDRESS;
 		if (o->kind == COPY_OUT)
-			memcpy(o->host, a->seen + (o->device - FAR - (uintptr_t)a->memory), o->length);
+			memcpy(o->host, a->visible +
+			       (o->device - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory), o->length);
 		else
-			put(o->device, o->kind == FILL ? NULL : o->staged ? o->staged : o->host, o->length);
+			write_memory(o->device, o->kind == FILL ? NULL :
+				     o->staged ? o->staged : o->host, o->length);
 		free(o->staged);
 	}
 	stream->count = 0;
@@ -273,13 +282,13 @@ static bool is_registered(const char *memory, size_t length)
 	return false;
 }
 
-static int give(cuda_stream stream, struct operation operation)
+static int queue_operation(cuda_stream stream, struct operation operation)
 {
-	if (!current)
+	if (!context_depth)
 		return ERROR_INVALID_CONTEXT;
-	if (is("broken"))
+	if (is_simulating("broken"))
 		return ERROR_ILLEGAL_ADDRESS;
-	if (!find(operation.device, operation.length) || stream->count == 8)
+	if (!find(operation.device, operation.length) || stream->count == PENDING_MAX)
 		return CUDA_ERROR_INVALID_VALUE;
 	stream->pending[stream->count++] = operation;
 	return 0;
@@ -293,30 +302,32 @@ int cuMemcpyHtoDAsync_v2(cuda_pointer to, const void *from, size_t length, cuda_
 		operation.staged = malloc(length);
 		memcpy(operation.staged, from, length);
 	}
-	return give(stream, operation);
+	return queue_operation(stream, operation);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, cuda_pointer from, size_t length, cuda_stream stream)
 {
-	return give(stream, (struct operation){ COPY_OUT, from, to, NULL, length });
+	return queue_operation(stream, (struct operation){ COPY_OUT, from, to, NULL, length });
 }
 
 int cuMemsetD8Async(cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream)
 {
-	return byte ? CUDA_ERROR_INVALID_VALUE : give(stream, (struct operation){ FILL, to, NULL, NULL, length });
+	if (byte)
+		return CUDA_ERROR_INVALID_VALUE;
+	return queue_operation(stream, (struct operation){ FILL, to, NULL, NULL, length });
 }
 
 int cuMemHostRegister_v2(void *memory, size_t length, unsigned flags)
 {
 	unsigned i = 0;
 
-	if (is("no-pin"))
+	if (is_simulating("no-pin"))
 		return CUDA_ERROR_NOT_SUPPORTED;
 	while (registered[i].memory)
 		i++;
 	registered[i].memory = memory;
 	registered[i].length = length;
-	return current && !flags ? 0 : ERROR_INVALID_CONTEXT;
+	return context_depth && !flags ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuMemHostUnregister(void *memory)
@@ -324,7 +335,7 @@ int cuMemHostUnregister(void *memory)
 	for (unsigned i = 0; i < sizeof(registered) / sizeof(*registered); i++) {
 		if (registered[i].memory == memory) {
 			registered[i].memory = NULL;
-			return current ? 0 : ERROR_INVALID_CONTEXT;
+			return context_depth ? 0 : ERROR_INVALID_CONTEXT;
 		}
 	}
 	return CUDA_ERROR_INVALID_VALUE;
@@ -332,23 +343,26 @@ int cuMemHostUnregister(void *memory)
 
 int cuFlushGPUDirectRDMAWrites(int target, int scope)
 {
-	if (!current || target != CUDA_FLUSH_CURRENT_CONTEXT || scope != CUDA_FLUSH_TO_OWNER)
+	if (!context_depth || target != CUDA_FLUSH_CURRENT_CONTEXT || scope != CUDA_FLUSH_TO_OWNER)
 		return CUDA_ERROR_INVALID_VALUE;
 	for (unsigned i = 0; i < sizeof(allocations) / sizeof(*allocations); i++)
-		if (allocations[i].pointer && allocations[i].seen != allocations[i].memory)
-			memcpy(allocations[i].seen, allocations[i].memory, allocations[i].size + PAGE);
+		if (allocations[i].pointer && allocations[i].visible != allocations[i].memory)
+			memcpy(allocations[i].visible, allocations[i].memory,
+			       allocations[i].size + PAGE);
 	return 0;
 }
 
-int cuMemGetHandleForAddressRange(void *handle, cuda_pointer from, size_t length, int type, unsigned long long flags)
+int cuMemGetHandleForAddressRange(void *handle, cuda_pointer from, size_t length, int type,
+				  unsigned long long flags)
 {
 	struct allocation *a = find(from, length);
 	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC, .size = length };
 	int device, *fd = handle;
 
-	if (!current || !a || from % PAGE || length % PAGE || type != CUDA_HANDLE_DMA_BUF_FD)
+	if (!context_depth || !a || from % PAGE || length % PAGE || type != CUDA_HANDLE_DMA_BUF_FD)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (is("no-export") || flags != (is("pcie") ? CUDA_RANGE_FLAG_PCIE : 0))
+	if (is_simulating("no-export") ||
+	    flags != (is_simulating("pcie") ? CUDA_RANGE_FLAG_PCIE : 0))
 		return CUDA_ERROR_NOT_SUPPORTED;
 	device = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
 	if (device < 0) {
@@ -356,21 +370,21 @@ int cuMemGetHandleForAddressRange(void *handle, cuda_pointer from, size_t length
 		return 0;
 	}
 	create.memfd = a->memfd;
-	create.offset = from - FAR - (uintptr_t)a->memory;
+	create.offset = from - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory;
 	*fd = ioctl(device, UDMABUF_CREATE, &create);
 	close(device);
 	return *fd < 0 ? CUDA_ERROR_NOT_SUPPORTED : 0;
 }
 
-__attribute__((destructor)) static void tell_what_is_left(void)
+__attribute__((destructor)) static void report_leaks(void)
 {
 	unsigned memory = 0, host = 0;
 
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < SLOTS; i++) {
 		memory += allocations[i].pointer != 0;
 		host += registered[i].memory != NULL;
 	}
-	if (memory || host || contexts || streams || current)
-		fprintf(stderr, "simulated-cuda: left: %u allocations, %u registered, %d contexts, %d streams, %d current\n",
-			memory, host, contexts, streams, current);
+	if (memory || host || contexts || streams || context_depth)
+		fprintf(stderr, "simulated-cuda: left: %u allocations, %u registered, %d contexts, "
+			"%d streams, %d current\n", memory, host, contexts, streams, context_depth);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A simulated kernel in the place of ring.c and filesystem.c. */
 #include <string.h>
 
 #include "check.h"
@@ -14,19 +15,19 @@ struct operation {
 	int fd;
 	uint32_t length;
 	uint64_t offset;
-	bool token;
+	bool has_token;
 	void *tag;
 };
 
 struct ring {
 	unsigned depth, queued, ready;
-	int token_fd;			/* the file of the token */
+	int token_fd;			/* the file that the token is for */
 	struct operation queue[FDMABUF_DEPTH_MAX];
 };
 
 void simulate_end(int fd)
 {
-	simulation.ended = simulation.revoked = true;
+	simulation.has_ended = simulation.is_revoked = true;
 	simulation.ended_fd = fd;
 }
 
@@ -36,9 +37,9 @@ bool is_on_fuse(int fd)
 	return !simulation.not_fuse;
 }
 
-bool connection_has_ended(int fd)
+bool server_has_ended(int fd)
 {
-	return simulation.ended && simulation.ended_fd == fd;
+	return simulation.has_ended && simulation.ended_fd == fd;
 }
 
 int ring_open(unsigned depth, struct ring **result)
@@ -64,21 +65,21 @@ bool ring_has_tokens(struct ring *ring)
 
 int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd)
 {
-	bool later = simulation.registrations > 0;
-	int error = later && simulation.register_error_later ? simulation.register_error_later :
+	bool is_later = simulation.registrations > 0;
+	int error = is_later && simulation.register_error_later ? simulation.register_error_later :
 							       simulation.register_error;
 
 	CHECK(dmabuf_fd >= 0 && file_fd >= 0);
-	CHECK_EQUAL(simulation.flying, 0);
-	if (connection_has_ended(file_fd))
+	CHECK_EQUAL(simulation.in_flight, 0);
+	if (server_has_ended(file_fd))
 		return -ENOTCONN;
 	if (error)
 		return -error;
 	ring->token_fd = file_fd;
 	simulation.registrations++;
-	if (later && simulation.end_again)
+	if (is_later && simulation.end_again)
 		simulation.end_request = simulation.requests + 1;
-	simulation.revoked = later && simulation.revoke_again;
+	simulation.is_revoked = is_later && simulation.revoke_again;
 	return 0;
 }
 
@@ -90,17 +91,17 @@ int ring_register_host(struct ring *ring, void *memory, size_t length)
 	return 0;
 }
 
-static void queue(struct ring *ring, struct operation operation)
+static void queue_operation(struct ring *ring, struct operation operation)
 {
 	CHECK(ring->queued < ring->depth);
 	ring->queue[ring->queued++] = operation;
 	simulation.requests++;
-	if (++simulation.flying > simulation.most_flying)
-		simulation.most_flying = simulation.flying;
+	if (++simulation.in_flight > simulation.max_in_flight)
+		simulation.max_in_flight = simulation.in_flight;
 	if ((int)simulation.requests == simulation.shrink_request)
 		CHECK(!ftruncate(operation.fd, simulation.shrink_size));
-	if (operation.token && (int)simulation.requests == simulation.revoke_request)
-		simulation.revoked = true;
+	if (operation.has_token && (int)simulation.requests == simulation.revoke_request)
+		simulation.is_revoked = true;
 	if ((int)simulation.requests == simulation.end_request)
 		simulate_end(operation.fd);
 }
@@ -108,14 +109,15 @@ static void queue(struct ring *ring, struct operation operation)
 void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
 		     uint64_t file_offset, void *tag)
 {
-	queue(ring, (struct operation){ simulation.memory + buffer_offset, fd, length, file_offset, true, tag });
+	queue_operation(ring, (struct operation){ simulation.memory + buffer_offset, fd, length,
+						  file_offset, true, tag });
 }
 
 void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, uint64_t file_offset,
 		    void *tag)
 {
 	CHECK_EQUAL((uintptr_t)memory % BLOCK, 0);
-	queue(ring, (struct operation){ memory, fd, length, file_offset, false, tag });
+	queue_operation(ring, (struct operation){ memory, fd, length, file_offset, false, tag });
 }
 
 int ring_wait(struct ring *ring)
@@ -133,7 +135,10 @@ static bool is_unwritten(uint64_t offset)
 	       simulation.unwritten[offset / BLOCK] == '.';
 }
 
-/* A token reads up to the next hole, and nothing that starts in one. */
+/*
+ * Shortens a read with a token to end before the next hole, as the kernel does. Returns -ENXIO if
+ * the read starts in a hole.
+ */
 static int limit_to_data(const struct operation *operation, uint32_t *length)
 {
 	off_t hole;
@@ -151,7 +156,7 @@ static int limit_to_data(const struct operation *operation, uint32_t *length)
 	return 0;
 }
 
-static int run(const struct ring *ring, const struct operation *operation)
+static int carry_out(const struct ring *ring, const struct operation *operation)
 {
 	uint32_t length = operation->length;
 	off_t size = lseek(operation->fd, 0, SEEK_END);
@@ -159,15 +164,15 @@ static int run(const struct ring *ring, const struct operation *operation)
 	CHECK_EQUAL(operation->offset % BLOCK, 0);
 	CHECK_EQUAL(length % BLOCK, 0);
 	CHECK(length > 0);
-	if (operation->token && ring->token_fd != operation->fd)
+	if (operation->has_token && ring->token_fd != operation->fd)
 		return -EBADF;
-	if (operation->token && simulation.revoked)
+	if (operation->has_token && simulation.is_revoked)
 		return -ESTALE;
-	if (!operation->token && connection_has_ended(operation->fd))
+	if (!operation->has_token && server_has_ended(operation->fd))
 		return -ENOTCONN;
 	if ((off_t)operation->offset >= size)
 		return 0;
-	if (operation->token && limit_to_data(operation, &length))
+	if (operation->has_token && limit_to_data(operation, &length))
 		return -ENXIO;
 	if (simulation.short_reads && length > BLOCK)
 		length = BLOCK * (1 + next_random(&simulation.random) % (length / BLOCK));
@@ -188,8 +193,8 @@ bool ring_next(struct ring *ring, void **tag, int *result)
 	else if (next_random(&simulation.random) % 100 < simulation.again_percent)
 		*result = -EAGAIN;
 	else
-		*result = run(ring, &ring->queue[i]);
+		*result = carry_out(ring, &ring->queue[i]);
 	ring->queue[i] = ring->queue[--ring->queued];
-	simulation.flying--;
+	simulation.in_flight--;
 	return true;
 }

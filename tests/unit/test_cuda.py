@@ -198,7 +198,7 @@ def test_more_than_the_gpu_has(tmp_path, library, load):
     assert failure.value.errno == errno.ENOSPC
     loaded = load(sparse(tmp_path / 'big.safetensors', 200 << 30), 'cuda')
     assert (loaded.code, loaded.error.count('\n')) == (2, 1)
-    assert 'are needed: end what uses it, or choose another device' in loaded.error
+    assert 'are needed: end programs that use the device, or choose another device' in loaded.error
 
 
 def test_no_size_is_told(library):
