@@ -4,6 +4,7 @@
 #define CONTROL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /*
  * Asks the server of a mount. Takes over the request. The answer, for json_decref(), whose "ok" is true; or

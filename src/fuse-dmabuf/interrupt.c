@@ -2,7 +2,7 @@
 #include <signal.h>
 #include <stddef.h>
 
-#include "command.h"
+#include "interrupt.h"
 
 static volatile sig_atomic_t caught;
 

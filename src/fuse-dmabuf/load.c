@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* fuse-dmabuf load: file to destination, checked first and verified after. */
 #include <errno.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
-#include "command.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "fuse-dmabuf.h"
+#include "interrupt.h"
+#include "load.h"
+#include "options.h"
+#include "progress.h"
+#include "safetensors.h"
+#include "summary.h"
+#include "verify.h"
 
 /* What one load holds; all of it is given back by release(). */
 struct load {

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "command.h"
-
-/* A path may have 4095 bytes; longer messages are cut. */
-#define MESSAGE_MAX 8192
+#include "complain.h"
+#include "exit-code.h"
+#include "load.h"
+#include "revoke.h"
+#include "status.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
@@ -30,30 +30,6 @@ static const struct {
 	{ "revoke", revoke_command },
 	{ "status", status_command },
 };
-
-/* Those of C1 have two bytes in UTF-8; terminals obey them, too. */
-size_t control_character(const char *text)
-{
-	const unsigned char *bytes = (const unsigned char *)text;
-
-	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
-		return 2;
-	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
-}
-
-int complain(const char *format, ...)
-{
-	char text[MESSAGE_MAX];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	for (char *c = text; *c; c++)
-		memset(c, '?', control_character(c));
-	fprintf(stderr, "fuse-dmabuf: %s\n", text);
-	return EXIT_FAILED;
-}
 
 static bool is(const char *argument, const char *short_form, const char *long_form)
 {

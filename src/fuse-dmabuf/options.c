@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "options.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf load FILE --into DESTINATION [OPTIONS]\n"

@@ -3,7 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "progress.h"
 
 #define BAR_WIDTH 40
 #define INTERVAL 0.1	/* seconds between two pictures */

@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <getopt.h>
 #include <pwd.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "complain.h"
 #include "control.h"
+#include "exit-code.h"
+#include "revoke.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf revoke MOUNTPOINT --token ID | --path PATTERN | --uid USER | --all [--timeout SECONDS]\n"

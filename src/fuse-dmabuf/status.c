@@ -3,12 +3,17 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <pwd.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "common/text.h"
+#include "complain.h"
 #include "control.h"
+#include "exit-code.h"
+#include "status.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf status [MOUNTPOINT] [--json]\n"

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
-#include "command.h"
+#include "complain.h"
+#include "summary.h"
 
 static const char *path_name(enum fdmabuf_path path)
 {

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "interrupt.h"
+#include "progress.h"
+#include "verify.h"
 
 #define PIECE (1u << 20)
 
