@@ -4,8 +4,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "common/streams.h"
 #include "complain.h"
 #include "exit-code.h"
 #include "load.h"
@@ -36,18 +36,6 @@ static bool is(const char *argument, const char *short_form, const char *long_fo
 	return !strcmp(argument, short_form) || !strcmp(argument, long_form);
 }
 
-/* Else the first files that are opened would be written to. Not for writing, so that it is told. */
-static void open_missing_streams(void)
-{
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDONLY);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
-
 static int run(int argc, char **argv)
 {
 	if (argc < 2) {
@@ -70,7 +58,7 @@ int main(int argc, char **argv)
 {
 	int code;
 
-	open_missing_streams();
+	open_missing_streams(O_RDONLY);
 	code = run(argc, argv);
 	if ((fflush(stdout) || ferror(stdout)) && !code)
 		return complain("standard output cannot be written: %s", strerror(errno));

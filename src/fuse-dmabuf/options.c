@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "complain.h"
 #include "exit-code.h"
 #include "options.h"
@@ -63,33 +62,11 @@ static bool parse_path(const char *text, enum fdmabuf_path *path)
 	return false;
 }
 
-/* A number, and a letter for a power of 1024 if @letters. False if it is not one, or more than @max. */
-static bool parse_number(const char *text, bool letters, uint64_t max, uint64_t *number)
-{
-	static const char units[] = "KMG";
-	const char *unit;
-	char *end;
-
-	errno = 0;
-	*number = strtoull(text, &end, 10);
-	if (errno || end == text || *text < '0' || *text > '9')
-		return false;
-	if (letters && *end && (unit = strchr(units, *end))) {
-		unsigned shift = 10 * (unit - units + 1);
-
-		if (*number > UINT64_MAX >> shift)
-			return false;
-		*number <<= shift;
-		end++;
-	}
-	return !*end && *number <= max;
-}
-
 static bool parse_depth(const char *text, uint32_t *depth)
 {
 	uint64_t number;
 
-	if (!parse_number(text, false, FDMABUF_DEPTH_MAX, &number) || !number) {
+	if (!parse_number(text, FDMABUF_DEPTH_MAX, &number) || !number) {
 		complain("--depth %s: give a number from 1 to %u", text, FDMABUF_DEPTH_MAX);
 		return false;
 	}
@@ -99,14 +76,14 @@ static bool parse_depth(const char *text, uint32_t *depth)
 
 static bool parse_chunk(const char *text, uint32_t *chunk)
 {
-	uint64_t number;
+	uint64_t size;
 
-	if (!parse_number(text, true, FDMABUF_CHUNK_MAX, &number) || !number || number % 4096) {
+	if (!parse_size(text, &size) || !size || size > FDMABUF_CHUNK_MAX || size % 4096) {
 		complain("--chunk %s: give a multiple of 4K up to %uM, for example 1M", text,
 			 FDMABUF_CHUNK_MAX >> 20);
 		return false;
 	}
-	*chunk = number;
+	*chunk = size;
 	return true;
 }
 
@@ -114,7 +91,7 @@ static bool parse_wait(const char *text, uint32_t *mount_wait)
 {
 	uint64_t seconds;
 
-	if (!parse_number(text, false, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
+	if (!parse_number(text, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
 		complain("--wait %s: give seconds from 0 to %u", text, FDMABUF_MOUNT_WAIT_MAX / 1000);
 		return false;
 	}

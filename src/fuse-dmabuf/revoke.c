@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* fuse-dmabuf revoke: takes tokens back. */
-#include <errno.h>
 #include <getopt.h>
 #include <pwd.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "complain.h"
 #include "control.h"
 #include "exit-code.h"
@@ -31,18 +30,7 @@ static const char usage[] =
 /* Seconds. A day. */
 #define TIMEOUT_MAX 86400
 
-static bool parse_number(const char *text, unsigned long long max, json_int_t *number)
-{
-	unsigned long long value;
-	char *end;
-
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	*number = (json_int_t)value;
-	return *text >= '0' && *text <= '9' && !*end && !errno && value <= max;
-}
-
-static bool parse_user(const char *text, json_int_t *uid)
+static bool parse_user(const char *text, uint64_t *uid)
 {
 	const struct passwd *user = getpwnam(text);
 
@@ -55,12 +43,12 @@ static bool parse_user(const char *text, json_int_t *uid)
 static json_t *selection(int option, const char *text)
 {
 	json_t *request;
-	json_int_t number;
+	uint64_t number;
 
 	switch (option) {
 	case 't':
 		if (parse_number(text, INT64_MAX, &number))
-			return json_pack("{s:I}", "token", number);
+			return json_pack("{s:I}", "token", (json_int_t)number);
 		complain("--token %s: give the number of a token", text);
 		return NULL;
 	case 'p':
@@ -70,7 +58,7 @@ static json_t *selection(int option, const char *text)
 		return request;
 	case 'u':
 		if (parse_user(text, &number))
-			return json_pack("{s:I}", "uid", number);
+			return json_pack("{s:I}", "uid", (json_int_t)number);
 		complain("--uid %s: there is no such user", text);
 		return NULL;
 	case 'a':
@@ -108,7 +96,7 @@ static int revoke(const char *mountpoint, json_t *request, unsigned int timeout)
 
 static bool parse_timeout(const char *text, unsigned int *timeout)
 {
-	json_int_t seconds;
+	uint64_t seconds;
 
 	if (!parse_number(text, TIMEOUT_MAX, &seconds) || !seconds) {
 		complain("--timeout %s: give seconds from 1 to %d", text, TIMEOUT_MAX);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Header text to table of tensors, and the checks that need the whole table. */
-#include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "internal.h"
 
 #define CURE_WRITE_AGAIN "write it again with a current safetensors library"
@@ -26,17 +26,6 @@ static bool fail(struct parser *parser, const char *format, ...)
 static bool fail_tensor(struct parser *parser, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Names from the file must not play with the terminal, nor make a second line. */
-static void disarm(char *text)
-{
-	for (unsigned char *c = (unsigned char *)text; *c; c++) {
-		if (*c < ' ' || *c == 0x7f)
-			*c = '?';
-		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)	/* C1 controls */
-			c[0] = c[1] = '?';
-	}
-}
-
 static void set_error(struct parser *parser, const char *tensor, const char *format, va_list arguments)
 {
 	char *error = parser->error;
@@ -46,7 +35,8 @@ static void set_error(struct parser *parser, const char *tensor, const char *for
 		length += snprintf(error + length, SAFETENSORS_ERROR_MAX - length,
 				   "tensor \"%.100s\": ", tensor);
 	vsnprintf(error + length, SAFETENSORS_ERROR_MAX - length, format, arguments);
-	disarm(error);
+	/* Names from the file must not control the terminal, nor make a second line. */
+	replace_control_characters(error);
 }
 
 static bool fail(struct parser *parser, const char *format, ...)
