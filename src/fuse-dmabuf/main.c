@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The program fuse-dmabuf: finds the command and runs it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -31,7 +32,7 @@ static const struct {
 	{ "status", status_command },
 };
 
-static bool is(const char *argument, const char *short_form, const char *long_form)
+static bool is_option(const char *argument, const char *short_form, const char *long_form)
 {
 	return !strcmp(argument, short_form) || !strcmp(argument, long_form);
 }
@@ -42,9 +43,9 @@ static int run(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_BAD_INPUT;
 	}
-	if (is(argv[1], "-h", "--help"))
+	if (is_option(argv[1], "-h", "--help"))
 		return fputs(usage, stdout) < 0;
-	if (is(argv[1], "-V", "--version"))
+	if (is_option(argv[1], "-V", "--version"))
 		return printf("fuse-dmabuf %s\n", FUSE_DMABUF_VERSION) < 0;
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		if (!strcmp(argv[1], commands[i].name))
@@ -53,13 +54,14 @@ static int run(int argc, char **argv)
 	return EXIT_BAD_INPUT;
 }
 
-/* What is given to stdio is written now at last. */
 int main(int argc, char **argv)
 {
 	int code;
 
+	/* For reading only: output to a closed stream must fail and be reported, not be lost. */
 	open_missing_streams(O_RDONLY);
 	code = run(argc, argv);
+	/* Buffered output is written only now, and may fail. */
 	if ((fflush(stdout) || ferror(stdout)) && !code)
 		return complain("standard output cannot be written: %s", strerror(errno));
 	return code;

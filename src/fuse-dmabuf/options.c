@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Parses the options of "fuse-dmabuf load". */
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,24 +14,36 @@
 static const char usage[] =
 	"usage: fuse-dmabuf load FILE --into DESTINATION [OPTIONS]\n"
 	"\n"
-	"Reads a safetensors file; the byte at offset X of the file comes to offset X of the destination.\n"
+	"Reads a safetensors file into a destination. The byte at offset X of the file goes to\n"
+	"offset X of the destination.\n"
 	"\n"
 	"  --into udmabuf                  host memory as a dma-buf\n"
-	"  --into vfio:DOMAIN:BUS:DEV.FN   the biggest memory BAR of a device bound to vfio-pci\n"
+	"  --into vfio:DOMAIN:BUS:DEV.FN   the largest memory BAR of a device bound to vfio-pci\n"
 	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
 	"  --into memory                   ordinary host memory (bounce only)\n"
-	"  --path auto|direct|bounce       auto: direct if possible; direct: or fail (default: auto)\n"
+	"  --path auto|direct|bounce       auto: direct if possible, else bounce;\n"
+	"                                  direct: fail if it is not possible (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
 	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 1M)\n"
-	"  --wait SECONDS                  so long for a mount whose server has ended, 0 to 3600 (default: 10)\n"
+	"  --wait SECONDS                  wait so long for a mount whose server has ended,\n"
+	"                                  0 to 3600 (default: 10)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"
-	"  --json                          the summary as JSON\n"
+	"  --json                          print the summary as JSON\n"
 	"  -h, --help                      this text\n"
 	"\n"
-	"Exit status: 0 all is right, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
-	"128 and the signal's number if interrupted.\n";
+	"Exit status: 0 success, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
+	"128 plus the number of the signal if interrupted.\n";
 
-enum { OPTION_INTO = 256, OPTION_PATH, OPTION_DEPTH, OPTION_CHUNK, OPTION_WAIT, OPTION_VERIFY, OPTION_JSON };
+/* Options without a short form: their values are no characters. */
+enum {
+	OPTION_INTO = 256,
+	OPTION_PATH,
+	OPTION_DEPTH,
+	OPTION_CHUNK,
+	OPTION_WAIT,
+	OPTION_VERIFY,
+	OPTION_JSON,
+};
 
 static const struct option long_options[] = {
 	{ "into", required_argument, NULL, OPTION_INTO },
@@ -92,7 +105,8 @@ static bool parse_wait(const char *text, uint32_t *mount_wait)
 	uint64_t seconds;
 
 	if (!parse_number(text, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
-		complain("--wait %s: give seconds from 0 to %u", text, FDMABUF_MOUNT_WAIT_MAX / 1000);
+		complain("--wait %s: give seconds from 0 to %u", text,
+			 FDMABUF_MOUNT_WAIT_MAX / 1000);
 		return false;
 	}
 	*mount_wait = seconds ? seconds * 1000 : FDMABUF_MOUNT_WAIT_NONE;
@@ -144,7 +158,8 @@ int parse_load_options(int argc, char **argv, struct load_options *options)
 		return EXIT_BAD_INPUT;
 	}
 	if (!options->into) {
-		complain("give a destination: --into cuda, --into vfio:DOMAIN:BUS:DEV.FN or --into udmabuf");
+		complain("give a destination: --into cuda, --into vfio:DOMAIN:BUS:DEV.FN or "
+			 "--into udmabuf");
 		return EXIT_BAD_INPUT;
 	}
 	options->file = argv[optind];

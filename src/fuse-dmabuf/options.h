@@ -10,7 +10,7 @@
 
 struct load_options {
 	const char *file;
-	const char *into;			/* the destination, as for fdmabuf_buffer_allocate() */
+	const char *into;			/* as for fdmabuf_buffer_allocate() */
 	enum fdmabuf_path path;
 	uint32_t depth, chunk, mount_wait;	/* as in fdmabuf_channel_options; 0: its default */
 	bool verify, json;

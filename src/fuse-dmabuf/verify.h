@@ -8,8 +8,8 @@
 
 /*
  * Compares the tensors in @buffer, which holds an image of the file, with ordinary reads of @file.
- * @name is the file's, for messages. Returns 0 if all are equal, else the exit code, after a message
- * for each of the first tensors that differ.
+ * @name is the file's, for messages. Returns 0 if all are equal, else the exit code, after a
+ * message for each of the first tensors that differ.
  */
 int verify_tensors(struct fdmabuf_file *file, struct fdmabuf_buffer *buffer,
 		   const struct safetensors *table, const char *name);
