@@ -43,7 +43,8 @@ struct safetensors {
  *
  * The parser refuses: anything but one JSON object, text that is not UTF-8, duplicate names,
  * unknown dtypes, sizes that do not match shape and dtype, overlapping tensors, gaps between
- * tensors, data that is missing or left over. Returns the table, for safetensors_free(), or NULL on failure.
+ * tensors, data that is missing or left over. Returns the table, for safetensors_free(), or NULL
+ * on failure.
  */
 struct safetensors *safetensors_parse(const char *header, size_t length, uint64_t file_size,
 				      const char *file, char *error);
