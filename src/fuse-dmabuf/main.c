@@ -18,7 +18,7 @@ static const char usage[] =
 	"\n"
 	"  load        read a safetensors file into memory of a device\n"
 	"  status      list the tokens of mounts\n"
-	"  revoke      end tokens of a mount\n"
+	"  revoke      revoke tokens of a mount\n"
 	"\n"
 	"  -h, --help     this text; \"fuse-dmabuf COMMAND --help\" explains a command\n"
 	"  -V, --version  the version\n";
