@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The client of the control sockets: sends a request to a server and reads its answer. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,31 +13,31 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "complain.h"
 #include "control.h"
 
-#define DIRECTORY "/run/fuse-dmabuf"
+#define SOCKET_DIRECTORY "/run/fuse-dmabuf"
 
-/* Seconds; a server that lives takes and gives its lines sooner. */
-#define PATIENCE 5
+/* Seconds. A server that is not stopped reads and writes its lines sooner. */
+#define ANSWER_TIMEOUT 5
 
-static void set_patience(int fd)
+static void set_timeouts(int fd)
 {
-	const struct timeval time = { .tv_sec = PATIENCE };
+	const struct timeval time = { .tv_sec = ANSWER_TIMEOUT };
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
 }
 
-/* -1: see errno. */
-static int connect_to(unsigned int number)
+/* Returns the connected socket, or -1 with errno set. */
+static int connect_to_server(unsigned int number)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(address.sun_path, sizeof(address.sun_path), DIRECTORY "/%u.socket", number);
+	snprintf(address.sun_path, sizeof(address.sun_path), SOCKET_DIRECTORY "/%u.socket", number);
 	if (fd >= 0)
-		set_patience(fd);
+		set_timeouts(fd);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address))) {
 		int error = errno;
 
@@ -46,6 +48,7 @@ static int connect_to(unsigned int number)
 	return fd;
 }
 
+/* Returns false if the request cannot be sent. */
 static bool send_line(int fd, const json_t *request)
 {
 	char *text = json_dumps(request, JSON_COMPACT);
@@ -57,14 +60,14 @@ static bool send_line(int fd, const json_t *request)
 	return sent;
 }
 
-/* Why the answer is a refusal; and of a revocation, what became of the tokens. */
-static void complain_of(const json_t *answer)
+/* Says why the server refuses, and after a revocation how many tokens were and were not revoked. */
+static void complain_about_refusal(const json_t *answer)
 {
 	const char *error = json_string_value(json_object_get(answer, "error"));
 	const json_t *failed = json_object_get(answer, "failed");
 
 	if (!error)
-		complain("the server gave an answer that is not understood");
+		complain("the server's answer is not understood");
 	else if (failed)
 		complain("%s: %lld tokens were revoked, %lld were not", error,
 			 (long long)json_integer_value(json_object_get(answer, "revoked")),
@@ -73,10 +76,13 @@ static void complain_of(const json_t *answer)
 		complain("%s", error);
 }
 
-/* Whatever the answer is. A server that is busy with a revocation has threads for others. */
-static bool is_alive(unsigned int number)
+/*
+ * Returns true if the server answers a ping, with whatever answer. A server that is busy with a
+ * revocation answers as well: it has other threads for other clients.
+ */
+static bool is_answering(unsigned int number)
 {
-	int fd = connect_to(number);
+	int fd = connect_to_server(number);
 	json_t *request = json_pack("{s:s}", "command", "ping");
 	char byte;
 	bool alive;
@@ -89,7 +95,7 @@ static bool is_alive(unsigned int number)
 	return alive;
 }
 
-static void complain_of_silence(int fd)
+static void complain_about_silence(int fd)
 {
 	struct ucred server = { 0 };
 	socklen_t size = sizeof(server);
@@ -98,49 +104,53 @@ static void complain_of_silence(int fd)
 	complain("the server (pid %d) does not answer", server.pid);
 }
 
-/* False after a message. */
+/* Waits for @limit seconds, or without an end if 0. Returns false after a message. */
 static bool wait_for_answer(int fd, unsigned int number, unsigned int limit)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	unsigned int waited = 0, next;
 
 	while (!limit || waited < limit) {
-		next = !limit || limit - waited > PATIENCE ? PATIENCE : limit - waited;
+		next = !limit || limit - waited > ANSWER_TIMEOUT ? ANSWER_TIMEOUT : limit - waited;
 		if (poll(&poll_fd, 1, (int)next * 1000) > 0)
 			return true;
-		if (!is_alive(number)) {
-			complain_of_silence(fd);
+		if (!is_answering(number)) {
+			complain_about_silence(fd);
 			return false;
 		}
 		waited += next;
 	}
-	complain("it takes longer than %u seconds; the server goes on with it", limit);
+	complain("no answer within %u seconds; the server continues with the request", limit);
 	return false;
 }
 
-/* For jansson, which asks for much at a time then: json_loadfd() takes each byte by itself. */
+/* Reads for json_load_callback(), many bytes at a time; json_loadfd() reads them one by one. */
 static size_t receive(void *buffer, size_t size, void *fd)
 {
 	return (size_t)recv(*(const int *)fd, buffer, size, 0);
 }
 
-/* NULL after a message. */
-static json_t *exchange(int fd, unsigned int number, const json_t *request, unsigned int limit)
+/* Returns the answer, for json_decref(), or NULL after a message. */
+static json_t *request_answer(int fd, unsigned int number, const json_t *request,
+			      unsigned int limit)
 {
 	json_t *answer;
 
-	/* A server that has no room for more clients says so without waiting for the request. */
+	/*
+	 * A failure is ignored: a server with no room for more clients answers that, and ends the
+	 * connection, without waiting for the request.
+	 */
 	send_line(fd, request);
 	if (!wait_for_answer(fd, number, limit))
 		return NULL;
 	errno = 0;
 	answer = json_load_callback(receive, &fd, JSON_DISABLE_EOF_CHECK, NULL);
 	if (!answer && errno == EAGAIN) {
-		complain_of_silence(fd);
+		complain_about_silence(fd);
 	} else if (!answer) {
 		complain("the server has not answered");
 	} else if (!json_is_true(json_object_get(answer, "ok"))) {
-		complain_of(answer);
+		complain_about_refusal(answer);
 		json_decref(answer);
 		answer = NULL;
 	}
@@ -149,24 +159,27 @@ static json_t *exchange(int fd, unsigned int number, const json_t *request, unsi
 
 json_t *ask_server_number(unsigned int number, json_t *request, unsigned int limit, bool *gone)
 {
-	int fd = connect_to(number);
+	int fd = connect_to_server(number);
 	json_t *answer = NULL;
 
 	*gone = fd < 0 && (errno == ECONNREFUSED || errno == ENOENT);
 	if (fd >= 0) {
-		answer = exchange(fd, number, request, limit);
+		answer = request_answer(fd, number, request, limit);
 		close(fd);
 	} else if (!*gone) {
-		/* EAGAIN: more clients wait for it than have room. */
-		complain(DIRECTORY "/%u.socket: %s", number,
+		/* EAGAIN: the queue of clients that wait for the server is full. */
+		complain(SOCKET_DIRECTORY "/%u.socket: %s", number,
 			 errno == EAGAIN ? "the server does not answer" : strerror(errno));
 	}
 	json_decref(request);
 	return answer;
 }
 
-/* The kernel knows what is wanted: a server that hangs is not asked. */
-static bool find_number(const char *mountpoint, unsigned int *number)
+/*
+ * Sets *number to the minor device number of the mount. AT_STATX_DONT_SYNC takes the number from
+ * the kernel: a server that hangs would not answer. Returns false after a message.
+ */
+static bool find_server_number(const char *mountpoint, unsigned int *number)
 {
 	struct statx attr;
 
@@ -175,8 +188,9 @@ static bool find_number(const char *mountpoint, unsigned int *number)
 		return false;
 	}
 	*number = attr.stx_dev_minor;
-	/* Of a file system without a device. */
-	return !attr.stx_dev_major || (complain("%s: not on a mount of fuse-dmabuf", mountpoint), false);
+	/* A FUSE mount has no device, and so the major number 0. */
+	return !attr.stx_dev_major ||
+	       (complain("%s: not on a mount of fuse-dmabuf", mountpoint), false);
 }
 
 json_t *ask_server(const char *mountpoint, json_t *request, unsigned int limit)
@@ -185,7 +199,7 @@ json_t *ask_server(const char *mountpoint, json_t *request, unsigned int limit)
 	json_t *answer;
 	bool gone;
 
-	if (!find_number(mountpoint, &number)) {
+	if (!find_server_number(mountpoint, &number)) {
 		json_decref(request);
 		return NULL;
 	}
@@ -195,8 +209,8 @@ json_t *ask_server(const char *mountpoint, json_t *request, unsigned int limit)
 	return answer;
 }
 
-/* Of the sockets that are there; NULL: out of memory. */
-static unsigned int *read_numbers(DIR *directory)
+/* Returns the numbers of all sockets in the directory, ended by 0, or NULL if out of memory. */
+static unsigned int *read_server_numbers(DIR *directory)
 {
 	unsigned int *numbers = calloc(1, sizeof(*numbers)), *grown;
 	const struct dirent *entry;
@@ -219,15 +233,15 @@ static unsigned int *read_numbers(DIR *directory)
 
 unsigned int *list_servers(void)
 {
-	DIR *directory = opendir(DIRECTORY);
+	DIR *directory = opendir(SOCKET_DIRECTORY);
 	unsigned int *numbers;
 
-	/* The first mount makes it. */
+	/* The first mount creates the directory. */
 	if (!directory && errno != ENOENT) {
-		complain(DIRECTORY ": %s", strerror(errno));
+		complain(SOCKET_DIRECTORY ": %s", strerror(errno));
 		return NULL;
 	}
-	numbers = read_numbers(directory);
+	numbers = read_server_numbers(directory);
 	if (!numbers)
 		complain("out of memory");
 	if (directory)

@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse-dmabuf load: file to destination, checked first and verified after. */
+/* The command "fuse-dmabuf load": checks a file, reads it into a destination, verifies the copy. */
 #include <errno.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
-#include "command.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "fuse-dmabuf.h"
+#include "interrupt.h"
+#include "load.h"
+#include "options.h"
+#include "progress.h"
+#include "safetensors.h"
+#include "summary.h"
+#include "verify.h"
 
-/* What one load holds; all of it is given back by release(). */
+/* The state of one load; release() frees its objects. */
 struct load {
 	struct load_options options;
 	struct fdmabuf_file *file;
@@ -26,7 +36,7 @@ static void release(struct load *load)
 	fdmabuf_file_close(load->file);
 }
 
-/* Before the reading starts, whatever fails is the input's or the set-up's fault. */
+/* For a failure before the reading starts: its cause is the input or the set-up. */
 static int bad_input(const char *text)
 {
 	complain("%s", text);
@@ -62,18 +72,21 @@ static int open_destination(struct load *load)
 		.mount_wait = load->options.mount_wait,
 	};
 
-	/* Room for the file's last block as well, which is then read directly like the others. */
+	/* The buffer has room for the whole last block, which is then read directly as well. */
 	if (fdmabuf_buffer_allocate(load->options.into, load->size, &load->buffer) ||
 	    fdmabuf_channel_open(load->file, load->buffer, &options, &load->channel))
 		return bad_input(fdmabuf_error());
 	return 0;
 }
 
-/* The memory of a device may still hold an earlier load of the same file, and then a read that never
- * arrives would pass for right. In pieces, because the memory of a device can be slow. */
+/*
+ * Zeroes the destination before a load that is verified: memory of a device may still hold an
+ * earlier load of the same file, and then a read that moved nothing would not be noticed. Memory of
+ * a device can be slow, so the function works in pieces and looks for a signal before each.
+ */
 static int zero_destination(struct load *load)
 {
-	const uint64_t piece = 16 << 20;
+	const uint64_t piece = 16 << 20;	/* bytes */
 
 	for (uint64_t at = 0; at < load->size; at += piece) {
 		uint64_t length = load->size - at < piece ? load->size - at : piece;
@@ -86,7 +99,7 @@ static int zero_destination(struct load *load)
 	return 0;
 }
 
-static double seconds(struct timeval time)
+static double timeval_seconds(struct timeval time)
 {
 	return time.tv_sec + time.tv_usec / 1e6;
 }
@@ -96,26 +109,29 @@ struct stopwatch {
 	struct rusage usage;
 };
 
-static void look_at_watch(struct stopwatch *watch)
+static void read_stopwatch(struct stopwatch *watch)
 {
 	clock_gettime(CLOCK_MONOTONIC, &watch->wall);
 	getrusage(RUSAGE_SELF, &watch->usage);
 }
 
-static void note_times(struct load_result *result, const struct stopwatch *begin,
+static void set_times(struct load_result *result, const struct stopwatch *begin,
 		       const struct stopwatch *end)
 {
 	result->seconds = end->wall.tv_sec - begin->wall.tv_sec +
 			  (end->wall.tv_nsec - begin->wall.tv_nsec) / 1e9;
-	result->user_seconds = seconds(end->usage.ru_utime) - seconds(begin->usage.ru_utime);
-	result->system_seconds = seconds(end->usage.ru_stime) - seconds(begin->usage.ru_stime);
+	result->user_seconds = timeval_seconds(end->usage.ru_utime) -
+			       timeval_seconds(begin->usage.ru_utime);
+	result->system_seconds = timeval_seconds(end->usage.ru_stime) -
+				 timeval_seconds(begin->usage.ru_stime);
 }
 
 static int on_progress(void *argument, uint64_t done, uint64_t total)
 {
 	const struct load *load = argument;
 
-	progress_rename(fdmabuf_channel_is_waiting(load->channel) ? "waiting for the mount" : "loading");
+	progress_rename(fdmabuf_channel_is_waiting(load->channel) ? "waiting for the mount" :
+								    "loading");
 	progress_show(done, total);
 	return caught_signal();
 }
@@ -127,18 +143,19 @@ static int read_file(struct load *load)
 
 	progress_begin("loading");
 	fdmabuf_channel_on_progress(load->channel, on_progress, load);
-	look_at_watch(&begin);
+	read_stopwatch(&begin);
 	got = fdmabuf_channel_read(load->channel, 0, 0, load->size, FDMABUF_WHOLE_BLOCKS);
-	look_at_watch(&end);
+	read_stopwatch(&end);
 	progress_end();
 	if (got == -ECANCELED)
 		return 128 + caught_signal();
 	if (got < 0)
 		return complain("%s", fdmabuf_error());
 	if ((uint64_t)got < load->size)
-		return complain("%s: was truncated while it was read: start again", load->options.file);
+		return complain("%s: was truncated while it was read: start again",
+				load->options.file);
 	load->result.bytes = got;
-	note_times(&load->result, &begin, &end);
+	set_times(&load->result, &begin, &end);
 	return 0;
 }
 

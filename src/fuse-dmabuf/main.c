@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The program fuse-dmabuf: finds the command and runs it. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "command.h"
-
-/* A path may have 4095 bytes; longer messages are cut. */
-#define MESSAGE_MAX 8192
+#include "common/streams.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "load.h"
+#include "revoke.h"
+#include "status.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
 	"\n"
 	"  load        read a safetensors file into memory of a device\n"
 	"  status      list the tokens of mounts\n"
-	"  revoke      end tokens of a mount\n"
+	"  revoke      revoke tokens of a mount\n"
 	"\n"
 	"  -h, --help     this text; \"fuse-dmabuf COMMAND --help\" explains a command\n"
 	"  -V, --version  the version\n";
@@ -31,45 +32,9 @@ static const struct {
 	{ "status", status_command },
 };
 
-/* Those of C1 have two bytes in UTF-8; terminals obey them, too. */
-size_t control_character(const char *text)
-{
-	const unsigned char *bytes = (const unsigned char *)text;
-
-	if (bytes[0] == 0xc2 && bytes[1] >= 0x80 && bytes[1] <= 0x9f)
-		return 2;
-	return (bytes[0] && bytes[0] < ' ') || bytes[0] == 0x7f;
-}
-
-int complain(const char *format, ...)
-{
-	char text[MESSAGE_MAX];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	for (char *c = text; *c; c++)
-		memset(c, '?', control_character(c));
-	fprintf(stderr, "fuse-dmabuf: %s\n", text);
-	return EXIT_FAILED;
-}
-
-static bool is(const char *argument, const char *short_form, const char *long_form)
+static bool is_option(const char *argument, const char *short_form, const char *long_form)
 {
 	return !strcmp(argument, short_form) || !strcmp(argument, long_form);
-}
-
-/* Else the first files that are opened would be written to. Not for writing, so that it is told. */
-static void open_missing_streams(void)
-{
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDONLY);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
 }
 
 static int run(int argc, char **argv)
@@ -78,9 +43,9 @@ static int run(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_BAD_INPUT;
 	}
-	if (is(argv[1], "-h", "--help"))
+	if (is_option(argv[1], "-h", "--help"))
 		return fputs(usage, stdout) < 0;
-	if (is(argv[1], "-V", "--version"))
+	if (is_option(argv[1], "-V", "--version"))
 		return printf("fuse-dmabuf %s\n", FUSE_DMABUF_VERSION) < 0;
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		if (!strcmp(argv[1], commands[i].name))
@@ -89,13 +54,14 @@ static int run(int argc, char **argv)
 	return EXIT_BAD_INPUT;
 }
 
-/* What is given to stdio is written now at last. */
 int main(int argc, char **argv)
 {
 	int code;
 
-	open_missing_streams();
+	/* For reading only: output to a closed stream must fail and be reported, not be lost. */
+	open_missing_streams(O_RDONLY);
 	code = run(argc, argv);
+	/* Buffered output is written only now, and may fail. */
 	if ((fflush(stdout) || ferror(stdout)) && !code)
 		return complain("standard output cannot be written: %s", strerror(errno));
 	return code;

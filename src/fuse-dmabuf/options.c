@@ -1,33 +1,49 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include <errno.h>
+/* Parses the options of "fuse-dmabuf load". */
 #include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "common/text.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "options.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf load FILE --into DESTINATION [OPTIONS]\n"
 	"\n"
-	"Reads a safetensors file; the byte at offset X of the file comes to offset X of the destination.\n"
+	"Reads a safetensors file into a destination. The byte at offset X of the file goes to\n"
+	"offset X of the destination.\n"
 	"\n"
 	"  --into udmabuf                  host memory as a dma-buf\n"
-	"  --into vfio:DOMAIN:BUS:DEV.FN   the biggest memory BAR of a device bound to vfio-pci\n"
+	"  --into vfio:DOMAIN:BUS:DEV.FN   the largest memory BAR of a device bound to vfio-pci\n"
 	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
 	"  --into memory                   ordinary host memory (bounce only)\n"
-	"  --path auto|direct|bounce       auto: direct if possible; direct: or fail (default: auto)\n"
+	"  --path auto|direct|bounce       auto: direct if possible, else bounce;\n"
+	"                                  direct: fail if it is not possible (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
 	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 1M)\n"
-	"  --wait SECONDS                  so long for a mount whose server has ended, 0 to 3600 (default: 10)\n"
+	"  --wait SECONDS                  wait so long for a mount whose server has ended,\n"
+	"                                  0 to 3600 (default: 10)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"
-	"  --json                          the summary as JSON\n"
+	"  --json                          print the summary as JSON\n"
 	"  -h, --help                      this text\n"
 	"\n"
-	"Exit status: 0 all is right, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
-	"128 and the signal's number if interrupted.\n";
+	"Exit status: 0 success, 1 failed on the way, 2 bad usage or input (nothing was read),\n"
+	"128 plus the number of the signal if interrupted.\n";
 
-enum { OPTION_INTO = 256, OPTION_PATH, OPTION_DEPTH, OPTION_CHUNK, OPTION_WAIT, OPTION_VERIFY, OPTION_JSON };
+/* Options without a short form: their values are no characters. */
+enum {
+	OPTION_INTO = 256,
+	OPTION_PATH,
+	OPTION_DEPTH,
+	OPTION_CHUNK,
+	OPTION_WAIT,
+	OPTION_VERIFY,
+	OPTION_JSON,
+};
 
 static const struct option long_options[] = {
 	{ "into", required_argument, NULL, OPTION_INTO },
@@ -59,33 +75,11 @@ static bool parse_path(const char *text, enum fdmabuf_path *path)
 	return false;
 }
 
-/* A number, and a letter for a power of 1024 if @letters. False if it is not one, or more than @max. */
-static bool parse_number(const char *text, bool letters, uint64_t max, uint64_t *number)
-{
-	static const char units[] = "KMG";
-	const char *unit;
-	char *end;
-
-	errno = 0;
-	*number = strtoull(text, &end, 10);
-	if (errno || end == text || *text < '0' || *text > '9')
-		return false;
-	if (letters && *end && (unit = strchr(units, *end))) {
-		unsigned shift = 10 * (unit - units + 1);
-
-		if (*number > UINT64_MAX >> shift)
-			return false;
-		*number <<= shift;
-		end++;
-	}
-	return !*end && *number <= max;
-}
-
 static bool parse_depth(const char *text, uint32_t *depth)
 {
 	uint64_t number;
 
-	if (!parse_number(text, false, FDMABUF_DEPTH_MAX, &number) || !number) {
+	if (!parse_number(text, FDMABUF_DEPTH_MAX, &number) || !number) {
 		complain("--depth %s: give a number from 1 to %u", text, FDMABUF_DEPTH_MAX);
 		return false;
 	}
@@ -95,14 +89,14 @@ static bool parse_depth(const char *text, uint32_t *depth)
 
 static bool parse_chunk(const char *text, uint32_t *chunk)
 {
-	uint64_t number;
+	uint64_t size;
 
-	if (!parse_number(text, true, FDMABUF_CHUNK_MAX, &number) || !number || number % 4096) {
+	if (!parse_size(text, &size) || !size || size > FDMABUF_CHUNK_MAX || size % 4096) {
 		complain("--chunk %s: give a multiple of 4K up to %uM, for example 1M", text,
 			 FDMABUF_CHUNK_MAX >> 20);
 		return false;
 	}
-	*chunk = number;
+	*chunk = size;
 	return true;
 }
 
@@ -110,8 +104,9 @@ static bool parse_wait(const char *text, uint32_t *mount_wait)
 {
 	uint64_t seconds;
 
-	if (!parse_number(text, false, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
-		complain("--wait %s: give seconds from 0 to %u", text, FDMABUF_MOUNT_WAIT_MAX / 1000);
+	if (!parse_number(text, FDMABUF_MOUNT_WAIT_MAX / 1000, &seconds)) {
+		complain("--wait %s: give seconds from 0 to %u", text,
+			 FDMABUF_MOUNT_WAIT_MAX / 1000);
 		return false;
 	}
 	*mount_wait = seconds ? seconds * 1000 : FDMABUF_MOUNT_WAIT_NONE;
@@ -163,7 +158,8 @@ int parse_load_options(int argc, char **argv, struct load_options *options)
 		return EXIT_BAD_INPUT;
 	}
 	if (!options->into) {
-		complain("give a destination: --into cuda, --into vfio:DOMAIN:BUS:DEV.FN or --into udmabuf");
+		complain("give a destination: --into cuda, --into vfio:DOMAIN:BUS:DEV.FN or "
+			 "--into udmabuf");
 		return EXIT_BAD_INPUT;
 	}
 	options->file = argv[optind];

@@ -1,56 +1,51 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Draws the progress bar. */
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "common/clock.h"
+#include "progress.h"
 
-#define BAR_WIDTH 40
-#define INTERVAL 0.1	/* seconds between two pictures */
+#define BAR_WIDTH 40		/* columns */
+#define DRAW_INTERVAL 100	/* milliseconds between two drawings */
 
-static const char *task;
-static double began, shown;
+static const char *task_name;	/* NULL: no bar is shown */
+static int64_t start_time;	/* both from monotonic_milliseconds() */
+static int64_t last_drawn;	/* 0: not drawn yet */
 
-static double now(void)
+void progress_begin(const char *task)
 {
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
+	task_name = isatty(STDERR_FILENO) ? task : NULL;
+	start_time = monotonic_milliseconds();
+	last_drawn = 0;
 }
 
-void progress_begin(const char *what)
+void progress_rename(const char *task)
 {
-	task = isatty(STDERR_FILENO) ? what : NULL;
-	began = now();
-	shown = 0;
-}
-
-void progress_rename(const char *what)
-{
-	if (task)
-		task = what;
+	if (task_name)
+		task_name = task;
 }
 
 void progress_show(uint64_t done, uint64_t total)
 {
 	static const char full[] = "########################################";
-	double time = now();
+	int64_t time = monotonic_milliseconds();
 	int width;
 
-	if (!task || (done < total && time - shown < INTERVAL))
+	if (!task_name || (done < total && time - last_drawn < DRAW_INTERVAL))
 		return;
-	shown = time;
+	last_drawn = time;
 	width = total ? (double)done / total * BAR_WIDTH : BAR_WIDTH;
-	fprintf(stderr, "\r%s [%-*.*s] %3d%%  %.1f of %.1f MiB  %.0f MiB/s\033[K", task, BAR_WIDTH, width,
-		full, width * 100 / BAR_WIDTH, done / 1048576.0, total / 1048576.0,
-		time > began ? done / 1048576.0 / (time - began) : 0);
+	fprintf(stderr, "\r%s [%-*.*s] %3d%%  %.1f of %.1f MiB  %.0f MiB/s\033[K", task_name,
+		BAR_WIDTH, width, full, width * 100 / BAR_WIDTH, done / 1048576.0,
+		total / 1048576.0,
+		time > start_time ? done / 1048576.0 * 1000 / (time - start_time) : 0);
 	fflush(stderr);
 }
 
 void progress_end(void)
 {
-	if (task && shown > 0)
+	if (task_name && last_drawn > 0)
 		fputs("\r\033[K", stderr);
-	task = NULL;
+	task_name = NULL;
 }

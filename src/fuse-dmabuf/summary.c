@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Prints the summary of a load. */
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
-#include "command.h"
+#include "complain.h"
+#include "summary.h"
 
 static const char *path_name(enum fdmabuf_path path)
 {
 	return path == FDMABUF_DIRECT ? "direct" : "bounce";
 }
 
+/* Returns bytes per second. */
 static double throughput(const struct load_result *result)
 {
 	return result->seconds > 0 ? result->bytes / result->seconds : 0;
@@ -19,23 +24,27 @@ static int print_line(const struct load_options *options, const struct load_resu
 	const struct fdmabuf_counters *counters = &result->counters;
 	bool bounce = result->path == FDMABUF_BOUNCE;
 
-	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, %.1f MiB/s, "
-		      "CPU %.3f s user %.3f s system, %llu bytes copied, %llu requests, %llu retries, %llu tokens%s%s\n",
-		      options->file, (unsigned long long)result->tensors, (unsigned long long)result->bytes,
-		      options->into, path_name(result->path), bounce ? " (" : "", bounce ? result->reason : "",
-		      bounce ? ")" : "", result->seconds, throughput(result) / (1 << 20),
+	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, "
+		      "%.1f MiB/s, CPU %.3f s user %.3f s system, %llu bytes copied, "
+		      "%llu requests, %llu retries, %llu tokens%s%s\n",
+		      options->file, (unsigned long long)result->tensors,
+		      (unsigned long long)result->bytes, options->into, path_name(result->path),
+		      bounce ? " (" : "", bounce ? result->reason : "", bounce ? ")" : "",
+		      result->seconds, throughput(result) / (1 << 20),
 		      result->user_seconds, result->system_seconds,
-		      (unsigned long long)counters->bytes_copied, (unsigned long long)counters->requests,
+		      (unsigned long long)counters->bytes_copied,
+		      (unsigned long long)counters->requests,
 		      (unsigned long long)counters->retries, (unsigned long long)counters->tokens,
 		      counters->reopens ? ", went on after its mount had gone and returned" : "",
 		      options->verify ? ", verified" : "");
 }
 
-/* Members are explained in fuse-dmabuf-load(1). */
+/* fuse-dmabuf-load(1) explains the members. */
 static int print_json(const struct load_options *options, const struct load_result *result)
 {
 	const struct fdmabuf_counters *counters = &result->counters;
-	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, "
+				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
 		"file", json_string(options->file),	/* null if its name is not UTF-8 */
 		"destination", options->into,
 		"path", path_name(result->path),

@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Compares a destination with its file, piece by piece. */
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "complain.h"
+#include "exit-code.h"
+#include "interrupt.h"
+#include "progress.h"
+#include "verify.h"
 
-#define PIECE (1u << 20)
+/* Bytes that are read and compared at a time. */
+#define PIECE_SIZE (1u << 20)
 
-/* So that a destination that is wrong all over does not flood the terminal. */
+/* Tensors that get a message: a destination that is wrong all over must not flood the terminal. */
 #define MESSAGES_MAX 5u
 
 struct verification {
@@ -14,21 +22,22 @@ struct verification {
 	struct fdmabuf_buffer *buffer;
 	const struct safetensors *table;
 	const char *name;
-	unsigned char *expected, *found;	/* PIECE bytes each */
-	size_t tensor;				/* the first that ends behind what has been compared */
-	size_t wrong;
-	bool reported;				/* the tensor is counted as wrong already */
+	unsigned char *expected, *found;	/* PIECE_SIZE bytes each */
+	size_t tensor;				/* the first that is not compared to its end yet */
+	size_t wrong_tensors;			/* so far */
+	bool reported;				/* the tensor is among the wrong ones already */
 };
 
-static void report(struct verification *v, const struct safetensors_tensor *tensor, uint64_t offset)
+static void report_difference(struct verification *v, const struct safetensors_tensor *tensor,
+			      uint64_t offset)
 {
 	v->reported = true;
-	if (v->wrong++ < MESSAGES_MAX)
-		complain("%s: tensor \"%s\": byte %llu is wrong in the destination", v->name, tensor->name,
-			 (unsigned long long)(offset - tensor->begin));
+	if (v->wrong_tensors++ < MESSAGES_MAX)
+		complain("%s: tensor \"%s\": byte %llu is wrong in the destination", v->name,
+			 tensor->name, (unsigned long long)(offset - tensor->begin));
 }
 
-/* The part of a piece that belongs to one tensor. */
+/* Compares the part of a piece, from offset @from to @to of the file, that belongs to a tensor. */
 static void compare_part(struct verification *v, const struct safetensors_tensor *tensor,
 			 uint64_t from, uint64_t to, uint64_t piece_begin)
 {
@@ -40,10 +49,10 @@ static void compare_part(struct verification *v, const struct safetensors_tensor
 		return;
 	while (expected[i] == found[i])
 		i++;
-	report(v, tensor, from + i);
+	report_difference(v, tensor, from + i);
 }
 
-/* Tensors lie one behind the other without gaps, so each byte is compared. */
+/* Compares a piece. Tensors follow each other without gaps, so that every byte is compared. */
 static void compare_piece(struct verification *v, uint64_t begin, uint64_t end)
 {
 	while (v->tensor < v->table->count) {
@@ -60,7 +69,8 @@ static void compare_piece(struct verification *v, uint64_t begin, uint64_t end)
 	}
 }
 
-static int fetch_piece(struct verification *v, uint64_t begin, size_t length)
+/* Reads a piece of the file and of the destination. Returns 0, or the exit code after a message. */
+static int read_piece(struct verification *v, uint64_t begin, size_t length)
 {
 	int64_t got = fdmabuf_file_pread(v->file, v->expected, length, begin);
 
@@ -79,11 +89,11 @@ static int compare_all(struct verification *v)
 	const uint64_t first = position;
 
 	while (position < end) {
-		uint64_t length = end - position < PIECE ? end - position : PIECE;
+		uint64_t length = end - position < PIECE_SIZE ? end - position : PIECE_SIZE;
 
 		if (caught_signal())
 			return 128 + caught_signal();
-		if (fetch_piece(v, position, length))
+		if (read_piece(v, position, length))
 			return EXIT_FAILED;
 		compare_piece(v, position, position + length);
 		position += length;
@@ -98,17 +108,18 @@ int verify_tensors(struct fdmabuf_file *file, struct fdmabuf_buffer *buffer,
 	struct verification v = { .file = file, .buffer = buffer, .table = table, .name = name };
 	int ret;
 
-	v.expected = malloc(2 * PIECE);
+	v.expected = malloc(2 * PIECE_SIZE);
 	if (!v.expected)
 		return complain("out of memory");
-	v.found = v.expected + PIECE;
+	v.found = v.expected + PIECE_SIZE;
 	progress_begin("verifying");
 	ret = compare_all(&v);
 	progress_end();
 	free(v.expected);
 	if (ret)
 		return ret;
-	if (v.wrong)
-		return complain("%s: %zu of %zu tensors are wrong in the destination", name, v.wrong, table->count);
+	if (v.wrong_tensors)
+		return complain("%s: %zu of %zu tensors are wrong in the destination", name,
+				v.wrong_tensors, table->count);
 	return 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The data types of the format and their sizes in bits. */
 #include <string.h>
 
 #include "internal.h"

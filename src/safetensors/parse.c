@@ -1,43 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Header text to table of tensors, and the checks that need the whole table. */
-#include <errno.h>
+/* Makes the table of tensors from the text of a header, and checks it. */
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "internal.h"
 
+/* The ends of messages: what to do. */
 #define CURE_WRITE_AGAIN "write it again with a current safetensors library"
 #define CURE_GET_AGAIN "the file is incomplete or damaged: download or copy it again"
 
 struct parser {
 	struct safetensors *table;
-	size_t capacity;		/* of table->tensors */
-	uint64_t data_size;		/* bytes of the file behind the header */
-	bool has_metadata;
-	const char *file;
-	char *error;
+	size_t capacity;		/* tensors that table->tensors has room for */
+	uint64_t data_size;		/* bytes of the file after the header */
+	bool has_metadata;		/* __metadata__ was found */
+	const char *file;		/* name, for errors */
+	char *error;			/* SAFETENSORS_ERROR_MAX bytes */
 };
 
+/* Sets the error, of one tensor or of the whole file. Both functions return false. */
 static bool fail(struct parser *parser, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 static bool fail_tensor(struct parser *parser, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Names from the file must not play with the terminal, nor make a second line. */
-static void disarm(char *text)
-{
-	for (unsigned char *c = (unsigned char *)text; *c; c++) {
-		if (*c < ' ' || *c == 0x7f)
-			*c = '?';
-		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)	/* C1 controls */
-			c[0] = c[1] = '?';
-	}
-}
-
-static void set_error(struct parser *parser, const char *tensor, const char *format, va_list arguments)
+static void set_error(struct parser *parser, const char *tensor, const char *format,
+		      va_list arguments)
 {
 	char *error = parser->error;
 	int length = snprintf(error, SAFETENSORS_ERROR_MAX, "%.200s: ", parser->file);
@@ -46,7 +38,8 @@ static void set_error(struct parser *parser, const char *tensor, const char *for
 		length += snprintf(error + length, SAFETENSORS_ERROR_MAX - length,
 				   "tensor \"%.100s\": ", tensor);
 	vsnprintf(error + length, SAFETENSORS_ERROR_MAX - length, format, arguments);
-	disarm(error);
+	/* Names from the file must not control a terminal or make a second line. */
+	replace_control_characters(error);
 }
 
 static bool fail(struct parser *parser, const char *format, ...)
@@ -79,10 +72,12 @@ static bool set_dtype(struct parser *parser, struct safetensors_tensor *tensor, 
 		return fail_tensor(parser, tensor->name, "no dtype: " CURE_WRITE_AGAIN);
 	tensor->dtype = find_dtype(name);
 	if (!tensor->dtype)
-		return fail_tensor(parser, tensor->name, "dtype \"%.32s\" is not known: convert it to another", name);
+		return fail_tensor(parser, tensor->name,
+				   "dtype \"%.32s\" is not known: convert it to another", name);
 	return true;
 }
 
+/* Sets *size. Returns false if the value is not a whole number of 0 or more. */
 static bool get_size(json_t *value, uint64_t *size)
 {
 	*size = json_integer_value(value);
@@ -98,20 +93,22 @@ static bool set_shape(struct parser *parser, struct safetensors_tensor *tensor, 
 	if (!json_is_array(shape))
 		return fail_tensor(parser, tensor->name, "no shape: " CURE_WRITE_AGAIN);
 	if (json_array_size(shape) > RANK_MAX)
-		return fail_tensor(parser, tensor->name, "more than %u dimensions: reshape it", RANK_MAX);
+		return fail_tensor(parser, tensor->name, "more than %u dimensions: reshape it",
+				   RANK_MAX);
 	tensor->rank = json_array_size(shape);
 	if (tensor->rank > DIMENSIONS_MAX - storage->dimensions_used)
-		return fail(parser, "the tensors have more than %u dimensions in all: split the file into shards",
-			    DIMENSIONS_MAX);
+		return fail(parser, "the tensors have more than %u dimensions in all: "
+			    "split the file into shards", DIMENSIONS_MAX);
 	for (uint32_t i = 0; i < tensor->rank; i++)
 		if (!get_size(json_array_get(shape, i), &dimensions[i]))
-			return fail_tensor(parser, tensor->name, "dimension %u is not a size: " CURE_WRITE_AGAIN, i);
+			return fail_tensor(parser, tensor->name,
+					   "dimension %u is not a size: " CURE_WRITE_AGAIN, i);
 	tensor->shape = dimensions;
 	storage->dimensions_used += tensor->rank;
 	return true;
 }
 
-/* The offsets in the header count from the end of the header; the table's from the file's start. */
+/* Offsets in the header count from its end, offsets in the table from the start of the file. */
 static bool set_offsets(struct parser *parser, struct safetensors_tensor *tensor, json_t *entry)
 {
 	json_t *offsets = json_object_get(entry, "data_offsets");
@@ -119,11 +116,14 @@ static bool set_offsets(struct parser *parser, struct safetensors_tensor *tensor
 
 	if (json_array_size(offsets) != 2 || !get_size(json_array_get(offsets, 0), &begin) ||
 	    !get_size(json_array_get(offsets, 1), &end))
-		return fail_tensor(parser, tensor->name, "data_offsets are not two sizes: " CURE_WRITE_AGAIN);
+		return fail_tensor(parser, tensor->name,
+				   "data_offsets are not two sizes: " CURE_WRITE_AGAIN);
 	if (begin > end)
-		return fail_tensor(parser, tensor->name, "its data ends before it begins: " CURE_WRITE_AGAIN);
+		return fail_tensor(parser, tensor->name,
+				   "its data ends before it begins: " CURE_WRITE_AGAIN);
 	if (end > parser->data_size)
-		return fail_tensor(parser, tensor->name, "its data ends %llu bytes behind the end of the file: " CURE_GET_AGAIN,
+		return fail_tensor(parser, tensor->name, "its data ends %llu bytes "
+				   "beyond the end of the file: " CURE_GET_AGAIN,
 				   (unsigned long long)(end - parser->data_size));
 	tensor->begin = parser->table->data_offset + begin;
 	tensor->end = parser->table->data_offset + end;
@@ -136,11 +136,16 @@ static bool check_size(struct parser *parser, const struct safetensors_tensor *t
 
 	for (uint32_t i = 0; i < tensor->rank; i++)
 		if (__builtin_mul_overflow(bits, tensor->shape[i], &bits))
-			return fail_tensor(parser, tensor->name, "its shape is larger than any memory: " CURE_WRITE_AGAIN);
+			return fail_tensor(parser, tensor->name,
+					   "its shape is larger than any memory: "
+					   CURE_WRITE_AGAIN);
 	if (bits % 8)
-		return fail_tensor(parser, tensor->name, "its elements do not fill whole bytes: pad its last dimension");
+		return fail_tensor(parser, tensor->name, "its elements do not fill whole bytes: "
+				   "pad its last dimension");
 	if (bits / 8 != size)
-		return fail_tensor(parser, tensor->name, "shape and dtype make %llu bytes, its data has %llu: " CURE_WRITE_AGAIN,
+		return fail_tensor(parser, tensor->name,
+				   "shape and dtype make %llu bytes, its data has %llu: "
+				   CURE_WRITE_AGAIN,
 				   (unsigned long long)(bits / 8), (unsigned long long)size);
 	return true;
 }
@@ -150,7 +155,10 @@ static json_t *parse_piece(struct span piece)
 	return json_loadb(piece.text, piece.length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
 }
 
-/* Decodes a name into the storage. A decoded string is never longer than its text, quotes included. */
+/*
+ * Decodes a name into the storage, which has room for it: a decoded string is never longer than its
+ * text with the quotes. Returns NULL with the error set on failure.
+ */
 static const char *store_name(struct parser *parser, struct span key)
 {
 	struct safetensors_storage *storage = parser->table->storage;
@@ -158,7 +166,8 @@ static const char *store_name(struct parser *parser, struct span key)
 	json_t *string = key.length <= ENTRY_MAX ? parse_piece(key) : NULL;
 
 	if (!string) {
-		fail(parser, "the tensor name %.*s is not a JSON string of at most %u bytes: " CURE_WRITE_AGAIN,
+		fail(parser, "the tensor name %.*s is not a JSON string of at most %u bytes: "
+		     CURE_WRITE_AGAIN,
 		     (int)(key.length < 100 ? key.length : 100), key.text, ENTRY_MAX);
 		return NULL;
 	}
@@ -168,6 +177,7 @@ static const char *store_name(struct parser *parser, struct span key)
 	return name;
 }
 
+/* Returns a new tensor at the end of the table, or NULL with the error set. */
 static struct safetensors_tensor *add_tensor(struct parser *parser)
 {
 	struct safetensors *table = parser->table;
@@ -200,11 +210,13 @@ static bool parse_tensor(struct parser *parser, struct span key, struct span val
 	if (!name)
 		return false;
 	if (value.length > ENTRY_MAX)
-		return fail_tensor(parser, name, "its entry in the header is longer than %u bytes: " CURE_WRITE_AGAIN, ENTRY_MAX);
+		return fail_tensor(parser, name, "its entry in the header is longer than %u bytes: "
+				   CURE_WRITE_AGAIN, ENTRY_MAX);
 	entry = parse_piece(value);
 	if (!json_is_object(entry)) {
 		json_decref(entry);
-		return fail_tensor(parser, name, "its entry in the header is not valid JSON (or a key is there twice): " CURE_WRITE_AGAIN);
+		return fail_tensor(parser, name, "its entry in the header is not valid JSON "
+				   "(or a key occurs twice): " CURE_WRITE_AGAIN);
 	}
 	tensor = add_tensor(parser);
 	if (tensor)
@@ -235,10 +247,11 @@ static bool check_metadata_member(void *argument, struct span key, struct span v
 static bool check_metadata(struct parser *parser, struct span value)
 {
 	if (parser->has_metadata)
-		return fail(parser, "__metadata__ is there twice: " CURE_WRITE_AGAIN);
+		return fail(parser, "__metadata__ occurs twice: " CURE_WRITE_AGAIN);
 	parser->has_metadata = true;
 	if (walk_object(value, check_metadata_member, NULL) != WALK_DONE)
-		return fail(parser, "__metadata__ is not a map of strings (of at most %u MiB each) to strings: " CURE_WRITE_AGAIN,
+		return fail(parser, "__metadata__ is not a map of strings "
+			    "(of at most %u MiB each) to strings: " CURE_WRITE_AGAIN,
 			    METADATA_VALUE_MAX >> 20);
 	return true;
 }
@@ -261,7 +274,7 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-/* Ties (tensors without data) go by name, so that the order is always the same. */
+/* Tensors without data at one offset are sorted by name, so that the order is always the same. */
 static int compare_offsets(const void *a, const void *b)
 {
 	const struct safetensors_tensor *x = a, *y = b;
@@ -275,7 +288,8 @@ static int compare_offsets(const void *a, const void *b)
 
 static void sort(struct safetensors *table, int (*compare)(const void *, const void *))
 {
-	if (table->count)	/* without tensors there is no array */
+	/* Without tensors the array is NULL, which qsort() does not allow. */
+	if (table->count)
 		qsort(table->tensors, table->count, sizeof(*table->tensors), compare);
 }
 
@@ -286,11 +300,12 @@ static bool check_names(struct parser *parser)
 	sort(table, compare_names);
 	for (size_t i = 1; i < table->count; i++)
 		if (!strcmp(table->tensors[i - 1].name, table->tensors[i].name))
-			return fail_tensor(parser, table->tensors[i].name, "is there twice: " CURE_WRITE_AGAIN);
+			return fail_tensor(parser, table->tensors[i].name,
+					   "occurs twice: " CURE_WRITE_AGAIN);
 	return true;
 }
 
-/* The format allows neither gaps nor overlaps: each byte behind the header is one tensor's. */
+/* The format allows neither gaps nor overlaps: each byte after the header is in one tensor. */
 static bool check_layout(struct parser *parser)
 {
 	struct safetensors *table = parser->table;
@@ -301,15 +316,19 @@ static bool check_layout(struct parser *parser)
 		const struct safetensors_tensor *tensor = &table->tensors[i];
 
 		if (tensor->begin < position)
-			return fail_tensor(parser, tensor->name, "overlaps tensor \"%.100s\": " CURE_WRITE_AGAIN,
+			return fail_tensor(parser, tensor->name,
+					   "overlaps tensor \"%.100s\": " CURE_WRITE_AGAIN,
 					   tensor[-1].name);
 		if (tensor->begin > position)
-			return fail_tensor(parser, tensor->name, "there is a gap of %llu bytes before it: " CURE_WRITE_AGAIN,
+			return fail_tensor(parser, tensor->name,
+					   "there is a gap of %llu bytes before it: "
+					   CURE_WRITE_AGAIN,
 					   (unsigned long long)(tensor->begin - position));
 		position = tensor->end;
 	}
 	if (position != end)
-		return fail(parser, "%llu bytes behind the last tensor belong to none: " CURE_WRITE_AGAIN,
+		return fail(parser, "%llu bytes after the last tensor belong to no tensor: "
+			    CURE_WRITE_AGAIN,
 			    (unsigned long long)(end - position));
 	return true;
 }
@@ -322,8 +341,10 @@ static struct safetensors *new_table(size_t header_length)
 		return NULL;
 	table->storage = calloc(1, sizeof(*table->storage));
 	if (table->storage) {
-		/* As large as they can become (a dimension takes two bytes of text, like "1,"); untouched
-		 * pages cost nothing. */
+		/*
+		 * Both arrays are as large as they can become: a dimension takes at least two bytes
+		 * of text, like "1,". Pages that are never touched cost nothing.
+		 */
 		table->storage->names = malloc(header_length + 1);
 		table->storage->dimensions = calloc(header_length / 2 + 1, sizeof(uint64_t));
 	}
@@ -353,7 +374,8 @@ static bool parse_header(struct parser *parser, struct span header)
 		return fail(parser, "the header is not UTF-8: " CURE_GET_AGAIN);
 	switch (walk_object(header, parse_member, parser)) {
 	case WALK_SYNTAX_ERROR:
-		return fail(parser, "the header is not a JSON object: not a safetensors file, or damaged: download or copy it again");
+		return fail(parser, "the header is not a JSON object: "
+			    "not a safetensors file, or damaged: download or copy it again");
 	case WALK_ENDED_BY_FUNCTION:
 		return false;
 	case WALK_DONE:
@@ -362,17 +384,20 @@ static bool parse_header(struct parser *parser, struct span header)
 	return check_names(parser) && check_layout(parser);
 }
 
-/* Our limit is the lower one; the format's is named where a file breaks both. */
+/* The limit of the format is checked first, because the error names that if a file breaks both. */
 static bool check_length(struct parser *parser, uint64_t length, uint64_t file_size)
 {
 	if (length > FORMAT_HEADER_MAX)
-		return fail(parser, "header of %llu bytes, the format allows %u: not a safetensors file, or damaged: download or copy it again",
+		return fail(parser, "header of %llu bytes, the format allows %u: "
+			    "not a safetensors file, or damaged: download or copy it again",
 			    (unsigned long long)length, FORMAT_HEADER_MAX);
 	if (file_size < 8 || length > file_size - 8)
-		return fail(parser, "header of %llu bytes, but the file has only %llu: " CURE_GET_AGAIN,
+		return fail(parser,
+			    "header of %llu bytes, but the file has only %llu: " CURE_GET_AGAIN,
 			    (unsigned long long)length, (unsigned long long)file_size);
 	if (length > HEADER_MAX)
-		return fail(parser, "header of %llu bytes, this program takes at most %u: split the file into shards",
+		return fail(parser, "header of %llu bytes, this program takes at most %u: "
+			    "split the file into shards",
 			    (unsigned long long)length, HEADER_MAX);
 	return true;
 }
@@ -398,6 +423,7 @@ struct safetensors *safetensors_parse(const char *header, size_t length, uint64_
 	return parser.table;
 }
 
+/* Returns the number that 8 bytes hold, the lowest first. */
 static uint64_t little_endian(const unsigned char *bytes)
 {
 	uint64_t value = 0;
@@ -421,7 +447,8 @@ struct safetensors *safetensors_read(safetensors_reader *reader, void *source, u
 	if (got < 0)
 		return NULL;
 	if (got < (int64_t)sizeof(prefix)) {
-		fail(&parser, "only %lld bytes: not a safetensors file, or " CURE_GET_AGAIN, (long long)got);
+		fail(&parser, "only %lld bytes: not a safetensors file, or " CURE_GET_AGAIN,
+		     (long long)got);
 		return NULL;
 	}
 	length = little_endian(prefix);

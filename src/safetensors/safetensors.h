@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The header of a safetensors file: 8 bytes length N, N bytes JSON, then the tensors' data.
- * Only what the reference implementation accepts is accepted: see safetensors_parse().
+ * Parser for the header of a safetensors file. The file has 8 bytes with a length N, N bytes of
+ * JSON, and then the data of the tensors. The parser accepts only files that the reference
+ * implementation accepts: see safetensors_parse().
  */
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
@@ -11,7 +12,7 @@
 
 struct safetensors_dtype {
 	const char *name;	/* as in the header: "F32", "BF16", … */
-	unsigned bits;		/* of one element; fewer than 8 for packed types */
+	unsigned bits;		/* size of one element; fewer than 8 for packed types */
 };
 
 struct safetensors_tensor {
@@ -19,42 +20,46 @@ struct safetensors_tensor {
 	const struct safetensors_dtype *dtype;
 	const uint64_t *shape;
 	uint32_t rank;
-	uint64_t begin, end;	/* the data's offsets in the file; they need not be aligned */
+	uint64_t begin, end;	/* offsets of the data in the file; they need not be aligned */
 };
 
 struct safetensors {
-	struct safetensors_tensor *tensors;	/* by offset, then by name */
+	struct safetensors_tensor *tensors;	/* sorted by offset, then by name */
 	size_t count;
-	uint64_t data_offset;			/* where the first tensor begins */
-	struct safetensors_storage *storage;
+	uint64_t data_offset;			/* in the file; the first tensor begins there */
+	struct safetensors_storage *storage;	/* private: what names and shapes point to */
 };
 
-/* One line, cut if need be. */
+/* Bytes of an error: one line with its NUL. A longer line is cut. */
 #define SAFETENSORS_ERROR_MAX 512
 
 /*
  * Checks the whole header and makes the table of tensors.
  *
- * @header: the JSON text, @length bytes, need not outlive the call
- * @file_size: of the whole file, which must end with the last tensor's data
- * @file: its name, for errors
+ * @header: the JSON text of @length bytes, which need not outlive the call
+ * @file_size: size of the whole file, which must end with the data of the last tensor
+ * @file: name of the file, for errors
  * @error: SAFETENSORS_ERROR_MAX bytes, set on failure to a line that names file, tensor and cure
  *
- * Refused are: anything but one JSON object, text that is not UTF-8, duplicate names, unknown
- * dtypes, sizes that do not match shape and dtype, overlapping tensors, gaps between tensors, data
- * that is missing or left over. Returns NULL on failure; free with safetensors_free().
+ * The parser refuses: anything but one JSON object, text that is not UTF-8, duplicate names,
+ * unknown dtypes, sizes that do not match shape and dtype, overlapping tensors, gaps between
+ * tensors, data that is missing or left over. Returns the table, for safetensors_free(), or NULL
+ * on failure.
  */
 struct safetensors *safetensors_parse(const char *header, size_t length, uint64_t file_size,
 				      const char *file, char *error);
 
-/* Reads bytes of the file: returns their count, fewer than @length only at its end, or a negative
- * errno. */
+/*
+ * A function that reads bytes of the file. Returns their number, which is less than @length only at
+ * the end of the file, or a negative errno.
+ */
 typedef int64_t safetensors_reader(void *source, void *data, size_t length, uint64_t offset);
 
-/* Reads the header by @reader and parses it. A failure of @reader sets @error to "". */
+/* Reads the header with @reader and parses it. If @reader fails, sets @error to "". */
 struct safetensors *safetensors_read(safetensors_reader *reader, void *source, uint64_t file_size,
 				     const char *file, char *error);
 
+/* Frees the table. NULL is allowed. */
 void safetensors_free(struct safetensors *table);
 
 #endif

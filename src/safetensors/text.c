@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The outer structure of JSON text. Each key and value is then parsed on its own by jansson, so that
- * a header never becomes one tree in memory, twenty times its size. */
+/*
+ * Finds the outer structure of JSON text. Each key and value is then parsed alone by jansson, so
+ * that a header never becomes one tree in memory, which is twenty times as large as the text.
+ */
 #include "internal.h"
 
 static bool is_continuation(unsigned char byte)
@@ -8,7 +10,7 @@ static bool is_continuation(unsigned char byte)
 	return (byte & 0xc0) == 0x80;
 }
 
-/* Bytes of the well-formed sequence at @text (Unicode 15, table 3-7); 0 if there is none. */
+/* Returns the length of the well-formed sequence at @text (Unicode 15, table 3-7), or 0 if none. */
 static size_t sequence_length(const unsigned char *text, size_t left)
 {
 	unsigned char first = text[0], low = 0x80, high = 0xbf;
@@ -63,7 +65,8 @@ static void skip_spaces(struct span *rest)
 	}
 }
 
-static bool take(struct span *rest, char c)
+/* Skips the character @c. Returns false if the text does not begin with it. */
+static bool skip_character(struct span *rest, char c)
 {
 	if (!rest->length || *rest->text != c)
 		return false;
@@ -72,7 +75,7 @@ static bool take(struct span *rest, char c)
 	return true;
 }
 
-/* Length of the string at the start of @rest with its quotes; 0 if it has no end. */
+/* Returns the length of the string at the start of @rest with its quotes, or 0 if it has no end. */
 static size_t string_length(struct span rest)
 {
 	for (size_t i = 1; i < rest.length; i++) {
@@ -84,7 +87,7 @@ static size_t string_length(struct span rest)
 	return 0;
 }
 
-/* Length of the object or array at the start of @rest; 0 if it has no end. */
+/* Returns the length of the object or array at the start of @rest, or 0 if it has no end. */
 static size_t nested_length(struct span rest)
 {
 	size_t depth = 0, i = 0;
@@ -93,7 +96,8 @@ static size_t nested_length(struct span rest)
 		char c = rest.text[i];
 
 		if (c == '"') {
-			size_t length = string_length((struct span){ rest.text + i, rest.length - i });
+			struct span string = { rest.text + i, rest.length - i };
+			size_t length = string_length(string);
 
 			if (!length)
 				return 0;
@@ -141,13 +145,14 @@ static bool take_member(struct span *rest, struct span *key, struct span *value)
 	if (!rest->length || *rest->text != '"' || !take_value(rest, key))
 		return false;
 	skip_spaces(rest);
-	if (!take(rest, ':'))
+	if (!skip_character(rest, ':'))
 		return false;
 	skip_spaces(rest);
 	return take_value(rest, value);
 }
 
-static enum walk at_end(struct span rest)
+/* Returns how a walk ends after the object: nothing but spaces may follow. */
+static enum walk check_end(struct span rest)
 {
 	skip_spaces(&rest);
 	return rest.length ? WALK_SYNTAX_ERROR : WALK_DONE;
@@ -157,17 +162,17 @@ enum walk walk_object(struct span rest, member_function *function, void *argumen
 {
 	struct span key, value;
 
-	if (!take(&rest, '{'))
+	if (!skip_character(&rest, '{'))
 		return WALK_SYNTAX_ERROR;
 	skip_spaces(&rest);
-	if (take(&rest, '}'))
-		return at_end(rest);
+	if (skip_character(&rest, '}'))
+		return check_end(rest);
 	do {
 		if (!take_member(&rest, &key, &value))
 			return WALK_SYNTAX_ERROR;
 		if (!function(argument, key, value))
 			return WALK_ENDED_BY_FUNCTION;
 		skip_spaces(&rest);
-	} while (take(&rest, ','));
-	return take(&rest, '}') ? at_end(rest) : WALK_SYNTAX_ERROR;
+	} while (skip_character(&rest, ','));
+	return skip_character(&rest, '}') ? check_end(rest) : WALK_SYNTAX_ERROR;
 }

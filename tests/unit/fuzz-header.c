@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuzz-header SEED COUNT: the safetensors parser against headers that are damaged at random. What it
- * accepts must keep the promises of safetensors.h; what it refuses must come with one line of text. */
+/*
+ * fuzz-header SEED COUNT: feeds the safetensors parser with headers that are damaged at random. A
+ * table that the parser returns must be as safetensors.h says; for a header that it refuses, the
+ * error must be one line of text.
+ */
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -8,27 +11,32 @@
 #include "check.h"
 #include "safetensors.h"
 
-#define HEADER_MAX 4096
+#define HEADER_MAX 4096	/* bytes of a damaged header */
 
-static unsigned long long state;
+static unsigned long long random_state;
 
-static size_t below(size_t limit)
+static size_t random_below(size_t limit)
 {
-	return next_random(&state) % limit;
+	return next_random(&random_state) % limit;
 }
 
 static const char *const headers[] = {
 	"{}",
 	"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}  ",
-	"{\"__metadata__\":{\"format\":\"pt\",\"\\u00e9\":\"\\ud83d\\ude00\"},\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
-	"\"y\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[1,7]},\"z\":{\"dtype\":\"F4\",\"shape\":[18],\"data_offsets\":[7,16]}}",
-	"{\"n\\\"m\":{\"shape\":[0,9],\"dtype\":\"I64\",\"data_offsets\":[0,0],\"more\":[{}, null, true, 1.5e3]},"
+	"{\"__metadata__\":{\"format\":\"pt\",\"\\u00e9\":\"\\ud83d\\ude00\"},"
+	"\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
+	"\"y\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[1,7]},"
+	"\"z\":{\"dtype\":\"F4\",\"shape\":[18],\"data_offsets\":[7,16]}}",
+	"{\"n\\\"m\":{\"shape\":[0,9],\"dtype\":\"I64\",\"data_offsets\":[0,0],"
+	"\"more\":[{}, null, true, 1.5e3]},"
 	" \"\xc3\xa9\" : {\"dtype\":\"C64\",\"shape\":[2],\"data_offsets\":[0,16]} }",
 };
 
 static const char *const pieces[] = {
-	"{", "}", "[", "]", "\"", "\\", ",", ":", "0", "-1", "1", "16", "9223372036854775807", "9223372036854775808", "1e9", "null",
-	"\"a\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"__metadata__\"", "\"F32\"", "\\u0000", "\xff", "\xed\xa0\x80", " ", "\n",
+	"{", "}", "[", "]", "\"", "\\", ",", ":", "0", "-1", "1", "16",
+	"9223372036854775807", "9223372036854775808", "1e9", "null",
+	"\"a\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"__metadata__\"", "\"F32\"",
+	"\\u0000", "\xff", "\xed\xa0\x80", " ", "\n",
 };
 
 static size_t insert(char *text, size_t length, size_t at, const char *piece, size_t size)
@@ -42,27 +50,27 @@ static size_t insert(char *text, size_t length, size_t at, const char *piece, si
 
 static size_t damage(char *text, size_t length)
 {
-	size_t at = below(length + 1), size = below(length - at + 1);
-	const char *piece = pieces[below(sizeof(pieces) / sizeof(*pieces))];
+	size_t at = random_below(length + 1), size = random_below(length - at + 1);
+	const char *piece = pieces[random_below(sizeof(pieces) / sizeof(*pieces))];
 
-	switch (below(5)) {
-	case 0:			/* another byte */
+	switch (random_below(5)) {
+	case 0:			/* change a byte */
 		if (at < length)
-			text[at] = below(256);
+			text[at] = random_below(256);
 		return length;
-	case 1:			/* a part is lost */
-		size = size < 16 ? size : below(16);
+	case 1:			/* remove a part */
+		size = size < 16 ? size : random_below(16);
 		memmove(text + at, text + at + size, length - at - size);
 		return length - size;
-	case 2:			/* cut off */
-		return below(8) ? length : at;
-	case 3: {		/* a part is there twice */
+	case 2:			/* cut the end off */
+		return random_below(8) ? length : at;
+	case 3: {		/* repeat a part */
 		char copy[HEADER_MAX];
 
 		memcpy(copy, text + at, size);
-		return insert(text, length, below(length + 1), copy, size);
+		return insert(text, length, random_below(length + 1), copy, size);
 	}
-	default:
+	default:		/* insert a piece */
 		return insert(text, length, at, piece, strlen(piece));
 	}
 }
@@ -93,11 +101,14 @@ static void check_refused(const char *error)
 	CHECK(strlen(error) < SAFETENSORS_ERROR_MAX && !strpbrk(error, "\n\r\033"));
 }
 
-/* On the heap and without a NUL behind it, so that a sanitizer sees a read past the end. */
+/*
+ * Parses a copy of the header on the heap without a NUL at its end, so that a sanitizer sees a read
+ * beyond the end. Returns true if the parser accepts the header.
+ */
 static bool try_header(const char *text, size_t length)
 {
 	char error[SAFETENSORS_ERROR_MAX] = "", *copy = malloc(length ? length : 1);
-	uint64_t file_size = 8 + length + (below(4) ? 16 : below(20));
+	uint64_t file_size = 8 + length + (random_below(4) ? 16 : random_below(20));
 	struct safetensors *table;
 
 	CHECK(copy);
@@ -118,15 +129,15 @@ int main(int argc, char **argv)
 
 	if (argc != 3)
 		return 2;
-	state = strtoull(argv[1], NULL, 0) * 2 + 1;
+	random_state = strtoull(argv[1], NULL, 0) * 2 + 1;
 	count = strtoul(argv[2], NULL, 0);
 	for (unsigned long i = 0; i < count; i++) {
-		const char *header = headers[below(sizeof(headers) / sizeof(*headers))];
+		const char *header = headers[random_below(sizeof(headers) / sizeof(*headers))];
 		char text[HEADER_MAX];
 		size_t length = strlen(header);
 
 		memcpy(text, header, length);
-		for (size_t n = below(4); n; n--)
+		for (size_t n = random_below(4); n; n--)
 			length = damage(text, length);
 		accepted += try_header(text, length);
 	}

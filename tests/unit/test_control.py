@@ -69,7 +69,7 @@ def test_version(run, word):
 def test_tokens_that_a_path_has_passed_over_are_told(run, asked, tmp_path):
     asked({'ok': True, 'revoked': 1, 'unknown': 2})
     result = run('revoke', tmp_path, '--path', '/models')
-    assert result.stdout == '1 tokens revoked\n' and 'of 2 tokens the path is not known' in result.stderr and result.returncode == 1
+    assert result.stdout == '1 tokens revoked\n' and 'the path of 2 tokens is not known' in result.stderr and result.returncode == 1
 
 
 # The answer
@@ -159,7 +159,7 @@ def test_revocation_that_takes_long_is_waited_for_as_long_as_the_server_lives(co
 def test_timeout_ends_the_waiting(run, asked, tmp_path):
     asked(lambda request: {'ok': True} if request['command'] == 'ping' else None)
     result = run('revoke', '--all', tmp_path, '--timeout', '1')
-    assert result.stderr == 'fuse-dmabuf: it takes longer than 1 seconds; the server goes on with it\n'
+    assert result.stderr == 'fuse-dmabuf: no answer within 1 seconds; the server continues with the request\n'
     assert not result.stdout and result.returncode == 1
 
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Random reads and writes at a queue depth of 64 while the exporter moves the buffer without a pause, every byte of both verified.
+ * Makes random reads and writes at a queue depth of 64 while the exporter moves the buffer without
+ * a pause, and verifies every byte of both.
  *
  * token-moves SEED MOVES RING_FLAGS CONTROL_FD BUFFER_FD FILE BASE
  *
- * CONTROL_FD is /dev/dmabuf-test, BUFFER_FD its buffer of DEPTH blocks. FILE has AREA bytes for us from BASE on. Each request has a block of the
- * buffer and a part of the file for itself, so what must be where is known at any time.
+ * CONTROL_FD is /dev/dmabuf-test, BUFFER_FD its buffer of DEPTH blocks. The program uses AREA bytes
+ * of FILE from BASE on. Each request has a block of the buffer and a part of the file for itself,
+ * so the right content of both is known at any time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +27,7 @@
 
 #define DEPTH		64
 #define BLOCK		4096
-#define BLOCKS		8		/* of the file, for each request */
+#define BLOCKS		8		/* blocks of the file for each request */
 #define PART		(BLOCKS * BLOCK)
 #define AREA		(DEPTH * PART)
 
@@ -50,11 +52,12 @@ static _Atomic bool moved_all;
 
 static void fail(const char *what, long result)
 {
-	fprintf(stderr, "seed %lu, after %lu reads and %lu writes: %s: %ld\n", seed, reads, writes, what, result);
+	fprintf(stderr, "seed %lu, after %lu reads and %lu writes: %s: %ld\n", seed, reads, writes,
+		what, result);
 	exit(1);
 }
 
-static uint64_t next(uint64_t *state)
+static uint64_t next_random(uint64_t *state)
 {
 	*state ^= *state << 13;
 	*state ^= *state >> 7;
@@ -62,17 +65,21 @@ static uint64_t next(uint64_t *state)
 	return *state * 0x2545f4914f6cdd1d;
 }
 
-/* Most moves are as fast as can be; some keep the lock for a while, some are pipelined, some are followed by another while the buffer is mapped. */
-static void *move(void *unused)
+/*
+ * Moves the buffer. Most moves are as fast as possible; some keep the lock for a while, some are
+ * pipelined, and some are followed by another move when an importer maps the buffer again.
+ */
+static void *move_buffer(void *unused)
 {
 	uint64_t state = seed ^ 0xabcdef;
 
 	for (uint64_t i = 0; i < moves; i++) {
-		unsigned int kind = next(&state) >> 32 & 255;
+		unsigned int kind = next_random(&state) >> 32 & 255;
 		struct dmabuf_test_move how = { .hold_ms = kind == 0, .fence_ms = kind == 1 };
 		struct dmabuf_test_map_move when_mapped = { .count = 1, .fence_ms = 1 };
 
-		if (kind >= 2 && kind < 10 && ioctl(control, DMABUF_TEST_MAP_MOVE, &when_mapped) < 0)
+		if (kind >= 2 && kind < 10 &&
+		    ioctl(control, DMABUF_TEST_MAP_MOVE, &when_mapped) < 0)
 			fail("move when mapped", -errno);
 		if (ioctl(control, DMABUF_TEST_MOVE, &how) < 0)
 			fail("move", -errno);
@@ -86,29 +93,30 @@ static uint8_t *part_of(unsigned int i)
 	return content + i * PART + requests[i].block * BLOCK;
 }
 
-static void start(unsigned int i, uint64_t *state)
+static void start_request(unsigned int i, uint64_t *state)
 {
 	struct io_uring_sqe *sqe;
 	uint8_t *block = memory + i * BLOCK;
-	uint64_t r = next(state) >> 32;
+	uint64_t r = next_random(state) >> 32;
 
-	/* with SQPOLL the kernel takes requests when it likes */
+	/* with SQPOLL the kernel takes requests whenever its thread runs */
 	while (!(sqe = io_uring_get_sqe(&ring)))
 		io_uring_sqring_wait(&ring);
 	requests[i] = (struct request){ .write = r & 1, .block = (r >> 1) % BLOCKS };
 	if (requests[i].write) {
 		for (unsigned int j = 0; j < BLOCK; j += 8)
-			memcpy(part_of(i) + j, &(uint64_t){ next(state) }, 8);
+			memcpy(part_of(i) + j, &(uint64_t){ next_random(state) }, 8);
 		memcpy(block, part_of(i), BLOCK);
 	} else {
 		memset(block, 0xee, 64);
 	}
-	io_uring_prep_rw(requests[i].write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED, sqe, file, (void *)(uintptr_t)(i * BLOCK), BLOCK,
+	io_uring_prep_rw(requests[i].write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED, sqe,
+			 file, (void *)(uintptr_t)(i * BLOCK), BLOCK,
 			 base + i * PART + requests[i].block * BLOCK);
 	sqe->user_data = i;
 }
 
-static unsigned int finish(void)
+static unsigned int finish_request(void)
 {
 	struct io_uring_cqe *cqe;
 	unsigned int i;
@@ -122,7 +130,8 @@ static unsigned int finish(void)
 		fail(requests[i].write ? "a write failed" : "a read failed", cqe->res);
 	io_uring_cqe_seen(&ring, cqe);
 	if (memcmp(memory + i * BLOCK, part_of(i), BLOCK))
-		fail(requests[i].write ? "what was written changed in the buffer" : "a read brought wrong bytes", i);
+		fail(requests[i].write ? "the buffer of a write changed" :
+					 "a read brought wrong bytes", i);
 	*(requests[i].write ? &writes : &reads) += 1;
 	return i;
 }
@@ -133,14 +142,14 @@ static void read_and_write(void)
 	unsigned int i;
 
 	for (i = 0; i < DEPTH; i++)
-		start(i, &state);
+		start_request(i, &state);
 	io_uring_submit(&ring);
 	while (!moved_all) {
-		start(finish(), &state);
+		start_request(finish_request(), &state);
 		io_uring_submit(&ring);
 	}
 	for (i = 0; i < DEPTH; i++)
-		finish();
+		finish_request();
 }
 
 static void set_up(unsigned int flags, int buffer, const char *path)
@@ -161,7 +170,8 @@ static void set_up(unsigned int flags, int buffer, const char *path)
 		ret = io_uring_register_buffers_sparse(&ring, 1);
 	if (ret)
 		fail("io_uring", ret);
-	if (syscall(__NR_io_uring_register, ring.ring_fd, IORING_REGISTER_BUFFERS_UPDATE, &update, sizeof(update)) != 1)
+	if (syscall(__NR_io_uring_register, ring.ring_fd, IORING_REGISTER_BUFFERS_UPDATE, &update,
+		    sizeof(update)) != 1)
 		fail("registration", -errno);
 }
 
@@ -178,7 +188,7 @@ int main(int argc, char **argv)
 	base = strtoul(argv[7], NULL, 0);
 	set_up(atoi(argv[3]), atoi(argv[5]), argv[6]);
 
-	if (pthread_create(&mover, NULL, move, NULL))
+	if (pthread_create(&mover, NULL, move_buffer, NULL))
 		fail("thread", -errno);
 	read_and_write();
 	pthread_join(mover, NULL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A PCI bus of its own domain with one function: configuration space, BAR, interrupt. */
+/* A PCI bus in a domain of its own with one function: configuration space, BAR, interrupt. */
 #include <linux/irq.h>
 #include <linux/numa.h>
 #include <linux/unaligned.h>
@@ -8,7 +8,7 @@
 
 #define DOMAIN	0x7e57
 
-/* What the host may write; all else keeps its value. */
+/* Returns the bits that the host may write. All other bits keep their value. */
 static u32 writable(int where)
 {
 	switch (where) {
@@ -102,7 +102,7 @@ int bus_add(struct controller *controller, phys_addr_t registers)
 		return -ENOMEM;
 	}
 	pci_bus_claim_resources(controller->bus);
-	/* It has no pin that could be looked up, and no messages. */
+	/* The function has neither an interrupt pin to look up nor MSI. */
 	list_for_each_entry(function, &controller->bus->devices, bus_list)
 		function->irq = controller->irq;
 	pci_bus_add_devices(controller->bus);
@@ -118,7 +118,7 @@ void bus_remove(struct controller *controller)
 	pci_stop_root_bus(controller->bus);
 	pci_remove_root_bus(controller->bus);
 	pci_unlock_rescan_remove();
-	/* Its creator's reference: removing the bus leaves that one. */
+	/* pci_remove_root_bus() leaves the reference of the creator. */
 	pci_free_host_bridge(bridge);
 	irq_free_desc(controller->irq);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the host's driver sends to a controller with one namespace and one I/O queue. */
+/* Executes the commands of the host for a controller with one namespace and one I/O queue. */
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -19,8 +19,8 @@ static u8 *identify_controller(void)
 	memcpy(id->fr, "1", 1);
 	id->mdts = MDTS;
 	id->ver = cpu_to_le32(NVME_VS(1, 2, 0));
-	id->sqes = 0x66;	/* entries of 64 bytes, */
-	id->cqes = 0x44;	/* and of 16 */
+	id->sqes = 0x66;	/* entries of 64 bytes */
+	id->cqes = 0x44;	/* entries of 16 bytes */
 	id->nn = cpu_to_le32(1);
 	id->sgls = cpu_to_le32(NVME_CTRL_SGLS_DWORD_ALIGNED);
 	return (u8 *)id;
@@ -76,7 +76,7 @@ static u16 identify(struct nvme_command *command)
 	return status;
 }
 
-/* Completion queue first, then the queue of commands that goes with it. */
+/* The host creates a completion queue first, then the submission queue that uses it. */
 static u16 create_queue(struct controller *controller, struct nvme_command *command)
 {
 	bool completions = command->common.opcode == nvme_admin_create_cq;
@@ -116,7 +116,7 @@ u16 admin_command(struct controller *controller, struct nvme_command *command,
 	case nvme_admin_abort_cmd:
 		return NVME_SC_SUCCESS;
 	case nvme_admin_set_features:
-		/* For the number of queues 0 means one of each kind. */
+		/* For the number of queues, 0 means one of each kind. */
 		*result = 0;
 		return NVME_SC_SUCCESS;
 	default:

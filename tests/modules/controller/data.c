@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Walks the two kinds of lists by which a command says where its data is. */
+/* Walks the two kinds of lists that say where the data of a command is: PRPs and SGLs. */
 #include <linux/io.h>
 #include <linux/minmax.h>
 #include <linux/string.h>
@@ -25,7 +25,7 @@ static void copy_piece(struct transfer *transfer, u64 address, size_t length)
 	transfer->left -= length;
 }
 
-/* The last entry of a page leads to the next one while there is more than one page of data left. */
+/* The last entry of a list page points to the next list page if over one page of data is left. */
 static void walk_prp_list(struct transfer *transfer, u64 address)
 {
 	unsigned int index = (address % PAGE_BYTES) / sizeof(__le64);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The controller comes and goes by the module's parameter "registers". */
+/* Adds and removes the controller when the parameter "registers" of the module is set. */
 #include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -11,7 +11,7 @@
 
 #include "controller.h"
 
-/* So long after the last command it looks less often. */
+/* Polls without a command after which the thread polls less often. */
 #define BUSY_LOOKS	1000
 
 static DEFINE_MUTEX(controller_lock);
@@ -39,7 +39,7 @@ static bool is_left_alone(unsigned long address)
 
 static int controller_start(struct controller *new, unsigned long address)
 {
-	/* One queue at a time, no distance between doorbells, 20 times 500 ms to be ready. */
+	/* Queues contiguous, doorbell stride 0, timeout 20 times 500 ms, NVM command set. */
 	u64 capabilities = (QUEUE_ENTRIES - 1) | 1ull << 16 | 20ull << 24 |
 			   (u64)NVME_CAP_CSS_NVM << 37;
 	int error;
@@ -121,7 +121,9 @@ static const struct kernel_param_ops registers_ops = {
 	.get = registers_get,
 };
 module_param_cb(registers, &registers_ops, NULL, 0600);
-MODULE_PARM_DESC(registers, "where the controller is, in 8 KiB that the kernel was told to leave alone; 0: none");
+MODULE_PARM_DESC(registers,
+		 "where the controller is, in 8 KiB that the kernel was told to leave alone; "
+		 "0: none");
 
 static void __exit nvme_test_exit(void)
 {
@@ -129,7 +131,7 @@ static void __exit nvme_test_exit(void)
 		controller_remove();
 }
 
-/* Without it the module could not be unloaded. */
+/* Without an init function this module could not be unloaded. */
 static int __init nvme_test_init(void)
 {
 	return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Registers, doorbells and queues: takes commands and completes them, one after the other. */
+/* Polls registers, doorbells and queues: takes commands and completes them, one by one. */
 #include <linux/io.h>
 #include <linux/irq.h>
 
@@ -10,7 +10,7 @@ static u16 doorbell(struct controller *controller, unsigned int id, bool complet
 	return readl(controller->registers + NVME_REG_DBS + (2 * id + completions) * 4);
 }
 
-/* From the moment the host sets CC.EN nothing of an earlier life is left. */
+/* The host has set CC.EN: resets all that is left from before. */
 static void enable(struct controller *controller)
 {
 	u32 sizes = readl(controller->registers + NVME_REG_AQA);
@@ -63,7 +63,7 @@ static void post(struct queue *queue, unsigned int id, u16 command_id,
 	completion->sq_head = cpu_to_le16(queue->head);
 	completion->sq_id = cpu_to_le16(id);
 	completion->command_id = command_id;
-	/* The host looks for the phase: all else comes before it. */
+	/* The host polls the phase, so all other members must be written before it. */
 	smp_store_release(&completion->status, cpu_to_le16(status << 1 | queue->phase));
 
 	queue->tail = (queue->tail + 1) % queue->completions_size;
@@ -79,7 +79,7 @@ static void take_command(struct controller *controller, unsigned int id)
 	u16 status;
 
 	queue->head = (queue->head + 1) % queue->commands_size;
-	/* Events never come; the question for one stays open. */
+	/* No events occur, so the request for one is never completed. */
 	if (!id && command.common.opcode == nvme_admin_async_event)
 		return;
 	status = id ? io_command(controller, &command) :
@@ -94,7 +94,7 @@ static bool look_at_queue(struct controller *controller, unsigned int id)
 
 	while (queue->commands && has_room(controller, id) &&
 	       queue->head != doorbell(controller, id, false)) {
-		dma_rmb();	/* the doorbell, then the command */
+		dma_rmb();	/* read the command after the doorbell */
 		take_command(controller, id);
 		taken = true;
 	}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes a block device one that filesystems can mount with the option dax, which
- * no NVMe device is. For tests of what is refused then: no access is possible.
- * The module's parameter is the path of the device, or nothing for none.
+ * Lets filesystems mount a block device with the option dax, which no NVMe device
+ * supports. For tests of what is refused on such a mount: no access to its memory
+ * is possible. The parameter of the module is the path of the device, or empty
+ * for none.
  */
 #include <linux/blkdev.h>
 #include <linux/dax.h>
@@ -108,7 +109,8 @@ static int device_get(char *buffer, const struct kernel_param *param)
 	int length;
 
 	mutex_lock(&claim_lock);
-	length = sysfs_emit(buffer, "%s\n", claimed ? file_bdev(claimed)->bd_disk->disk_name : "");
+	length = sysfs_emit(buffer, "%s\n",
+			    claimed ? file_bdev(claimed)->bd_disk->disk_name : "");
 	mutex_unlock(&claim_lock);
 	return length;
 }
@@ -126,7 +128,7 @@ static void __exit dax_claim_exit(void)
 }
 module_exit(dax_claim_exit);
 
-/* Without it the module could not be unloaded. */
+/* Without an init function this module could not be unloaded. */
 static int __init dax_claim_init(void)
 {
 	return 0;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/* Allocates, copies and poisons the memory of test buffers. */
 #include <linux/gfp.h>
 #include <linux/math.h>
 #include <linux/mm.h>
@@ -10,15 +11,19 @@
 #include "dmabuf-test.h"
 
 /*
- * The allocator likes to return neighbours one after the other. Taking them
- * alternately from both ends makes sure that they are none in the buffer.
+ * Returns the place in the buffer of the piece that is allocated as number @i.
+ * The allocator often returns neighbours one after the other. Places alternate
+ * between both ends of the buffer, so that these are no neighbours there.
  */
 static unsigned int interleave(unsigned int i, unsigned int nr)
 {
 	return i % 2 ? nr - 1 - i / 2 : i / 2;
 }
 
-/* Larger pieces than the page allocator's largest are looked for in free memory. */
+/*
+ * Allocates a piece. alloc_contig_pages() searches free memory for pieces that
+ * are larger than the largest of the page allocator.
+ */
 static struct page *chunk_alloc(unsigned int order)
 {
 	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN;
@@ -93,7 +98,7 @@ static u64 chunk_dirty(const u8 *bytes, size_t size)
 	return dirty;
 }
 
-/* How many bytes somebody wrote to since it was poisoned. */
+/* Returns how many bytes were written to since the memory was poisoned. */
 u64 backing_dirty(struct backing *backing)
 {
 	u64 dirty = 0;

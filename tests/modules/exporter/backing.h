@@ -9,7 +9,7 @@
 /**
  * struct backing - memory in pieces of one size
  * @retired: link in dmabuf_test::retired
- * @maps: live DMA mappings of it, under the reservation lock
+ * @maps: number of live DMA mappings, under the reservation lock
  * @order: each piece has 2^order pages
  * @nr: number of pieces
  * @chunks: the first page of each piece
@@ -22,6 +22,7 @@ struct backing {
 	struct page *chunks[] __counted_by(nr);
 };
 
+/* Allocates zeroed memory in pieces of 2^@order pages. Returns NULL if out of memory. */
 struct backing *backing_alloc(size_t bytes, unsigned int order);
 void backing_free(struct backing *backing);
 void backing_copy(struct backing *to, struct backing *from);
@@ -33,7 +34,7 @@ static inline size_t backing_chunk_size(const struct backing *backing)
 	return PAGE_SIZE << backing->order;
 }
 
-/* A buffer larger than its backing repeats it. */
+/* Returns the first page of piece @i. A buffer larger than its backing repeats it. */
 static inline struct page *backing_chunk(const struct backing *backing, size_t i)
 {
 	return backing->chunks[i % backing->nr];

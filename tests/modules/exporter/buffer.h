@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/* The buffer of the exporter, and the functions that its files share. */
 #ifndef DMABUF_TEST_BUFFER_H
 #define DMABUF_TEST_BUFFER_H
 
@@ -13,22 +14,23 @@
 
 /**
  * struct dmabuf_test - one buffer
- * @kref: the control file and the dma-buf share it
+ * @kref: references of the control file and of the dma-buf
  * @lock: protects @dmabuf
- * @dmabuf: NULL before it is made and after its last user is gone
- * @unmapped: woken when the last mapping of some backing is gone
- * @fence_context: of the fences of pipelined moves
- * @fence_seqno: number of the last of them
+ * @dmabuf: NULL before DMABUF_TEST_CREATE and after the last user is gone
+ * @unmapped: woken when a mapping is undone
+ * @fence_context: fence context of pipelined moves
+ * @fence_seqno: number of the last fence in @fence_context
  * @backing: the present memory
- * @retired: earlier ones, poisoned and watched for late writers
- * @nr_retired: how many
- * @stats: what user space may read
+ * @retired: earlier memory, poisoned and watched for late writers
+ * @nr_retired: number of entries in @retired
+ * @stats: what DMABUF_TEST_STATS returns
  * @fail: mappings to refuse
  * @map_move: mappings that move the buffer
- * @delay_ms: duration of each mapping
+ * @delay_ms: how long each mapping takes
  * @revoked: no mapping is possible any more
  *
- * All from @fence_seqno on is protected by the dma-buf's reservation lock.
+ * The reservation lock of the dma-buf protects @fence_seqno and all members
+ * after it.
  */
 struct dmabuf_test {
 	struct kref kref;
@@ -55,8 +57,9 @@ void buffer_put(struct dmabuf_test *buffer);
 struct dma_buf *buffer_export(struct dmabuf_test *buffer, size_t size, bool vmap);
 
 /*
- * move.c; move and revoke want a reference to @dmabuf and, unless their name says
- * so, no reservation lock
+ * move.c: the caller of buffer_move() and buffer_revoke() holds a reference to
+ * @dmabuf and not the reservation lock. The caller of buffer_move_locked() holds
+ * both.
  */
 int move_init(void);
 void move_exit(void);

@@ -2,10 +2,10 @@
 /*
  * /dev/dmabuf-test: a dma-buf exporter that misbehaves on command.
  *
- * Every open of the device controls one buffer: DMABUF_TEST_CREATE makes it and
- * returns its dma-buf descriptor, the other calls act on it. The open file does
- * not keep the dma-buf alive: after its last user is gone they fail with ENXIO,
- * all but DMABUF_TEST_STATS.
+ * Each open file of the device controls one buffer: DMABUF_TEST_CREATE makes the
+ * buffer and returns its dma-buf descriptor, the other calls act on the buffer.
+ * The open file does not keep the dma-buf alive: after the last user of the
+ * dma-buf is gone, all calls but DMABUF_TEST_STATS fail with ENXIO.
  *
  * mmap() on the dma-buf descriptor always shows the present content.
  */
@@ -15,7 +15,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-/* What pages that the buffer has left are filled with. */
+/* The byte that fills memory that the buffer has left. */
 #define DMABUF_TEST_POISON	0x6b
 
 /* The largest pieces: 1 GiB of pages of 4 KiB. */
@@ -26,10 +26,10 @@
 /**
  * struct dmabuf_test_create - make the buffer
  * @size: size of the dma-buf, whole pages
- * @backed: bytes of memory behind it, 0 = all of it; if fewer, they repeat,
- *	so that a buffer may be larger than the machine's memory
- * @chunk_order: pages come in physically contiguous pieces of 2^n pages; no two
- *	neighbours in the buffer are neighbours in memory
+ * @backed: bytes of memory behind the dma-buf, 0 = @size; less memory repeats, so
+ *	that a buffer may be larger than the memory of the machine
+ * @chunk_order: n for physically contiguous pieces of 2^n pages; no two pieces
+ *	that are neighbours in the buffer are neighbours in memory
  * @flags: DMABUF_TEST_VMAP or 0
  * @fd: out: the dma-buf
  */
@@ -44,12 +44,14 @@ struct dmabuf_test_create {
 
 /**
  * struct dmabuf_test_move - move the content to new memory and poison the old
- * @hold_ms: keep the reservation lock so long after the importers stopped DMA
+ * @hold_ms: ms to keep the reservation lock after the importers stopped DMA
  * @fence_ms: pipeline the move as GPU drivers do: the new memory is published
- *	at once, but gets its content so much later, when a KERNEL fence signals
+ *	at once, but gets its content @fence_ms later, when a KERNEL fence
+ *	signals; 0: do not pipeline
  *
- * Returns when the importers have unmapped the old memory: the two waits that
- * dma_buf_invalidate_mappings() asks for. ETIME if they took over ten seconds.
+ * Returns when the importers have unmapped the old memory, after the two waits
+ * that dma_buf_invalidate_mappings() asks for. Fails with ETIME if unmapping
+ * takes over ten seconds.
  */
 struct dmabuf_test_move {
 	__u32 hold_ms;
@@ -58,8 +60,8 @@ struct dmabuf_test_move {
 
 /**
  * struct dmabuf_test_fail_map - make the next mappings fail
- * @count: so many of them
- * @error: with this errno, positive
+ * @count: how many mappings fail
+ * @error: the errno that they fail with, positive
  */
 struct dmabuf_test_fail_map {
 	__u32 count;
@@ -68,10 +70,10 @@ struct dmabuf_test_fail_map {
 
 /**
  * struct dmabuf_test_map_move - make the next mappings move the buffer
- * @count: so many of them
+ * @count: how many mappings move the buffer
  * @fence_ms: as in struct dmabuf_test_move, at least 1
  *
- * What GPU drivers do whose memory is not where the importer can reach it: the
+ * GPU drivers do this if their memory is where the importer cannot reach it. The
  * mapping is that of the new memory, which gets its content later. The old memory
  * is taken away from all importers at once.
  */
@@ -89,7 +91,7 @@ struct dmabuf_test_map_move {
  * @attaches: importers that came
  * @detaches: importers that left
  * @moves: moves done
- * @dirty: bytes of poisoned memory that somebody wrote to later
+ * @dirty: bytes of poisoned memory that were written to later
  * @stop_us: longest time that importers took to stop DMA
  * @unmap_us: longest time that importers took to unmap after that
  * @released: 1 after the last user of the dma-buf is gone
@@ -110,10 +112,10 @@ struct dmabuf_test_stats {
 
 #define DMABUF_TEST_CREATE	_IOWR('T', 0, struct dmabuf_test_create)
 #define DMABUF_TEST_MOVE	_IOW('T', 1, struct dmabuf_test_move)
-/* Further mappings fail with ENODEV, the content is poisoned. For good. */
+/* Poisons the content for good. Further mappings fail with ENODEV. */
 #define DMABUF_TEST_REVOKE	_IO('T', 2)
 #define DMABUF_TEST_FAIL_MAP	_IOW('T', 3, struct dmabuf_test_fail_map)
-/* Each mapping takes so many milliseconds, under the reservation lock. */
+/* Makes each mapping take this many milliseconds, under the reservation lock. */
 #define DMABUF_TEST_DELAY_MAP	_IOW('T', 4, __u32)
 #define DMABUF_TEST_STATS	_IOR('T', 5, struct dmabuf_test_stats)
 #define DMABUF_TEST_MAP_MOVE	_IOW('T', 6, struct dmabuf_test_map_move)

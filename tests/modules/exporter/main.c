@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* /dev/dmabuf-test and the commands of dmabuf-test.h. */
+/* The device /dev/dmabuf-test and its commands, which dmabuf-test.h describes. */
 #include <linux/dma-resv.h>
 #include <linux/err.h>
 #include <linux/fs.h>
@@ -12,7 +12,7 @@
 
 #include "buffer.h"
 
-/* Each command runs alone, so the waits of one cannot see the next move. */
+/* A running command. Each runs alone, so that its waits do not see the next move. */
 struct command {
 	struct dmabuf_test *buffer;
 	struct dma_buf *dmabuf;
@@ -59,13 +59,13 @@ static int check_create(const struct dmabuf_test_create *arg)
 		return -EINVAL;
 	if (!arg->size || !PAGE_ALIGNED(arg->size) || arg->backed > arg->size)
 		return -EINVAL;
-	/* What repeats must consist of whole pieces. */
+	/* Memory that repeats must consist of whole pieces. */
 	if (arg->backed && !IS_ALIGNED(arg->backed, chunk))
 		return -EINVAL;
 	return 0;
 }
 
-/* Called with the lock held; the dma-buf's reference ends in its descriptor. */
+/* Caller holds buffer->lock and turns the reference to the dma-buf into a descriptor. */
 static struct dma_buf *create_locked(struct dmabuf_test *buffer,
 				     const struct dmabuf_test_create *arg)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Taking memory away from the importers. */
+/* Moves and revocations: takes memory away from the importers. */
 #include <linux/delay.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-resv.h>
@@ -12,12 +12,12 @@
 
 #include "buffer.h"
 
-/* Importers must unmap in bounded time; no controller needs so long. */
+/* Ten seconds: importers must unmap in bounded time, and no controller needs so long. */
 #define UNMAP_TIMEOUT (10 * HZ)
 
 /*
- * Memory that was left stays poisoned and watched for so many moves: a late
- * DMA hits it, instead of somebody else's memory.
+ * Number of moves for which memory that the buffer has left stays poisoned and
+ * watched, so that a late DMA writes there and not to other memory.
  */
 #define MAX_RETIRED 4
 
@@ -67,7 +67,7 @@ static void copy_and_signal(struct work_struct *work)
 	dma_buf_put(dmabuf);
 }
 
-/* The first wait: after it importers neither write nor use what they read. */
+/* The first wait. After it importers neither write nor use what they have read. */
 static void stop_dma(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 		     u32 hold_ms)
 {
@@ -76,9 +76,9 @@ static void stop_dma(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 
 	unmap_mapping_range(dmabuf->file->f_mapping, 0, 0, 1);
 	/*
-	 * Exporters do this to reclaim memory, so importers must not reclaim
-	 * any for it: lockdep reports whatever allocates in here, and whatever
-	 * takes a lock that somebody else allocates under.
+	 * Exporters invalidate to reclaim memory, so importers must not reclaim
+	 * memory for that: with this lockdep reports an allocation in here, and
+	 * a lock that is also held during an allocation elsewhere.
 	 */
 	fs_reclaim_acquire(GFP_KERNEL);
 	dma_buf_invalidate_mappings(dmabuf);
@@ -91,7 +91,7 @@ static void stop_dma(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 		msleep(hold_ms);
 }
 
-/* The second wait: after it importers do not touch the memory at all. */
+/* The second wait. After it importers do not touch the memory at all. */
 static int wait_unmapped(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 			 struct backing *backing)
 {
@@ -118,8 +118,9 @@ static void free_retired(struct dmabuf_test *buffer, struct backing *backing)
 }
 
 /*
- * Memory that is still mapped stays: its importer is late. What a pipelined
- * move has to copy yet stays, too: stop_dma() waited for its fence.
+ * Frees the oldest retired memory, except what a late importer still has mapped.
+ * No pipelined move still copies from any of it, because stop_dma() has waited
+ * for the fences.
  */
 static void trim_retired(struct dmabuf_test *buffer)
 {
@@ -190,7 +191,7 @@ static int move_locked(struct dmabuf_test *buffer, struct dma_buf *dmabuf,
 	return 0;
 }
 
-/* What a move needs, and a copy for a pipelined one. */
+/* Allocates the new memory for a move, and *copy for a pipelined move. */
 static struct backing *prepare_move(struct dmabuf_test *buffer, bool pipelined,
 				    struct pending_copy **copy)
 {
@@ -231,7 +232,7 @@ int buffer_move(struct dma_buf *dmabuf, const struct dmabuf_test_move *arg)
 	return ret;
 }
 
-/* Pipelined, for somebody who maps the buffer. */
+/* Makes a pipelined move for an importer that maps the buffer. */
 int buffer_move_locked(struct dma_buf *dmabuf, u32 fence_ms)
 {
 	struct dmabuf_test_move arg = { .fence_ms = fence_ms };
@@ -267,7 +268,7 @@ int buffer_revoke(struct dma_buf *dmabuf)
 	return wait_unmapped(buffer, dmabuf, backing);
 }
 
-/* Bytes that were written to after they were poisoned. */
+/* Returns how many bytes were written to after they were poisoned. */
 u64 buffer_dirty(struct dmabuf_test *buffer)
 {
 	u64 dirty = buffer->stats.dirty;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The buffer as its importers see it. */
+/* The operations of the dma-buf, which importers call. */
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
@@ -143,7 +143,7 @@ static void exporter_release(struct dma_buf *dmabuf)
 	buffer_put(buffer);
 }
 
-/* As most tests look at the whole of a buffer, some pages at once. */
+/* Pages that a fault inserts at once, because most tests read the whole buffer. */
 #define FAULT_PAGES 512
 
 static vm_fault_t insert_pages(struct vm_fault *vmf, struct backing *backing)

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the generic helpers do with an iterator over a dma-buf token.
+ * Tests the generic helpers with an iterator over a dma-buf token.
  *
- * The CPU cannot reach the memory, so whatever copies has to copy nothing and to leave the iterator where it is; whatever wants pages gets none; and only
- * what counts goes on. One that does not know the type takes it for one that discards: it claims to have copied all, and moves on.
+ * The CPU cannot reach the memory. So a helper that copies must copy nothing and
+ * leave the iterator where it is, a helper that takes pages gets none, and only
+ * helpers that count advance. A helper that does not know the type treats the
+ * iterator as ITER_DISCARD: it claims to have copied all, and advances.
  *
- * No helper may look into the token, so there is none: a pointer to a page that faults.
+ * No helper may dereference the token. So there is no token: the pointer leads to
+ * a page that faults.
  */
 #include <linux/bvec.h>
 #include <linux/module.h>
@@ -82,7 +85,8 @@ static void nothing_is_copied_from_it(struct kunit *test)
 	is_at(test, &iter, 0);
 	KUNIT_EXPECT_EQ(test, copy_page_from_iter(page, 0, PAGE_SIZE, &iter), 0);
 	is_at(test, &iter, 0);
-	KUNIT_EXPECT_EQ(test, copy_folio_from_iter_atomic(page_folio(page), 0, PAGE_SIZE, &iter), 0);
+	KUNIT_EXPECT_EQ(test,
+			copy_folio_from_iter_atomic(page_folio(page), 0, PAGE_SIZE, &iter), 0);
 	is_at(test, &iter, 0);
 	KUNIT_EXPECT_FALSE(test, copy_from_iter_full(page_address(page), 512, &iter));
 	is_at(test, &iter, 0);

@@ -8,14 +8,14 @@
 
 /**
  * struct dmabuf_join - what to join
- * @parts: dma-bufs, in the order in which their memory is to come. They must
- *	not move. The CPU sees the memory through them.
+ * @parts: dma-bufs, in the order in which their memory comes. They must not move.
+ *	The CPU accesses the memory through them, not through the joined one.
  */
 struct dmabuf_join {
 	__s32 parts[2];
 };
 
-/* Returns a dma-buf. */
+/* Returns the descriptor of a dma-buf. */
 #define DMABUF_JOIN	_IOW('T', 16, struct dmabuf_join)
 
 #endif /* DMABUF_JOIN_H */

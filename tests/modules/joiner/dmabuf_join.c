@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A dma-buf that consists of two others, whoever exports these: memory of the
- * host and of a device in one buffer, as a driver has that moves memory by parts.
+ * Joins two dma-bufs of any exporters into one: memory of the host and of a
+ * device in one buffer, like that of a driver that moves memory by parts.
  */
 #include <linux/dma-buf.h>
 #include <linux/dma-mapping.h>
@@ -21,7 +21,7 @@ struct joined {
 	struct dma_buf *parts[PARTS];
 };
 
-/* For one importer. The parts stay mapped for as long as it is attached. */
+/* The attachment of an importer. The parts stay mapped as long as it is attached. */
 struct joined_attachment {
 	struct dma_buf_attachment *attach[PARTS];
 	struct sg_table *sgt[PARTS];
@@ -69,7 +69,11 @@ static int map_part(struct joined_attachment *parts, struct joined *joined, int 
 	return 0;
 }
 
-/* Here, as their reservation locks must not be taken under that of the whole. */
+/*
+ * Maps the parts. The function that maps the whole could not do this: it holds
+ * the reservation lock of the whole, under which those of the parts must not be
+ * taken.
+ */
 static int joined_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attach)
 {
 	struct joined *joined = dmabuf->priv;

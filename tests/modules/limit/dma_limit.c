@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Puts a PCI device behind a bus of 32 bits, as some bridges are: memory above
- * 4 GiB is then reached through bounce buffers. For tests; the module's parameter
- * is the address of the device, or nothing for none.
+ * Limits the DMA of a PCI device to 32 bits, like some bridges: memory above
+ * 4 GiB is then reached through bounce buffers. For tests. The parameter of the
+ * module is the address of the device, or empty for none.
  */
 #include <linux/device.h>
 #include <linux/dma-mapping.h>

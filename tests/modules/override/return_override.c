@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes a function of the kernel return something else, or return late, where a
- * test could not bring that about, or could not hit the moment. The function is
- * executed all the same. For tests.
+ * Makes a function of the kernel return another value, or return late. For tests
+ * that could not cause that otherwise, or could not hit the moment. The function
+ * itself still runs.
  *
- * The parameter "symbol" names the function, or nothing for none. The others say
- * what is done with it, and are set before.
+ * The parameter "symbol" names the function, or is empty for none. The other
+ * parameters say what to do with the function, and must be set before.
  */
 #include <linux/atomic.h>
 #include <linux/delay.h>
@@ -31,7 +31,7 @@ static unsigned int delay_ms;
 module_param(delay_ms, uint, 0600);
 MODULE_PARM_DESC(delay_ms, "hold each return back so long, or until this is 0");
 
-/* Cannot sleep: the caller of the function may not be allowed to, either. */
+/* Waits without sleeping, because the caller of the function may not be allowed to sleep. */
 static void hold_back(void)
 {
 	for (unsigned int ms = 0; ms < READ_ONCE(delay_ms); ms++)

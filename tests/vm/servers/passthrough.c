@@ -1,6 +1,7 @@
 /*
- * A FUSE server of the time before tokens: libfuse's, with passthrough, for one file. Usage: passthrough FILE MOUNTPOINT
- * It daemonizes when the mount is ready and ends with it.
+ * A FUSE server that knows nothing of tokens: with libfuse, serves one file with passthrough.
+ * Usage: passthrough FILE MOUNTPOINT. The server daemonizes when the mount is ready, and ends with
+ * the mount.
  */
 #define FUSE_USE_VERSION 317
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NODE 2		/* the file; the root directory is 1 */
+#define NODE 2		/* node id of the file; that of the root directory is 1 */
 
 static const char *path, *name;
 
@@ -38,7 +39,8 @@ static void serve_init(void *data, struct fuse_conn_info *conn)
 static void serve_lookup(fuse_req_t req, fuse_ino_t parent, const char *wanted)
 {
 	struct fuse_entry_param entry = { .ino = NODE };
-	int error = parent == FUSE_ROOT_ID && !strcmp(wanted, name) ? attributes(NODE, &entry.attr) : ENOENT;
+	int error = parent == FUSE_ROOT_ID && !strcmp(wanted, name) ?
+		    attributes(NODE, &entry.attr) : ENOENT;
 
 	if (error)
 		fuse_reply_err(req, error);

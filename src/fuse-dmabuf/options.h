@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The options of "fuse-dmabuf load". */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fuse-dmabuf.h"
+
+struct load_options {
+	const char *file;
+	const char *into;			/* as for fdmabuf_buffer_allocate() */
+	enum fdmabuf_path path;
+	uint32_t depth, chunk, mount_wait;	/* as in fdmabuf_channel_options; 0: its default */
+	bool verify, json;
+};
+
+/*
+ * Fills @options, which the caller has zeroed; its strings are those of @argv. Returns 0, or the
+ * exit code after a message. After --help the usage is printed and options->file is NULL.
+ */
+int parse_load_options(int argc, char **argv, struct load_options *options);
+
+#endif
