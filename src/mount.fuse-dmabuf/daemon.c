@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The background process: the parent exits when the child has mounted. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,9 +12,10 @@
 #include "log/log.h"
 #include "options.h"
 
-/* The child's end of the pipe; -1 in the foreground. */
+/* The end of the pipe that the child writes to, or -1: the server runs in the foreground. */
 static int ready_fd = -1;
 
+/* A child that ended before the mount worked has failed, also if it exited with 0. */
 static int exit_code_of(pid_t child)
 {
 	int status;
@@ -33,7 +35,7 @@ static _Noreturn void wait_for_child(pid_t child, int fd)
 	do {
 		got = read(fd, &byte, 1);
 	} while (got < 0 && errno == EINTR);
-	/* _exit(): what stdio holds is the child's too. */
+	/* Not exit(): the child has the same stdio buffers, and would write them a second time. */
 	_exit(got == 1 ? EXIT_SUCCESS : exit_code_of(child));
 }
 
@@ -57,13 +59,16 @@ bool daemon_begin(void)
 	}
 	close(fds[0]);
 	ready_fd = fds[1];
-	/* The pipe tells by EPIPE if the parent was killed. */
+	/* If the parent was killed, daemon_ready() gets EPIPE. */
 	signal(SIGPIPE, SIG_IGN);
 	return true;
 }
 
-/* Whoever reads mount's output waits until nobody holds it open. */
-static void let_go_of_terminal(void)
+/*
+ * Replaces stdin, stdout and stderr by /dev/null: a program that reads the output of mount(8) from
+ * a pipe would wait as long as the daemon holds the pipe open.
+ */
+static void close_streams(void)
 {
 	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -82,10 +87,13 @@ bool daemon_ready(void)
 	if (ready_fd < 0)
 		return true;
 	log_to_syslog();
-	let_go_of_terminal();
-	/* Not earlier: until it is mounted, autofs lets only the process group of systemd reach the mountpoint. */
+	close_streams();
+	/*
+	 * Not earlier: while an automount is pending, autofs lets only the process group of systemd
+	 * reach the mountpoint, and a server outside of the group could not mount.
+	 */
 	setsid();
-	/* Keep no directory busy. */
+	/* A working directory keeps its file system from being unmounted. */
 	if (chdir("/"))
 		log_warning("chdir /: %s", strerror(errno));
 	written = write(ready_fd, "", 1);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* mount.fuse-dmabuf: a FUSE server that passes a directory through, and the broker of its tokens. */
+/*
+ * mount.fuse-dmabuf: passes a directory through by FUSE, and is the broker of the tokens of its
+ * files. This file starts and ends the parts of the server in order.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -31,8 +34,9 @@
 #include "session.h"
 
 /*
- * Asked anew, because what the kernel remembers may be of a server that has ended. And not as by somebody who looks
- * at it: where systemd waits for that, it would mount it, too.
+ * Returns false with errno set if @path cannot be reached or is no directory. The type is asked
+ * anew (AT_STATX_FORCE_SYNC): cached attributes may come from a FUSE server that has ended. The
+ * lookup triggers no automount (AT_NO_AUTOMOUNT): systemd would mount the directory a second time.
  */
 static bool is_directory(const char *path)
 {
@@ -44,21 +48,25 @@ static bool is_directory(const char *path)
 	return S_ISDIR(attr.stx_mode);
 }
 
-static const char *why_no_mountpoint(int error)
+static const char *mountpoint_error_text(int error)
 {
 	return fuse_connection_has_ended(error) ? "its FUSE server has ended: umount it first" :
 						  strerror(error);
 }
 
-/* The mountpoint by its real path: the daemon leaves this working directory. */
+/*
+ * Stores the absolute path of the mountpoint in @path, because the daemon leaves the working
+ * directory. Returns false if the mountpoint is no directory; the log says why.
+ */
 static bool check_mountpoint(const char *given, char path[PATH_MAX])
 {
 	if (is_directory(given) && realpath(given, path))
 		return true;
-	log_error("mountpoint %s: %s", given, why_no_mountpoint(errno));
+	log_error("mountpoint %s: %s", given, mountpoint_error_text(errno));
 	return false;
 }
 
+/* Mounts and serves until the end of the mount. Returns the exit code of the program. */
 static int mount_source(const struct options *options)
 {
 	char mountpoint[PATH_MAX];
@@ -75,12 +83,13 @@ static int mount_source(const struct options *options)
 	if (source_fd < 0)
 		return EXIT_MOUNT;
 	if (options->foreground)
-		stderr_log_never_wait();
+		stderr_log_set_nonblocking();
 	else if (!daemon_begin())
 		return EXIT_SYSTEM;
 	limit = descriptor_limit_raise();
 	descriptors_begin(limit);
-	open_quota_begin(limit, (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+	open_quota_begin(limit,
+			 (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	nobody_begin(source_is_local(source_fd));
 	if (!processes_begin() || !inodes_begin(source_fd))
 		return EXIT_SYSTEM;
@@ -102,7 +111,7 @@ int main(int argc, char **argv)
 	struct options options;
 	int code = EXIT_SUCCESS;
 
-	/* What the starting program left open must not stay open as long as the daemon lives. */
+	/* Files that the starting program left open must not stay open while the daemon lives. */
 	close_range(STDERR_FILENO + 1, ~0u, 0);
 	open_missing_streams(O_RDWR);
 	log_begin();

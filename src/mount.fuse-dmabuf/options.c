@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Parses the command line and the mount options. */
 #include <errno.h>
 #include <fuse_opt.h>
 #include <getopt.h>
@@ -12,7 +13,7 @@
 #include "log/log.h"
 #include "options.h"
 
-/* What no machine in order comes near to. */
+/* Bytes are 4 TiB. No machine that works as it should comes near to either limit. */
 #define DEFAULT_MAX_TOKENS (64u << 10)
 #define DEFAULT_MAX_BYTES (4ull << 40)
 
@@ -33,28 +34,30 @@ static const char usage[] =
 	"Options:\n"
 	"  policy=FILE              who may have tokens: fuse-dmabuf-policy(5)\n"
 	"  tokens=allow|deny        whether tokens are granted at all (default: allow)\n"
-	"  max_bytes=SIZE           limit of all tokens together, with suffix K, M, G or T (default: 4T)\n"
+	"  max_bytes=SIZE           limit of all tokens together, with suffix K, M, G or T "
+	"(default: 4T)\n"
 	"  max_tokens=NUMBER        the same for their number (default: 65536)\n"
 	"  user_max_bytes=SIZE      limit of each user (default: none)\n"
 	"  user_max_tokens=NUMBER   the same for their number (default: none)\n"
 	"  revoke_on_unlink         a removed file loses its tokens\n"
 	"  control_group=GROUP      its members may ask for status and revoke, as root may\n"
-	"  cache=auto|none|always   how long names and attributes may be remembered (default: auto, 1 s)\n"
+	"  cache=auto|none|always   how long names and attributes may be remembered "
+	"(default: auto, 1 s)\n"
 	"  log=LEVEL                error, warning, info (default) or debug (each request)\n"
 	"  ro, rw, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites\n"
 	"\n"
 	"See mount.fuse-dmabuf(8).\n";
 
-/* Handed on to the kernel by libfuse. */
+/* Options that libfuse hands on to the kernel. */
 static const char *const kernel_options[] = {
 	"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "async", "sync", "dirsync",
 	"noatime", "nodiratime", "norelatime", "nostrictatime", "symfollow", "nosymfollow",
 };
 
-/* Words for mount(8), systemd and fstab that mean nothing here, or what is done anyway. */
+/* Options for mount(8), systemd and fstab, and options that the server always follows. */
 static const char *const ignored_options[] = {
-	"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
-	"relatime", "atime", "diratime", "allow_other", "default_permissions",
+	"defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner",
+	"group", "relatime", "atime", "diratime", "allow_other", "default_permissions",
 };
 
 #define HAS(list, word) is_in(list, sizeof(list) / sizeof(list[0]), word)
@@ -68,8 +71,11 @@ static bool is_in(const char *const *list, size_t count, const char *word)
 	return false;
 }
 
-/* Behind the name, if the text begins with it. A hyphen may stand for each underscore. */
-static const char *behind(const char *text, const char *name)
+/*
+ * Returns the rest of @text after @name, or NULL if @text does not begin with @name. A hyphen in
+ * @text stands for an underscore.
+ */
+static const char *skip_prefix(const char *text, const char *name)
 {
 	while (*name && (*text == *name || (*text == '-' && *name == '_'))) {
 		text++;
@@ -78,10 +84,10 @@ static const char *behind(const char *text, const char *name)
 	return *name ? NULL : text;
 }
 
-/* The text after "NAME=" if the option has that name. */
+/* Returns the value of an option "NAME=VALUE", or NULL if the option is another one. */
 static const char *value_of(const char *option, const char *name)
 {
-	const char *rest = behind(option, name);
+	const char *rest = skip_prefix(option, name);
 
 	return rest && *rest == '=' ? rest + 1 : NULL;
 }
@@ -152,14 +158,14 @@ static bool parse_other(struct options *options, const char *option)
 		log_error("out of memory");
 		return false;
 	}
-	if (HAS(ignored_options, option) || !strncmp(option, "x-", 2) || value_of(option, "comment") ||
-	    options->sloppy)
+	if (HAS(ignored_options, option) || !strncmp(option, "x-", 2) ||
+	    value_of(option, "comment") || options->sloppy)
 		return true;
 	log_error("unknown option \"%s\" (mount.fuse-dmabuf --help lists them)", option);
 	return false;
 }
 
-/* Sets *known if the option is a limit. */
+/* Sets *known to whether the option is a limit. Returns false if its value is wrong. */
 static bool parse_limit(struct options *options, const char *option, bool *known)
 {
 	const struct {
@@ -211,7 +217,7 @@ static bool parse_one(struct options *options, const char *option)
 		if (value)
 			return parsers[i].parse(options, value);
 	}
-	value = behind(option, "revoke_on_unlink");
+	value = skip_prefix(option, "revoke_on_unlink");
 	if (value && !*value)
 		return options->policy.revoke_on_unlink = true;
 	return parse_other(options, option);
@@ -228,6 +234,7 @@ static bool parse_list(struct options *options, char *list)
 	return true;
 }
 
+/* Returns true if @word is in @list, whose words are separated by commas. */
 static bool has_word(const char *list, const char *word)
 {
 	size_t length = strlen(word);
@@ -240,14 +247,17 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
-/* -o is looked at last: -s and MNT may stand behind it. */
+/* Parses the lists of -o. -s and the mountpoint must be known before: both may come after -o. */
 static enum options_result parse_lists(struct options *options, char **lists, int count)
 {
-	/* Before all else: mount(8) gives what is in the mount table with it, which has words of the kernel's. */
+	/*
+	 * "remount" is looked for first: mount(8) adds the options of the mount table, among them
+	 * words of the kernel, which would be reported as unknown options instead.
+	 */
 	for (int i = 0; i < count; i++) {
 		if (has_word(lists[i], "remount")) {
-			log_error("remount is not possible: umount %s and mount it again with the new options",
-				  options->mountpoint);
+			log_error("remount is not possible: umount %s and mount it again "
+				  "with the new options", options->mountpoint);
 			return OPTIONS_WRONG;
 		}
 	}
@@ -258,6 +268,7 @@ static enum options_result parse_lists(struct options *options, char **lists, in
 	return OPTIONS_MOUNT;
 }
 
+/* Collects the arguments of -o in @lists, which has room for @argc. */
 static enum options_result parse_words(struct options *options, int argc, char **argv, char **lists)
 {
 	static const struct option words[] = {
@@ -293,7 +304,8 @@ static enum options_result parse_words(struct options *options, int argc, char *
 		}
 	}
 	if (argc - optind != 2) {
-		log_error("needs a source directory and a mountpoint: mount.fuse-dmabuf SRC MNT [-o OPTION,...]");
+		log_error("needs a source directory and a mountpoint: "
+			  "mount.fuse-dmabuf SRC MNT [-o OPTION,...]");
 		return OPTIONS_WRONG;
 	}
 	options->source = argv[optind];
@@ -317,7 +329,8 @@ enum options_result options_parse(struct options *options, int argc, char **argv
 		log_error("out of memory");
 		return OPTIONS_WRONG;
 	}
-	optind = 0;    /* glibc: from the beginning, whatever was parsed before */
+	/* 0 makes glibc's getopt_long() start anew, also after another command line (of a test). */
+	optind = 0;
 	result = parse_words(options, argc, argv, lists);
 	free(lists);
 	return result;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The life of the mount. */
+/* The session: its FUSE features, its mount options, and the order of its beginning and end. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,10 +21,12 @@
 
 static struct fuse_session *session;
 
-static void want(struct fuse_conn_info *connection, uint64_t capability, const char *what)
+/* Asks the kernel for a feature of FUSE. The mount works without, and the log names the feature. */
+static void request_feature(struct fuse_conn_info *connection, uint64_t capability,
+			    const char *name)
 {
 	if (!fuse_set_feature_flag(connection, capability))
-		log_warning("the kernel's FUSE does not have %s", what);
+		log_warning("the kernel's FUSE does not have %s", name);
 }
 
 static void op_init(void *data, struct fuse_conn_info *connection)
@@ -32,34 +34,42 @@ static void op_init(void *data, struct fuse_conn_info *connection)
 	const struct options *options = data;
 
 	passthrough_negotiate(connection, fuse_session_fd(session));
-	/* ACLs replace the umask where a directory has a default ACL: the backing filesystem decides. */
-	want(connection, FUSE_CAP_DONT_MASK, "the choice not to apply the umask");
-	want(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
-	want(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
 	/*
-	 * The file system below takes set-ID bits and file capabilities at each write: backing files are nobody's, unless
-	 * the kernel has our patches and decides by the rights of the writer. It must not do it by what it remembers, in
-	 * the name of a caller who need not be the owner; and it asks for file capabilities less often. What it remembers
-	 * of such files itself: cache_attribute_seconds().
+	 * The file system of the source applies the umask, because a default ACL of a directory
+	 * replaces the umask.
 	 */
-	want(connection, FUSE_CAP_HANDLE_KILLPRIV_V2, "the choice to leave set-user-ID bits to the file system below");
-	/* As a request of its own a truncating open takes set-user-ID bits away. */
+	request_feature(connection, FUSE_CAP_DONT_MASK, "the choice not to apply the umask");
+	request_feature(connection, FUSE_CAP_POSIX_ACL, "POSIX ACLs");
+	request_feature(connection, FUSE_CAP_PARALLEL_DIROPS, "parallel lookups");
+	/*
+	 * The file system of the source removes set-ID bits and file capabilities at each write:
+	 * backing files are opened as nobody, or, if the kernel has our patches, the rights of
+	 * the writer decide. FUSE must not remove them: it goes by cached attributes, and asks in
+	 * the name of a caller who need not be the owner. With this flag FUSE also asks for file
+	 * capabilities less often. cache_attribute_seconds() says how long FUSE itself caches the
+	 * attributes of such files.
+	 */
+	request_feature(connection, FUSE_CAP_HANDLE_KILLPRIV_V2,
+			"the choice to leave set-user-ID bits to the file system below");
+	/* Without this flag open() truncates by SETATTR, which removes set-user-ID bits. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_ATOMIC_O_TRUNC);
-	/* A request in a pipe cannot be looked at. */
+	/* With splice a request stays in a pipe, where answer_request() cannot look at it. */
 	fuse_unset_feature_flag(connection, FUSE_CAP_SPLICE_READ);
-	/* Token requests count as background ones, of which 12 at a time is the default. */
+	/* Token requests are background requests: by default the kernel sends 12 at a time. */
 	connection->max_background = TRANSPORT_THREADS_MAX;
 	if (!daemon_ready())
 		fuse_session_exit(session);
 	log_info("%s is mounted, protocol %u.%u", options->source, connection->proto_major,
 		 connection->proto_minor);
 	if (!kernel_has_tokens())
-		log_info("this kernel has no dma-buf tokens for FUSE: the mount is an ordinary one");
+		log_info("this kernel has no dma-buf tokens for FUSE: "
+			 "the mount is an ordinary one");
 }
 
 /*
- * No locks: the kernel keeps them for the mount, and a thread that waits for a lock would be missing here.
- * No access: default_permissions. No flush: see begin_file().
+ * Three operations are missing on purpose: locks, because the kernel keeps them for the mount, and
+ * a thread that waits for a lock could not serve; access, because the mount has the option
+ * default_permissions; and flush, for which see begin_file().
  */
 static const struct fuse_lowlevel_ops operations = {
 	.init = op_init,
@@ -98,13 +108,13 @@ static const struct fuse_lowlevel_ops operations = {
 	.removexattr = op_removexattr,
 };
 
-/* An empty option is none. */
+/* Adds "-o OPTION", or nothing if the option is empty. */
 static bool add_option(struct fuse_args *args, const char *option)
 {
 	return !*option || (!fuse_opt_add_arg(args, "-o") && !fuse_opt_add_arg(args, option));
 }
 
-/* The source as it appears in the mount table, whatever characters it has. */
+/* Adds the source for the mount table. Escaped, because a comma would end the option. */
 static bool add_source(struct fuse_args *args, const char *source)
 {
 	char *text, *escaped = NULL;
@@ -118,12 +128,16 @@ static bool add_source(struct fuse_args *args, const char *source)
 	return added;
 }
 
-/* First the defaults, then the user's words, last what the source forbids. */
+/*
+ * A later option overrides an earlier one: the user's options override the defaults, and the
+ * restrictions of the source's mount override the user's options.
+ */
 static bool add_options(struct fuse_args *args, const struct options *options, int source_fd)
 {
 	char restrictions[64];
 
-	return add_option(args, "default_permissions,allow_other,nosuid,nodev,subtype=fuse-dmabuf") &&
+	return add_option(args, "default_permissions,allow_other,nosuid,nodev,"
+				"subtype=fuse-dmabuf") &&
 	       add_source(args, options->source) &&
 	       add_option(args, options->log_level == LOG_DEBUG ? "debug" : "") &&
 	       add_option(args, options->mount_options ? options->mount_options : "") &&
@@ -140,13 +154,14 @@ static bool new_session(const struct options *options, int source_fd)
 	return session;
 }
 
-/* Requests that libfuse does not know. */
+/* Answers a request that libfuse does not know. Returns false if the request is for libfuse. */
 static bool answer_request(int device, const void *request, size_t size)
 {
-	return token_requests_answer(device, request, size) || statx_answer(device, request, size) ||
-	       syncfs_answer(device, request, size);
+	return token_requests_answer(device, request, size) ||
+	       statx_answer(device, request, size) || syncfs_answer(device, request, size);
 }
 
+/* Serves until the mount ends. Returns the exit code of the program. */
 static int serve(void)
 {
 	const struct transport_server server = {
@@ -166,7 +181,8 @@ static bool begin_control(struct control_mount *mount)
 	int device = fuse_session_fd(session);
 
 	if (!connection_number(device, mount->mountpoint, &mount->connection)) {
-		log_error("cannot prepare for control: %s", strerror(errno));
+		log_error("mountpoint %s: cannot find the number of its FUSE connection: %s",
+			  mount->mountpoint, strerror(errno));
 		return false;
 	}
 	kernel_tokens_begin(device, mount->connection);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A hash table that links structures of its users. */
+/* The hash table of the server: finds the structures that its users link into it. */
 #include <stdlib.h>
 
 #include "containers/hash-table.h"
 
 static size_t bucket_count_of(const struct hash_table *table)
 {
-	return table->buckets ? table->bucket_count : HASH_TABLE_FEW;
+	return table->buckets ? table->bucket_count : HASH_TABLE_FIXED_BUCKETS;
 }
 
 /* The multiplication spreads consecutive numbers over the bits that choose the bucket. */
@@ -15,10 +15,11 @@ static size_t bucket_of(uint64_t hash, size_t bucket_count)
 	return (size_t)(hash * 0x9e3779b97f4a7c15u >> 32) & (bucket_count - 1);
 }
 
-/* Returns where the pointer to the first link of a bucket is. */
+/* Returns the address of the pointer to the first link of a bucket. */
 static struct hash_link **bucket_at(const struct hash_table *table, size_t bucket)
 {
-	return (struct hash_link **)(table->buckets ? table->buckets : table->few) + bucket;
+	return (struct hash_link **)(table->buckets ? table->buckets : table->fixed_buckets) +
+	       bucket;
 }
 
 static struct hash_link **bucket_for(const struct hash_table *table, uint64_t hash)
@@ -32,7 +33,7 @@ static void push(struct hash_link **bucket, struct hash_link *link)
 	*bucket = link;
 }
 
-/* Without memory the table stays as it is. */
+/* Doubles the number of buckets. Without memory the table stays as it is. */
 static void grow(struct hash_table *table)
 {
 	size_t old_count = bucket_count_of(table), count = 2 * old_count;

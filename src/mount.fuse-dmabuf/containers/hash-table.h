@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 512 bytes in each table: with so few buckets no table needs memory of its own. */
-#define HASH_TABLE_FEW 64u
+/* The number of buckets inside of each table (512 bytes): a small table allocates no memory. */
+#define HASH_TABLE_FIXED_BUCKETS 64u
 
 /* Part of each structure that is in a table. */
 struct hash_link {
@@ -19,20 +19,20 @@ struct hash_link {
 };
 
 /*
- * A table of structures that somebody else allocates. All zero is an empty table. Adding never
- * fails: when there is no memory to grow, chains become longer. The caller provides the lock.
+ * A table of structures that its user allocates. All zero is an empty table. Adding never fails:
+ * when there is no memory to grow, chains become longer. The caller provides the lock.
  */
 struct hash_table {
-	struct hash_link **buckets;     /* allocated, or NULL: few */
-	size_t bucket_count;            /* of allocated ones; a power of two */
-	size_t count;
-	struct hash_link *few[HASH_TABLE_FEW];
+	struct hash_link **buckets;     /* allocated, or NULL: fixed_buckets */
+	size_t bucket_count;            /* of the allocated ones; a power of two */
+	size_t count;                   /* of links */
+	struct hash_link *fixed_buckets[HASH_TABLE_FIXED_BUCKETS];
 };
 
-/* The structure that has @link as the member of that name. */
+/* Returns the structure of this type that has @link as its @member. */
 #define hash_entry(link, type, member) ((type *)((char *)(link) - offsetof(type, member)))
 
-/* Adds a link that is in no table. The hash need not be spread: consecutive numbers are good. */
+/* Adds a link that is in no table. Consecutive numbers are good hashes: the table spreads them. */
 void hash_table_add(struct hash_table *table, struct hash_link *link, uint64_t hash);
 
 /* Removes a link that is in the table. */
@@ -44,10 +44,13 @@ struct hash_link *hash_table_find(const struct hash_table *table, uint64_t hash)
 /* Returns another link with the hash of @link, or NULL after the last. */
 struct hash_link *hash_table_find_next(const struct hash_link *link);
 
-/* Returns the link after @link, in no order: NULL gives the first, and NULL is after the last. */
+/*
+ * Returns the first link, if @link is NULL, or the one after @link, in no particular order. Returns
+ * NULL after the last.
+ */
 struct hash_link *hash_table_walk(const struct hash_table *table, const struct hash_link *link);
 
-/* Makes the table empty, and frees its memory. The structures are the caller's to free. */
+/* Makes the table empty and frees its buckets. The caller frees the structures. */
 void hash_table_clear(struct hash_table *table);
 
 #endif

@@ -10,6 +10,7 @@
 
 static bool (*close_reserve)(void);
 
+/* Returns fs.nr_open, the most that a limit of descriptors can be, or 0 if it cannot be read. */
 static rlim_t system_file_limit(void)
 {
 	unsigned long limit = 0;

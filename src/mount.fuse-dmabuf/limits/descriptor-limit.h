@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * limits/ keeps the server able to serve when users ask for much: its descriptors, how many files
- * each user has open, and how many log lines each user causes.
+ * limits/ keeps the server able to serve all users when some ask for much: it limits the server's
+ * descriptors, the open files of each user, and the log lines that each user causes.
  * May call: log.
  */
 #ifndef DESCRIPTOR_LIMIT_H
@@ -11,14 +11,14 @@
 #include <stddef.h>
 
 /*
- * Raises RLIMIT_NOFILE as far as the system allows: open files, and the nodes that the kernel knows,
- * hold descriptors. Returns the limit.
+ * Raises RLIMIT_NOFILE as far as the system allows, because open files, and the nodes that the
+ * kernel knows, hold descriptors. Returns the new limit.
  */
 size_t descriptor_limit_raise(void);
 
 /*
- * Sets the function that closes some descriptors that can be opened again later. It returns false
- * if there are none.
+ * Sets the function that closes some descriptors that can be opened again later. The function
+ * returns false if there are none.
  */
 void descriptor_limit_set_reserve(bool (*close_some)(void));
 
@@ -29,8 +29,9 @@ void descriptor_limit_set_reserve(bool (*close_some)(void));
 bool may_open_again(void);
 
 /*
- * Returns @fd, the result of a call that opens. If the call failed for want of a descriptor, the log
- * explains the limit, and errno becomes ENFILE: EMFILE would accuse the caller of the request.
+ * Returns @fd, the result of a call that opens a file. If the call failed for want of a descriptor,
+ * the log explains the limit, and errno becomes ENFILE: EMFILE would mean that the program that
+ * made the request has too many files open.
  */
 int check_file_limit(int fd);
 

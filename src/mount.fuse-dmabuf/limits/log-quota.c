@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Counts the log lines of each user and minute. */
 #include <pthread.h>
 #include <time.h>
 
 #include "limits/log-quota.h"
 
-/* Users with the same remainder are counted together: no table grows by what users do, also not by new uids. */
+/*
+ * Uids with the same remainder are counted together: the table has a fixed size, because users
+ * could make another one grow with new uids.
+ */
 #define USERS 256u
 
 #define WINDOW_SECONDS 60
 
-/* What was said in the present minute. */
+/* Lines logged in the present minute, and lines left out since the last one that was logged. */
 struct window {
 	time_t end;
-	unsigned int said, left_out;
+	unsigned int logged, left_out;
 };
 
 struct kind {
@@ -36,29 +40,30 @@ static void begin_window(struct window *window, time_t now)
 	if (now < window->end)
 		return;
 	window->end = now + WINDOW_SECONDS;
-	window->said = 0;
+	window->logged = 0;
 }
 
 bool log_quota_allows(enum log_quota kind, uid_t uid, unsigned int *left_out)
 {
-	struct window *all = &log_quota.kinds[kind].of_all, *user = &log_quota.kinds[kind].of_user[uid % USERS];
+	struct window *all = &log_quota.kinds[kind].of_all;
+	struct window *user = &log_quota.kinds[kind].of_user[uid % USERS];
 	struct timespec now;
-	bool due;
+	bool allowed;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	pthread_mutex_lock(&log_quota.lock);
 	begin_window(user, now.tv_sec);
 	begin_window(all, now.tv_sec);
-	due = user->said < log_quota.kinds[kind].max && all->said < LOG_QUOTA_ALL_MAX;
-	if (due) {
-		user->said++;
-		all->said++;
+	allowed = user->logged < log_quota.kinds[kind].max && all->logged < LOG_QUOTA_ALL_MAX;
+	if (allowed) {
+		user->logged++;
+		all->logged++;
 	} else {
 		user->left_out++;
 	}
 	*left_out = user->left_out;
-	if (due)
+	if (allowed)
 		user->left_out = 0;
 	pthread_mutex_unlock(&log_quota.lock);
-	return due;
+	return allowed;
 }

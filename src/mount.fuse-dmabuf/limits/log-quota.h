@@ -1,25 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How much is said of what users do: they can do it as often as they like, and the log is for others, too. */
+/*
+ * Limits the log lines that each user causes: users can repeat requests as often as they like, and
+ * would fill a log that is for others, too.
+ */
 #ifndef LOG_QUOTA_H
 #define LOG_QUOTA_H
 
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* What is counted by itself. */
+/* The kinds of lines, each of which is counted separately. */
 enum log_quota {
-	LOG_QUOTA_GRANTS,        /* the end of a token is said if its grant was */
+	LOG_QUOTA_GRANTS,        /* the end of a token is logged if its grant was */
 	LOG_QUOTA_REFUSALS,
 };
 
-/* Lines in a minute, of each user and of all together. A GPU server registers some hundred buffers for a model. */
+/* In lines per minute for each user. A GPU server registers some hundred buffers for a model. */
 #define LOG_QUOTA_GRANTS_MAX 600u
 #define LOG_QUOTA_REFUSALS_MAX 60u
+
+/* In lines per minute of one kind, for all users together. */
 #define LOG_QUOTA_ALL_MAX 2400u
 
 /*
- * Whether one more line of that kind is to be said of a user. *left_out is how many were not, since the last that was,
- * and is to be said with it.
+ * Returns true if one more line of this kind may be logged for the user. *left_out is the number of
+ * lines that were left out since the last one; the caller logs the number with the line.
  */
 bool log_quota_allows(enum log_quota kind, uid_t uid, unsigned int *left_out);
 

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Counts the open files of each user, and decides who may open more when they become many. */
 #include <limits.h>
 #include <stdatomic.h>
 
 #include "limits/open-quota.h"
 #include "log/log.h"
 
-/* Users with the same remainder have one share together: rare, and no table grows by what users do. */
+/*
+ * Uids with the same remainder are counted together, which is rare: the table has a fixed size,
+ * because users could make another one grow.
+ */
 #define USERS 1024u
 
 static struct {
@@ -14,14 +18,15 @@ static struct {
 } open_files = { .max = UINT_MAX };
 
 /*
- * What the kernel keeps of an open file, here and in the source, is about 4 KiB: a quarter of the memory at most.
- * systemd sets fs.nr_open to 2^30, and of so many descriptors no user ever has more than its share.
+ * In bytes of the machine's memory, per open file. The kernel keeps about 4 KiB for one, counted on
+ * the mount and in the source: all open files together take a quarter of the memory at most. The
+ * limit of descriptors alone would never be reached: systemd sets fs.nr_open to 2^30.
  */
 #define MEMORY_OF_OPEN 16384u
 
 void open_quota_begin(size_t descriptors, uint64_t memory)
 {
-	/* An open takes one or two. */
+	/* An open file takes one or two descriptors. */
 	uint64_t max = descriptors / 2;
 
 	if (max > memory / MEMORY_OF_OPEN)
@@ -41,25 +46,26 @@ void open_quota_remove(uid_t uid, unsigned int count)
 	open_files.of_user[uid % USERS] -= count;
 }
 
-static void explain(uid_t uid, unsigned int own)
+static void explain_quota(uid_t uid, unsigned int own)
 {
 	static atomic_llong next;
 
 	if (log_is_due(&next))
-		log_warning("uid %u has %u files open, of %u that the server has room for: it gets ENFILE for more", uid,
-			    own, open_files.max);
+		log_warning("uid %u has %u files open, of %u that the server has room for: "
+			    "it gets ENFILE for more", uid, own, open_files.max);
 }
 
 /*
- * While there is much room it is anybody's. The last quarter is for those who have less than an eighth, and the last
- * sixteenth for root alone: one person can have many uids (subuid(5)).
+ * Any user may take the first three quarters. The last quarter is for users who have less than an
+ * eighth, and the last sixteenth for root alone, because one person can have many uids (subuid(5)).
  */
 bool open_quota_is_left(uid_t uid)
 {
 	unsigned int own = open_files.of_user[uid % USERS], all = open_files.all;
 
-	if (!uid || all < open_files.max / 4 * 3 || (own < open_files.max / 8 && all < open_files.max / 16 * 15))
+	if (!uid || all < open_files.max / 4 * 3 ||
+	    (own < open_files.max / 8 && all < open_files.max / 16 * 15))
 		return true;
-	explain(uid, own);
+	explain_quota(uid, own);
 	return false;
 }

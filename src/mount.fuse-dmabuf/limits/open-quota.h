@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How many files each user has open, so that nobody's are why others can open none. */
+/* Limits the open files of each user, so that no user can keep the others from opening any. */
 #ifndef OPEN_QUOTA_H
 #define OPEN_QUOTA_H
 
@@ -8,14 +8,19 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* How many descriptors the process may have in all, and how many bytes of memory the machine has. */
+/*
+ * Sets how many files may be open in all. @descriptors is the limit of the process, @memory is the
+ * memory of the machine in bytes.
+ */
 void open_quota_begin(size_t descriptors, uint64_t memory);
 
-/* What costs the memory of so many open files. */
+/* Counts something that costs as much memory as @count open files of the user. */
 void open_quota_add(uid_t uid, unsigned int count);
+
+/* Takes away what open_quota_add() counted. */
 void open_quota_remove(uid_t uid, unsigned int count);
 
-/* Whether that user may open one more; otherwise it is said why not. */
+/* Returns true if the user may open one more file. Otherwise the log says why not. */
 bool open_quota_is_left(uid_t uid);
 
 #endif

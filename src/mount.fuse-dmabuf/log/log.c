@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Formats messages, drops those below the level, and chooses between stderr and syslog. */
 #include <errno.h>
 #include <fuse_log.h>
 #include <stdarg.h>
@@ -14,12 +15,12 @@
 #include "log/stderr-log.h"
 #include "log/system-log.h"
 
-/* A path may have 4095 bytes; longer messages are cut. */
+/* In bytes: a path of 4095 bytes, and text around it. Longer messages are cut. */
 #define MESSAGE_MAX 4608
 
 static int max_level = LOG_INFO;
 static bool use_syslog;
-static atomic_uint lost;
+static atomic_uint lost_count;     /* messages, since the last report */
 
 void log_set_level(int level)
 {
@@ -51,22 +52,22 @@ void log_to_syslog(void)
 	use_syslog = true;
 }
 
-/* False: there was no room for it. */
+/* Returns false if there was no room for the line. */
 static bool write_line(int level, const char *text)
 {
 	return use_syslog ? system_log_write(level, text) : stderr_log_write(level, text);
 }
 
-static void tell_of_lost(void)
+static void report_lost(void)
 {
-	unsigned int count = atomic_exchange(&lost, 0);
+	unsigned int count = atomic_exchange(&lost_count, 0);
 	char text[64];
 
 	if (!count)
 		return;
 	snprintf(text, sizeof(text), "%u messages were lost: the log was busy", count);
 	if (!write_line(LOG_WARNING, text))
-		lost += count;
+		lost_count += count;
 }
 
 static void write_message(int level, const char *format, va_list args)
@@ -81,11 +82,11 @@ static void write_message(int level, const char *format, va_list args)
 	length = strlen(text);
 	if (length && text[length - 1] == '\n')
 		text[length - 1] = '\0';
-	/* File names are the users' choice: no line feed or escape sequence of theirs may forge a line. */
+	/* Users choose file names: a line feed or escape sequence in one must not forge a line. */
 	replace_control_characters(text);
-	tell_of_lost();
+	report_lost();
 	if (!write_line(level, text))
-		lost++;
+		lost_count++;
 	errno = saved;
 }
 

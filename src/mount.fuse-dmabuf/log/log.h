@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * log/ carries messages to people: to stderr until the server is a daemon, then to syslog. Nobody is waited for: a message that
- * finds no room is lost, and before the next it is said how many were.
+ * log/ writes messages for people: to stderr until the server is a daemon, then to syslog. It does
+ * not wait for a full log: messages are lost, and when there is room again, the log says how many.
  * May call: nothing.
  */
 #ifndef LOG_H
@@ -13,23 +13,24 @@
 
 #define LOG_PROGRAM "mount.fuse-dmabuf"
 
-/* At the start: libfuse's messages come to this log. */
+/* Starts to log to stderr, also the messages of libfuse. Called once, when the program starts. */
 void log_begin(void);
 
-/* Levels are syslog's. What is less urgent than the level is dropped. */
+/* Sets a level of syslog. Messages that are less urgent are dropped. */
 void log_set_level(int level);
 
-/* -1: no such level. */
+/* Returns the level of syslog that the mount option log=NAME means, or -1 if there is none. */
 int log_level_from_name(const char *name);
 
-/* From here on to syslog. */
+/* Sends messages to syslog from here on. */
 void log_to_syslog(void);
 
+/* Writes one line. Control characters in it become question marks. Keeps errno. */
 void log_message(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * Whether something that may happen at each request is to be said: at most once a minute. *next, 0 at first, is when
- * it is again, by the monotonic clock.
+ * Returns true at most once a minute, for a message that each request could cause. *next belongs to
+ * the message: 0 at first, then the second of CLOCK_MONOTONIC from which the message is due again.
  */
 bool log_is_due(atomic_llong *next);
 

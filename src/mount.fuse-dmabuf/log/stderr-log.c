@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The log on stderr, which may be a terminal, a pipe, a file, or the journal's socket. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -11,12 +12,12 @@
 #include "log/log.h"
 #include "log/stderr-log.h"
 
-/* The longest text of log.c, and what is put before it. */
+/* In bytes: the longest text of log.c (4608), and room for the priority and the program's name. */
 #define LINE_MAX_LENGTH 4800
 
 static int fd = STDERR_FILENO;
 static bool is_journal, is_socket;
-static atomic_bool is_cut;      /* the last line has no end */
+static atomic_bool is_cut;      /* the last line was written in part, without its line feed */
 
 void stderr_log_begin(void)
 {
@@ -24,15 +25,16 @@ void stderr_log_begin(void)
 	unsigned long long dev, ino;
 	struct stat attr;
 
-	is_journal = journal && sscanf(journal, "%llu:%llu", &dev, &ino) == 2 && !fstat(STDERR_FILENO, &attr) &&
-		     attr.st_dev == dev && attr.st_ino == ino;
+	is_journal = journal && sscanf(journal, "%llu:%llu", &dev, &ino) == 2 &&
+		     !fstat(STDERR_FILENO, &attr) && attr.st_dev == dev && attr.st_ino == ino;
 }
 
 /*
- * A socket is asked each time not to wait. A pipe or terminal is opened again for that: O_NONBLOCK of the open file
- * that it came with would be the shell's, too. What is left are files, which do not wait.
+ * For a socket, each send() has MSG_DONTWAIT. A pipe or terminal is opened again with O_NONBLOCK:
+ * set on the open file that the server got as stderr, the flag would hold for the shell, too.
+ * Regular files need nothing: writing to them does not wait for a reader.
  */
-void stderr_log_never_wait(void)
+void stderr_log_set_nonblocking(void)
 {
 	struct stat attr;
 	int own = -1;
@@ -61,7 +63,8 @@ bool stderr_log_write(int level, const char *text)
 
 	if (is_journal)
 		snprintf(priority, sizeof(priority), "<%d>", level);
-	length = snprintf(line, sizeof(line), "%s%s" LOG_PROGRAM ": %s\n", is_cut ? "\n" : "", priority, text);
+	length = snprintf(line, sizeof(line), "%s%s" LOG_PROGRAM ": %s\n", is_cut ? "\n" : "",
+			  priority, text);
 	written = write_bytes(line, (size_t)length);
 	if (written >= 0)
 		is_cut = written < length;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The log on the socket /dev/log, in the format of syslog(3). */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 #include "log/system-log.h"
 
-/* The longest text of log.c, and what is put before it. */
+/* In bytes: the longest text of log.c (4608), and room for the priority, date and name. */
 #define MESSAGE_MAX 4800
 
 static const char *name;
@@ -23,7 +24,7 @@ void system_log_open(const char *program)
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-/* Not connected: whoever is at the other end may have been started again. */
+/* The socket is not connected: it would not reach a log daemon that has been restarted since. */
 static bool send_message(const char *message)
 {
 	static const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
@@ -39,12 +40,13 @@ static bool write_line(int level, const char *text)
 	struct tm local;
 
 	strftime(date, sizeof(date), "%h %e %T", localtime_r(&now, &local));
-	snprintf(message, sizeof(message), "<%d>%s %s[%d]: %s", LOG_DAEMON | level, date, name, (int)getpid(), text);
+	snprintf(message, sizeof(message), "<%d>%s %s[%d]: %s", LOG_DAEMON | level, date, name,
+		 (int)getpid(), text);
 	return send_message(message);
 }
 
 bool system_log_write(int level, const char *text)
 {
-	/* Without a log there is nobody to miss a message. */
+	/* Other errors mean that there is no log, and nobody who misses the message. */
 	return write_line(level, text) || (errno != EAGAIN && errno != ENOBUFS);
 }

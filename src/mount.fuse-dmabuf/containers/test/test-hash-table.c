@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Tests the hash table, also with equal hashes and after it has grown. */
 #include <stdbool.h>
 
 #include "check.h"
@@ -37,7 +38,8 @@ static void check_walk(size_t expected)
 {
 	size_t seen = 0;
 
-	for (struct hash_link *link = hash_table_walk(&table, NULL); link; link = hash_table_walk(&table, link)) {
+	for (struct hash_link *link = hash_table_walk(&table, NULL); link;
+	     link = hash_table_walk(&table, link)) {
 		CHECK(!hash_entry(link, struct item, link)->is_seen);
 		hash_entry(link, struct item, link)->is_seen = true;
 		seen++;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-
+/* Tests how many files one user may open before others have too little. */
 #include "check.h"
 #include "limits/open-quota.h"
 #include "log/log.h"
 
-enum { ROOM = 1024, GREEDY = 1000, OTHER = 1001 };
+enum { FILES_MAX = 1024, GREEDY = 1000, OTHER = 1001 };
 
-static unsigned int opened(uid_t uid, unsigned int most)
+/* Opens files until the quota is used up, at most @most. Returns how many. */
+static unsigned int open_files(uid_t uid, unsigned int most)
 {
 	unsigned int count = 0;
 
@@ -15,12 +16,12 @@ static unsigned int opened(uid_t uid, unsigned int most)
 	return count;
 }
 
-/* fs.nr_open is 2^30 where systemd is, and that many files are never open. */
+/* systemd sets fs.nr_open to 2^30. So many files are never open: memory must be the limit. */
 static void share_is_of_what_memory_has_room_for(void)
 {
-	open_quota_begin(1 << 30, (uint64_t)ROOM * 16384);
-	CHECK_EQUAL(opened(GREEDY, 2 * ROOM), ROOM / 4 * 3);
-	CHECK_EQUAL(opened(OTHER, ROOM / 8), ROOM / 8);
+	open_quota_begin(1 << 30, (uint64_t)FILES_MAX * 16384);
+	CHECK_EQUAL(open_files(GREEDY, 2 * FILES_MAX), FILES_MAX / 4 * 3);
+	CHECK_EQUAL(open_files(OTHER, FILES_MAX / 8), FILES_MAX / 8);
 	CHECK(open_quota_is_left(0));
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Tests how often a repeated message is logged. */
 #include <time.h>
 
 #include "check.h"
@@ -8,7 +9,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
 
 static time_t seconds = 1000;
 
-/* No other clock: one that is set back would silence the log. */
+/* The clock must be the monotonic one: a clock that is set back would silence the log. */
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 {
 	CHECK_EQUAL(clock, CLOCK_MONOTONIC);

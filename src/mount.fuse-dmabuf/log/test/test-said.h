@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is said on stderr. */
+/* Catches the messages that a test makes the server write to stderr. */
 #ifndef TEST_SAID_H
 #define TEST_SAID_H
 
@@ -11,6 +11,7 @@
 static FILE *said_stream;
 static int said_stderr;
 
+/* Catches what is written to stderr from here on. */
 static inline void said_begin(void)
 {
 	said_stream = tmpfile();
@@ -18,7 +19,7 @@ static inline void said_begin(void)
 	CHECK(said_stream && dup2(fileno(said_stream), STDERR_FILENO) >= 0);
 }
 
-/* Since then; until the next call. */
+/* Restores stderr. Returns the text written since said_begin(); the next call overwrites it. */
 static inline const char *said_end(void)
 {
 	static char said[32768];
