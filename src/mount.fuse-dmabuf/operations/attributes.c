@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Answers requests that read and change attributes, read symbolic links, and ask for statfs(2). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -19,7 +20,8 @@ static void reply_attr(fuse_req_t req, const struct inode *inode)
 	if (fstat(inode->fd, &attr))
 		fuse_reply_err(req, errno);
 	else
-		fuse_reply_attr(req, &attr, cache_attribute_seconds(&attr, cache_is_privileged(inode->fd)));
+		fuse_reply_attr(req, &attr,
+				cache_attribute_seconds(&attr, has_file_capabilities(inode->fd)));
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
@@ -49,10 +51,11 @@ static int set_owner(const struct inode *inode, const struct stat *attr, int whi
 }
 
 /*
- * A truncating open comes as this, too, and takes set-ID bits from an empty file also where truncate() changes nothing
- * of one (XFS).
+ * Truncates to nothing with O_TRUNC. A program's open with O_TRUNC arrives as SETATTR, too, and
+ * must clear the set-ID bits even of an empty file; on XFS truncate() changes nothing of an empty
+ * file.
  */
-static int make_empty(const struct inode *inode)
+static int truncate_to_nothing(const struct inode *inode)
 {
 	int fd = reopen(inode->fd, O_WRONLY | O_TRUNC);
 
@@ -65,7 +68,7 @@ static int set_size(const struct inode *inode, off_t size, const struct fuse_fil
 
 	if (info)
 		return ftruncate(file_fd(file_from_info(info)), size);
-	return size ? truncate(inode_path(inode, path), size) : make_empty(inode);
+	return size ? truncate(inode_path(inode, path), size) : truncate_to_nothing(inode);
 }
 
 static struct timespec time_to_set(int which, int set, int set_now, struct timespec value)
@@ -87,7 +90,10 @@ static int set_times(const struct inode *inode, const struct stat *attr, int whi
 	return utimensat(inode->fd, "", times, AT_EMPTY_PATH);
 }
 
-/* The owner before the mode: chown() takes set-user-ID bits away. The times last: truncating sets them. */
+/*
+ * Sets the owner before the mode, because chown() clears set-user-ID bits, and the times last,
+ * because truncating sets them.
+ */
 static int set_attributes(const struct inode *inode, const struct stat *attr, int which,
 			  const struct fuse_file_info *info)
 {
@@ -102,8 +108,11 @@ static int set_attributes(const struct inode *inode, const struct stat *attr, in
 	return 0;
 }
 
-/* CAP_FSETID keeps a set-group-ID bit that is else lost without a word. */
-static bool depends_on_capabilities(const struct stat *attr, int which)
+/*
+ * Returns true if the change may clear a set-group-ID bit that CAP_FSETID would keep. The change
+ * succeeds without that capability, so no error tells the server to retry with it.
+ */
+static bool needs_capabilities(const struct stat *attr, int which)
 {
 	return which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) ||
 	       (which & FUSE_SET_ATTR_MODE && attr->st_mode & S_ISGID);
@@ -114,13 +123,13 @@ static bool begin_as_caller(struct caller *caller, fuse_req_t req, const struct 
 {
 	if (which & FUSE_SET_ATTR_SIZE)
 		return caller_begin_to_write(caller, req, target);
-	return depends_on_capabilities(attr, which) ? caller_begin_with_all(caller, req, target, 1) :
-						      caller_begin(caller, req, target, 1);
+	return needs_capabilities(attr, which) ? caller_begin_with_all(caller, req, target, 1) :
+						 caller_begin(caller, req, target, 1);
 }
 
-/* An errno. */
-static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct stat *attr, int which,
-			 const struct fuse_file_info *info)
+/* Returns an errno, or 0. */
+static int set_as_caller(fuse_req_t req, const struct inode *inode, const struct stat *attr,
+			 int which, const struct fuse_file_info *info)
 {
 	const struct target target = { TARGET_FILE, inode->fd, NULL };
 	struct caller caller;

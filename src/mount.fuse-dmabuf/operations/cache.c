@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The answers of cache.h, by the option cache and the mount option suid. */
 #include <sys/xattr.h>
 
 #include "nodes/inode.h"
@@ -15,12 +16,14 @@ void cache_begin(enum cache_mode wanted, bool set_id)
 
 double cache_seconds(void)
 {
-	static const double seconds[] = { [CACHE_AUTO] = 1, [CACHE_NONE] = 0, [CACHE_ALWAYS] = 86400 };
+	static const double seconds[] = {
+		[CACHE_AUTO] = 1, [CACHE_NONE] = 0, [CACHE_ALWAYS] = 86400,
+	};
 
 	return seconds[mode];
 }
 
-bool cache_is_privileged(int fd)
+bool has_file_capabilities(int fd)
 {
 	char path[INODE_PATH_MAX];
 
@@ -29,9 +32,9 @@ bool cache_is_privileged(int fd)
 	return getxattr(fd_path(fd, path), "security.capability", NULL, 0) > 0;
 }
 
-double cache_attribute_seconds(const struct stat *attr, bool privileged)
+double cache_attribute_seconds(const struct stat *attr, bool has_capabilities)
 {
-	if (privileged || (S_ISREG(attr->st_mode) && attr->st_mode & (S_ISUID | S_ISGID)))
+	if (has_capabilities || (S_ISREG(attr->st_mode) && attr->st_mode & (S_ISUID | S_ISGID)))
 		return 0;
 	return cache_seconds();
 }

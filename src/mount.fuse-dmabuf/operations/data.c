@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is done with open files. Reads and writes come here only where passthrough is not possible. */
+/*
+ * Answers requests that read, write, sync, allocate, seek and copy in open files. The kernel sends
+ * READ and WRITE only where passthrough is not possible.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -14,12 +17,13 @@
 #include "operations/reply.h"
 
 /*
- * A copy cannot be interrupted, so it is done in steps that take a second at most: a killed program ends in
- * time, and cp(1) goes on where a step ended.
+ * In bytes: the most that one request copies, so that it takes a second at most. A copy cannot be
+ * interrupted, and a killed program must end in time; cp(1) goes on where a step ended.
  */
 #define COPY_STEP_MAX (128u << 20)
 
-void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
+void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+	     struct fuse_file_info *info)
 {
 	struct fuse_bufvec source = FUSE_BUFVEC_INIT(size);
 	int fd = file_fd(file_from_info(info));
@@ -36,8 +40,9 @@ void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struc
 }
 
 /*
- * Returns a descriptor that appends, or does not, as the program's file does now: fcntl(2) can have changed that since the
- * open. It is mostly the file's own. end_writing() ends its use. -1: see errno; EPERM: the file can only be appended to.
+ * Returns a descriptor that appends if @append is O_APPEND, and does not if it is 0, until
+ * end_writing(). The descriptor is the file's own, unless fcntl(2) has changed the flag since the
+ * open. Returns -1 with errno set if that fails: EPERM if the file can only be appended to.
  */
 static int begin_writing(struct file *file, int append)
 {
@@ -46,7 +51,7 @@ static int begin_writing(struct file *file, int append)
 	return reopen(file->inode->fd, O_WRONLY | append | (file->flags & O_SYNC));
 }
 
-/* Keeps errno. */
+/* Closes the descriptor of begin_writing(), unless it is the file's own. Keeps errno. */
 static void end_writing(const struct file *file, int fd)
 {
 	int saved = errno;
@@ -56,7 +61,7 @@ static void end_writing(const struct file *file, int fd)
 	errno = saved;
 }
 
-/* One write as the kernel asks for it. */
+/* One write, as for pwritev2(2). */
 struct write {
 	int fd;
 	const char *data;
@@ -98,20 +103,25 @@ static ssize_t write_as_caller(fuse_req_t req, const struct write *write)
 }
 
 /*
- * A write is nobody's, as those by passthrough are: its writer may have ended, and of pages that were mapped nobody
- * knows who changed them. What nobody is refused (blocks that are kept for root, what a quota does not allow, a file
- * that can only be appended to and has a set-ID bit to lose) the caller may be allowed.
+ * Writes as nobody (see nobody.h), as passthrough does: the writer may have ended, and the writer
+ * of a mapped page is not known. If nobody is refused (blocks that are kept for root, a quota that
+ * allows no more, a file that can only be appended to and has a set-ID bit to lose), tries again as
+ * the caller, who may be allowed.
  */
 static ssize_t write_data(fuse_req_t req, const struct write *write, bool writer_is_known)
 {
 	ssize_t written = write_as_nobody(write);
 
-	if (written < 0 && writer_is_known && (errno == EPERM || errno == EDQUOT || errno == ENOSPC))
+	if (written < 0 && writer_is_known &&
+	    (errno == EPERM || errno == EDQUOT || errno == ENOSPC))
 		written = write_as_caller(req, write);
 	return written;
 }
 
-/* Returns the RWF_* flags for a write that is to be on the disk when it returns, beyond what the descriptor does by itself. */
+/*
+ * Returns the RWF_* flags for a write that must be on the disk when it returns, as @flags say,
+ * unless the descriptor does so by itself, with its @flags_of_open.
+ */
 static int sync_flags(int flags, int flags_of_open)
 {
 	int missing = flags & ~flags_of_open;
@@ -119,14 +129,15 @@ static int sync_flags(int flags, int flags_of_open)
 	return missing & O_SYNC & ~O_DSYNC ? RWF_SYNC : missing & O_DSYNC ? RWF_DSYNC : 0;
 }
 
-/* Pages that were mapped go to their own place, without the flags of any open file. */
+/* Mapped pages (writepage) go to their own offset: no flags of an open file count for them. */
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info)
 {
 	struct file *file = file_from_info(info);
 	int flags = info->writepage ? 0 : info->flags;
 	const struct write write = {
-		.fd = begin_writing(file, flags & O_APPEND), .data = data, .size = size, .offset = offset,
+		.fd = begin_writing(file, flags & O_APPEND),
+		.data = data, .size = size, .offset = offset,
 		.flags = sync_flags(flags, file->flags),
 	};
 	ssize_t written = write.fd < 0 ? -1 : write_data(req, &write, !info->writepage);
@@ -167,7 +178,8 @@ void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off
 	fuse_reply_err(req, error);
 }
 
-void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info)
+void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
+	      struct fuse_file_info *info)
 {
 	int fd = file_fd(file_from_info(info));
 	off_t found = fd < 0 ? -1 : lseek(fd, offset, whence);
@@ -180,8 +192,8 @@ void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struc
 }
 
 /*
- * The kernel has refused a program's file that appends now; the descriptor must not append either, whatever the flags of the
- * open were.
+ * The kernel itself refuses a program's file that appends now. The server's descriptor must not
+ * append either, whatever the flags of the open were, or copy_file_range() fails with EBADF.
  */
 void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
@@ -198,7 +210,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 	(void)nodeid_out;
 	if (in >= 0 && caller_begin_to_write(&caller, req, &out)) {
 		do {
-			copied = copy_file_range(in, &offset_in, out.fd, &offset_out, step, (unsigned int)flags);
+			copied = copy_file_range(in, &offset_in, out.fd, &offset_out, step,
+						 (unsigned int)flags);
 		} while (caller_should_retry(&caller, copied < 0 ? errno : 0));
 	}
 	end_writing(file_out, out.fd);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Answers requests that open, read, sync and close directories. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,24 +14,27 @@
 #include "operations/operations.h"
 #include "operations/reply.h"
 
-/* As many open files take the memory of one directory, with its buffer. */
+/* In open files: an open directory, with its buffer, takes as much memory as 3 open files. */
 #define DIRECTORY_COST 3u
 
-/* What an entry says. */
+/* What an answer says about each entry. */
 enum detail {
-	PLAIN,
-	PLUS,
-	PLUS_WITHOUT_NODES,     /* in the form of PLUS */
+	PLAIN,                  /* READDIR: no node */
+	PLUS,                   /* READDIRPLUS: the node and its attributes */
+	PLUS_WITHOUT_NODES,     /* READDIRPLUS, with the content of PLAIN */
 };
 
 struct directory {
-	/* The kernel asks one by one, but a request whose caller was killed may still be running. */
+	/*
+	 * For an open directory the kernel sends one request after the other, but a request whose
+	 * caller was killed may still be running when the next one comes.
+	 */
 	pthread_mutex_t lock;
 	int fd;
-	uid_t uid;           /* of who opened it */
-	off_t position;      /* the offset behind the last entry handed out */
-	size_t next, filled; /* in the buffer */
-	/* 32 KiB, as glibc takes; holds at least a hundred of the longest names. */
+	uid_t uid;           /* of the user whose quota of open files counts the directory */
+	off_t position;      /* offset in the directory after the last entry that was handed out */
+	size_t next, filled; /* offsets in the buffer: of the next entry, and of the end */
+	/* 32 KiB, as in glibc: at least a hundred entries with the longest names. */
 	alignas(struct dirent64) char buffer[32768];
 };
 
@@ -47,7 +51,7 @@ static void free_directory(struct directory *directory)
 	free(directory);
 }
 
-/* NULL: see errno. */
+/* Returns NULL with errno set if the directory cannot be opened. */
 static struct directory *open_directory(const struct inode *inode, uid_t uid)
 {
 	struct directory *directory = malloc(sizeof(*directory));
@@ -86,8 +90,11 @@ void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 		free_directory(directory);
 }
 
-/* The next entry; NULL: the end (*error 0) or an error. */
-static struct dirent64 *peek(struct directory *directory, int *error)
+/*
+ * Returns the next entry without consuming it, or NULL at the end of the directory (*error is 0) or
+ * after an error (*error is an errno).
+ */
+static struct dirent64 *peek_entry(struct directory *directory, int *error)
 {
 	ssize_t got;
 
@@ -104,13 +111,14 @@ static struct dirent64 *peek(struct directory *directory, int *error)
 	return (struct dirent64 *)(directory->buffer + directory->next);
 }
 
-static void advance(struct directory *directory, const struct dirent64 *dirent)
+static void consume_entry(struct directory *directory, const struct dirent64 *dirent)
 {
 	directory->position = dirent->d_off;
 	directory->next += dirent->d_reclen;
 }
 
-static int seek(struct directory *directory, off_t offset)
+/* Returns an errno, or 0. */
+static int seek_directory(struct directory *directory, off_t offset)
 {
 	if (offset == directory->position)
 		return 0;
@@ -126,13 +134,16 @@ static bool is_dot(const char *name)
 	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }
 
-/* Looks the entry up for readdirplus. What cannot be looked up (just removed, say) stays a plain entry. */
+/*
+ * Adds node and attributes to an entry of READDIRPLUS. An entry that cannot be looked up, for
+ * example because it was just removed, stays without a node.
+ */
 static void complete_entry(const struct inode *parent, const struct dirent64 *dirent,
 			   struct fuse_entry_param *entry)
 {
 	int fd;
 
-	/* The kernel wants no nodes for "." and "..". */
+	/* The kernel ignores the nodes of "." and "..", and would never forget them. */
 	if (is_dot(dirent->d_name))
 		return;
 	fd = inode_open_child(parent, dirent->d_name);
@@ -140,7 +151,7 @@ static void complete_entry(const struct inode *parent, const struct dirent64 *di
 		entry->ino = 0;
 }
 
-/* The bytes that the entry takes; more than there is room for: it was not added. */
+/* Returns how many bytes the entry takes. If they are more than @room, it was not added. */
 static size_t add_entry(fuse_req_t req, const struct inode *parent, char *buffer, size_t room,
 			const struct dirent64 *dirent, enum detail detail)
 {
@@ -150,32 +161,38 @@ static size_t add_entry(fuse_req_t req, const struct inode *parent, char *buffer
 	size_t size;
 
 	if (detail == PLAIN)
-		return fuse_add_direntry(req, buffer, room, dirent->d_name, &entry.attr, dirent->d_off);
+		return fuse_add_direntry(req, buffer, room, dirent->d_name, &entry.attr,
+					 dirent->d_off);
 	size = fuse_add_direntry_plus(req, NULL, 0, dirent->d_name, NULL, 0);
 	if (size > room)
 		return size;
 	if (detail == PLUS)
 		complete_entry(parent, dirent, &entry);
 	if (!entry.ino)
-		entry.attr = (struct stat){ .st_ino = dirent->d_ino, .st_mode = DTTOIF(dirent->d_type) };
+		entry.attr = (struct stat){
+			.st_ino = dirent->d_ino, .st_mode = DTTOIF(dirent->d_type),
+		};
 	return fuse_add_direntry_plus(req, buffer, room, dirent->d_name, &entry, dirent->d_off);
 }
 
-/* Fills the buffer; *used can be positive although an error stopped it. */
-static int fill(fuse_req_t req, const struct inode *parent, struct directory *directory, char *buffer,
-		size_t size, enum detail detail, size_t *used)
+/*
+ * Adds as many entries as @buffer holds, and sets *used to their bytes. Returns 0, or the errno
+ * of reading the directory; *used can be positive then, too.
+ */
+static int add_entries(fuse_req_t req, const struct inode *parent, struct directory *directory,
+		       char *buffer, size_t size, enum detail detail, size_t *used)
 {
 	struct dirent64 *dirent;
 	size_t added;
 	int error;
 
 	*used = 0;
-	while ((dirent = peek(directory, &error))) {
+	while ((dirent = peek_entry(directory, &error))) {
 		added = add_entry(req, parent, buffer + *used, size - *used, dirent, detail);
 		if (added > size - *used)
 			break;
 		*used += added;
-		advance(directory, dirent);
+		consume_entry(directory, dirent);
 	}
 	return error;
 }
@@ -192,9 +209,9 @@ static void read_directory(fuse_req_t req, const struct inode *inode, size_t siz
 		return;
 	}
 	pthread_mutex_lock(&directory->lock);
-	error = seek(directory, offset);
+	error = seek_directory(directory, offset);
 	if (!error)
-		error = fill(req, inode, directory, buffer, size, detail, &used);
+		error = add_entries(req, inode, directory, buffer, size, detail, &used);
 	pthread_mutex_unlock(&directory->lock);
 	if (error && !used)
 		fuse_reply_err(req, error);
@@ -203,16 +220,19 @@ static void read_directory(fuse_req_t req, const struct inode *inode, size_t siz
 	free(buffer);
 }
 
-void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info)
+void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+		struct fuse_file_info *info)
 {
-	/* Needs the node for nothing. */
-	read_directory(req, inode_from_nodeid(nodeid), size, offset, directory_from_info(info), PLAIN);
+	/* Plain entries are not looked up, so the node of the directory need not be in use. */
+	read_directory(req, inode_from_nodeid(nodeid), size, offset, directory_from_info(info),
+		       PLAIN);
 }
 
 /*
- * The kernel asks for the nodes of a directory's beginning in any case, and later if names of it were looked up
- * since. Most programs that read a directory look at the names only, and the nodes are most of the work, so at
- * the beginning they are given only if names of it were looked up before.
+ * The kernel sends READDIRPLUS for the beginning of every directory, and further on only if names
+ * in the directory were looked up since. Most programs that read a directory look only at the
+ * names, and the nodes are most of the work. So the beginning comes with nodes only if names in the
+ * directory were looked up before.
  */
 static bool wants_nodes(struct inode *inode, off_t offset)
 {

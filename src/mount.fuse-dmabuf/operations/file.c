@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Opening, creating and closing files. */
+/* Answers requests that open, create and close files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@ int file_fd(struct file *file)
 	fd = reopen(file->inode->fd, file->flags);
 	if (fd < 0 || atomic_compare_exchange_strong(&file->fd, &none, fd))
 		return fd;
-	/* Another request was faster. */
+	/* Another request has opened a descriptor meanwhile: use that one. */
 	close(fd);
 	return none;
 }
@@ -37,8 +37,8 @@ static void end_file(struct file *file)
 	free(file);
 }
 
-/* What begin_file() took over. Keeps errno. */
-static void give_up(struct inode *inode, struct file *file, int fd)
+/* Releases what begin_file() took over. Keeps errno. */
+static void undo_begin_file(struct inode *inode, struct file *file, int fd)
 {
 	int saved = errno;
 
@@ -50,17 +50,19 @@ static void give_up(struct inode *inode, struct file *file, int fd)
 }
 
 /*
- * Makes the "fh" of an open file. Takes over the use of its node, which lasts as long: what is open can lose its
- * last name. Takes over the descriptor, if there is one. NULL: see errno.
+ * Makes the struct file of an open, and fills in @info. Takes over the use of the node, which stays
+ * in use as long as the file is open, because an open file can lose its last name. Takes over @fd,
+ * unless it is -1. Returns NULL with errno set if that fails; node and @fd are released then.
  */
-static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, struct fuse_file_info *info)
+static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd,
+			       struct fuse_file_info *info)
 {
 	struct file *file = malloc(sizeof(*file));
 	bool writes = (info->flags & O_ACCMODE) != O_RDONLY;
 	int backing_id;
 
 	if (!file || !passthrough_begin(inode, writes, &backing_id)) {
-		give_up(inode, file, fd);
+		undo_begin_file(inode, file, fd);
 		return NULL;
 	}
 	*file = (struct file){ .inode = inode, .fd = fd, .flags = info->flags,
@@ -68,18 +70,24 @@ static struct file *begin_file(fuse_req_t req, struct inode *inode, int fd, stru
 	open_files_add(file);
 	info->fh = (uintptr_t)file;
 	info->backing_id = backing_id;
-	/* No shared mapping: the kernel would take what is written there, and find nobody who may write it. */
+	/*
+	 * Direct I/O forbids shared mappings. The kernel would accept data written to one, and lose
+	 * it: no writeback may write to a file that can only be appended to.
+	 */
 	info->direct_io = writes && !backing_id && inode_is_append_only(inode);
-	/* A close() has nothing to tell that the source directory's filesystem would say. */
+	/*
+	 * The kernel sends no FLUSH: the source's file system has nothing to report at a close().
+	 */
 	info->noflush = 1;
 	cache_open_file(info);
 	return file;
 }
 
 /*
- * Most files are opened to be read, and their data does not come here: they need no descriptor. Whether one can be
- * opened for writing (it is not being executed), or in another special way, must be known at once, and why not:
- * of its own opening the kernel only tells EIO.
+ * Returns true if the open needs no descriptor of the server. Most files are opened to be read, and
+ * with passthrough their data does not come here. A file that is opened for writing (which fails
+ * while it is executed) or with a special flag is opened by the server at once, to report the
+ * errno: if the kernel's own open fails, the program only sees EIO.
  */
 static bool needs_no_descriptor(const struct file *file, const struct fuse_file_info *info)
 {
@@ -87,7 +95,10 @@ static bool needs_no_descriptor(const struct file *file, const struct fuse_file_
 	       !(file->flags & (O_ACCMODE | O_DIRECT | O_NONBLOCK | O_NOATIME | O_TRUNC));
 }
 
-/* Returns false with errno set if the caller may not open the file so, as it is now. */
+/*
+ * Opens the server's descriptor. Returns false with errno set if the caller may not open the file,
+ * as it is now, with these flags.
+ */
 static bool open_as_caller(fuse_req_t req, struct file *file)
 {
 	const struct target target = { TARGET_FILE, file->inode->fd, NULL };
@@ -103,8 +114,8 @@ static bool open_as_caller(fuse_req_t req, struct file *file)
 }
 
 /*
- * The server's descriptor uses the page cache, whatever the program's flags are by now: the buffers of READ and WRITE
- * requests, and the ranges of copies, are aligned to nothing.
+ * Clears O_DIRECT of the server's descriptor, whatever the program's flags are by now: the buffers
+ * of READ and WRITE requests, and the ranges of copies, have no alignment.
  */
 static void use_page_cache(const struct file *file)
 {
@@ -127,18 +138,18 @@ void op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info)
 		end_file(file);
 	} else {
 		use_page_cache(file);
-		/* Interrupted: no release will come. */
+		/* The open was interrupted: the kernel will send no RELEASE. */
 		if (fuse_reply_open(req, info) == -ENOENT)
 			end_file(file);
 	}
 }
 
-/* Answers create and tmpfile with the new file, whose descriptor it takes over. */
+/* Answers CREATE or TMPFILE with the new file. Takes over its descriptor. */
 static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 {
 	struct fuse_entry_param entry;
 	struct file *file;
-	/* Of what is open, whatever its name leads to by now. */
+	/* The node is that of the open file, whatever file has its name by now. */
 	int path_fd = reopen(fd, O_PATH);
 	struct inode *inode = path_fd < 0 ? NULL : make_entry(path_fd, &entry);
 
@@ -166,8 +177,9 @@ static void reply_created(fuse_req_t req, int fd, struct fuse_file_info *info)
 	}
 }
 
-/* The descriptor of a new file. -1: see errno. */
-static int create_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags, mode_t mode)
+/* Returns the descriptor of a new file, or -1 with errno set. */
+static int create_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
+			    int flags, mode_t mode)
 {
 	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
@@ -184,9 +196,9 @@ static int create_as_caller(fuse_req_t req, const struct inode *directory, const
 }
 
 /*
- * Always exclusive. The kernel has checked the caller's right to create a file here, not the right to open
- * one that somebody made under that name in the source directory meanwhile. ESTALE makes the kernel look
- * again, and check.
+ * Opens always with O_EXCL. The kernel has checked that the caller may create a file in the
+ * directory, not that the caller may open a file that somebody else made there meanwhile, in the
+ * source itself. ESTALE makes the kernel look the name up again, and check.
  */
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *info)
@@ -196,7 +208,8 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 	if (!directory)
 		return;
-	fd = create_as_caller(req, directory, name, (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+	fd = create_as_caller(req, directory, name,
+			      (info->flags & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
 	if (fd < 0)
 		fuse_reply_err(req, errno == EEXIST && !(info->flags & O_EXCL) ? ESTALE : errno);
 	else

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Names: looking them up, making, moving and removing them. */
+/* Answers requests that look up, create, link, rename and remove names, and that forget nodes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -42,8 +42,11 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 	fuse_reply_none(req);
 }
 
-/* Answers with what was made under the name, or with the error; and ends the use of the directory. */
-static void reply_made(fuse_req_t req, int error, struct inode *directory, const char *name)
+/*
+ * Answers with the entry of the name that was created, or with @error if it is not 0. Ends the use
+ * of @directory.
+ */
+static void reply_new_name(fuse_req_t req, int error, struct inode *directory, const char *name)
 {
 	if (error)
 		fuse_reply_err(req, error);
@@ -52,8 +55,9 @@ static void reply_made(fuse_req_t req, int error, struct inode *directory, const
 	inode_end_use(directory);
 }
 
-/* An errno, as all below. */
-static int mknod_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode, dev_t rdev)
+/* The functions *_as_caller() of this file return an errno, or 0. */
+static int mknod_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
+			   mode_t mode, dev_t rdev)
 {
 	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
@@ -72,10 +76,12 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, 
 	struct inode *directory = use_node(req, parent);
 
 	if (directory)
-		reply_made(req, mknod_as_caller(req, directory, name, mode, rdev), directory, name);
+		reply_new_name(req, mknod_as_caller(req, directory, name, mode, rdev), directory,
+			       name);
 }
 
-static int mkdir_as_caller(fuse_req_t req, const struct inode *directory, const char *name, mode_t mode)
+static int mkdir_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
+			   mode_t mode)
 {
 	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
@@ -94,10 +100,11 @@ void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 	struct inode *directory = use_node(req, parent);
 
 	if (directory)
-		reply_made(req, mkdir_as_caller(req, directory, name, mode), directory, name);
+		reply_new_name(req, mkdir_as_caller(req, directory, name, mode), directory, name);
 }
 
-static int symlink_as_caller(fuse_req_t req, const char *text, const struct inode *directory, const char *name)
+static int symlink_as_caller(fuse_req_t req, const char *text, const struct inode *directory,
+			     const char *name)
 {
 	const struct target target = { TARGET_DIRECTORY, directory->fd, NULL };
 	struct caller caller;
@@ -116,13 +123,20 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 	struct inode *directory = use_node(req, parent);
 
 	if (directory)
-		reply_made(req, symlink_as_caller(req, target, directory, name), directory, name);
+		reply_new_name(req, symlink_as_caller(req, target, directory, name), directory,
+			       name);
 }
 
-/* By /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH, which most callers have not. */
-static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory, const char *name)
+/*
+ * Links by a path in /proc: linkat() with AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH, which most
+ * callers do not have.
+ */
+static int link_as_caller(fuse_req_t req, const struct inode *inode, const struct inode *directory,
+			  const char *name)
 {
-	const struct target targets[] = { { TARGET_FILE, inode->fd, NULL }, { TARGET_DIRECTORY, directory->fd, NULL } };
+	const struct target targets[] = {
+		{ TARGET_FILE, inode->fd, NULL }, { TARGET_DIRECTORY, directory->fd, NULL },
+	};
 	char path[INODE_PATH_MAX];
 	struct caller caller;
 	int error;
@@ -142,14 +156,17 @@ void op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *n
 	struct inode *directory = inode ? use_node(req, parent) : NULL;
 
 	if (directory)
-		reply_made(req, link_as_caller(req, inode, directory, name), directory, name);
+		reply_new_name(req, link_as_caller(req, inode, directory, name), directory, name);
 	if (inode)
 		inode_end_use(inode);
 }
 
-static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name, int flags)
+static int remove_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
+			    int flags)
 {
-	const struct target targets[] = { { TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name } };
+	const struct target targets[] = {
+		{ TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name },
+	};
 	struct caller caller;
 	int error;
 
@@ -187,11 +204,14 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 }
 
 static int rename_as_caller(fuse_req_t req, const struct inode *directory, const char *name,
-			    const struct inode *new_directory, const char *new_name, unsigned int flags)
+			    const struct inode *new_directory, const char *new_name,
+			    unsigned int flags)
 {
 	const struct target targets[] = {
-		{ TARGET_DIRECTORY, directory->fd, NULL }, { TARGET_NAME, directory->fd, name },
-		{ TARGET_DIRECTORY, new_directory->fd, NULL }, { TARGET_NAME, new_directory->fd, new_name },
+		{ TARGET_DIRECTORY, directory->fd, NULL },
+		{ TARGET_NAME, directory->fd, name },
+		{ TARGET_DIRECTORY, new_directory->fd, NULL },
+		{ TARGET_NAME, new_directory->fd, new_name },
 	};
 	struct caller caller;
 	int error;
@@ -199,13 +219,19 @@ static int rename_as_caller(fuse_req_t req, const struct inode *directory, const
 	if (!caller_begin(&caller, req, TARGETS(targets)))
 		return errno;
 	do {
-		error = renameat2(directory->fd, name, new_directory->fd, new_name, flags) ? errno : 0;
+		error = renameat2(directory->fd, name,
+				  new_directory->fd, new_name, flags) ? errno : 0;
 	} while (caller_should_retry(&caller, error));
 	return error;
 }
 
-static int rename_in(fuse_req_t req, const struct inode *directory, const char *name,
-		     const struct inode *new_directory, const char *new_name, unsigned int flags)
+/*
+ * Renames; with the option revoke_on_unlink the tokens of a replaced file are revoked. Returns an
+ * errno, or 0.
+ */
+static int rename_and_revoke(fuse_req_t req, const struct inode *directory, const char *name,
+			     const struct inode *new_directory, const char *new_name,
+			     unsigned int flags)
 {
 	struct unlinked_file replaced = revoke_on_unlink_begin(new_directory, new_name);
 	int error = rename_as_caller(req, directory, name, new_directory, new_name, flags);
@@ -221,7 +247,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct inode *new_directory = directory ? use_node(req, new_parent) : NULL;
 
 	if (new_directory) {
-		fuse_reply_err(req, rename_in(req, directory, name, new_directory, new_name, flags));
+		fuse_reply_err(req, rename_and_revoke(req, directory, name, new_directory, new_name,
+						      flags));
 		inode_end_use(new_directory);
 	}
 	if (directory)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The table of open files, for token requests. */
 #include "limits/open-quota.h"
 #include "operations/file.h"
 
 static struct {
 	pthread_mutex_t lock;
-	struct hash_table files;        /* by their address, which is the "fh" */
+	struct hash_table files;        /* by their address, which is the kernel's "fh" */
 } open_files = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static struct file *find(uint64_t fh)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * operations/ answers the requests of the kernel; here they are listed by the file that answers them.
+ * operations/ answers the kernel's requests.
  * May call: broker, containers, identity, limits, log, nodes, transport.
+ *
+ * libfuse calls the functions below; they are listed by the file that has them. Requests that
+ * libfuse does not know are answered in statx.c, syncfs.c and token-requests.c.
  */
 #ifndef OPERATIONS_H
 #define OPERATIONS_H
@@ -30,7 +33,8 @@ void op_statfs(fuse_req_t req, fuse_ino_t nodeid);
 
 /* directory.c */
 void op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info);
-void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info);
+void op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+		struct fuse_file_info *info);
 void op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
 		    struct fuse_file_info *info);
 void op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *info);
@@ -44,13 +48,15 @@ void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file
 void op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *info);
 
 /* data.c */
-void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *info);
+void op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
+	     struct fuse_file_info *info);
 void op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,
 	      struct fuse_file_info *info);
 void op_fsync(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *info);
 void op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *info);
-void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence, struct fuse_file_info *info);
+void op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
+	      struct fuse_file_info *info);
 void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 			struct fuse_file_info *info_in, fuse_ino_t nodeid_out, off_t offset_out,
 			struct fuse_file_info *info_out, size_t length, int flags);
@@ -58,8 +64,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t nodeid_in, off_t offset_in,
 /* xattr.c */
 void op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
 void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
-void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value, size_t size,
-		 int flags);
+void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
+		 size_t size, int flags);
 void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
 
 #endif

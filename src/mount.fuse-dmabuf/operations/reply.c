@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Beginnings and ends that many operations have in common: the node of a request, and the answer. */
+/* What many operations have in common: using the node of a request, and replying. */
 #include <errno.h>
 
 #include "limits/open-quota.h"
@@ -31,13 +31,13 @@ struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid)
 
 struct inode *make_entry(int fd, struct fuse_entry_param *entry)
 {
-	bool privileged = cache_is_privileged(fd);
+	bool has_capabilities = has_file_capabilities(fd);
 	struct inode *inode;
 
 	*entry = (struct fuse_entry_param){ .entry_timeout = cache_seconds() };
 	inode = inode_lookup(fd, &entry->attr);
 	if (inode) {
-		entry->attr_timeout = cache_attribute_seconds(&entry->attr, privileged);
+		entry->attr_timeout = cache_attribute_seconds(&entry->attr, has_capabilities);
 		entry->ino = inode->nodeid;
 		entry->generation = inode->identity.generation;
 	}
@@ -52,6 +52,6 @@ void reply_entry(fuse_req_t req, int fd)
 	if (!inode)
 		fuse_reply_err(req, errno);
 	else if (fuse_reply_entry(req, &entry) == -ENOENT)
-		/* Interrupted: the kernel has not seen the node. */
+		/* The request was interrupted: the kernel has not seen the node. */
 		inode_forget(inode, 1);
 }

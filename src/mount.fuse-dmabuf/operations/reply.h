@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Beginnings and ends that many operations have in common: the node of a request, and the answer. */
+/* What many operations have in common: using the node of a request, and replying. */
 #ifndef REPLY_H
 #define REPLY_H
 
@@ -7,22 +7,31 @@
 
 #include "nodes/inode.h"
 
-/* Answers with 0 or errno, by the result of a system call. */
+/* Answers with errno if @result, of a system call, is negative, else with 0. */
 void reply_result(fuse_req_t req, int result);
 
-/* The node, in use until inode_end_use(). NULL: it cannot be; that is answered. */
+/*
+ * Returns the node, in use until inode_end_use(). Returns NULL if the node cannot be used; the
+ * request has been answered with the error then.
+ */
 struct inode *use_node(fuse_req_t req, fuse_ino_t nodeid);
 
-/* The same, for one more open file or directory of the caller's. */
+/*
+ * Does the same as use_node() for a request that opens a file or directory. If the user has too
+ * many files open, the answer is ENFILE.
+ */
 struct inode *use_node_to_open(fuse_req_t req, fuse_ino_t nodeid);
 
 /*
- * Fills in the entry for an O_PATH descriptor, which it takes over, with its node, which has one more lookup. Returns the
- * node, or NULL with errno set.
+ * Fills in the entry for the file of an O_PATH descriptor. Takes over the descriptor. Returns the
+ * node, which has one more lookup, or NULL with errno set.
  */
 struct inode *make_entry(int fd, struct fuse_entry_param *entry);
 
-/* Answers with the entry of an O_PATH descriptor, which it takes over; if @fd is negative, with errno. */
+/*
+ * Answers with the entry for the file of an O_PATH descriptor, or with errno if @fd is negative.
+ * Takes over the descriptor.
+ */
 void reply_entry(fuse_req_t req, int fd);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Answers STATX with the attributes of the file in the source. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -9,9 +10,9 @@
 #include "operations/statx.h"
 #include "transport/transport.h"
 
-_Static_assert(sizeof(struct fuse_statx) == sizeof(struct statx), "they are the same");
+_Static_assert(sizeof(struct fuse_statx) == sizeof(struct statx), "both have the same layout");
 
-/* What the kernel does not want, it passes over. */
+/* Reads all attributes: the kernel ignores those that it does not want. Returns an errno, or 0. */
 static int read_attributes(int fd, struct fuse_statx *attributes)
 {
 	struct statx found;
@@ -22,12 +23,15 @@ static int read_attributes(int fd, struct fuse_statx *attributes)
 	return 0;
 }
 
-static uint64_t seconds_of(int fd, const struct fuse_statx *attributes)
+static uint64_t valid_seconds(int fd, const struct fuse_statx *attributes)
 {
-	return (uint64_t)cache_attribute_seconds(&(struct stat){ .st_mode = attributes->mode }, cache_is_privileged(fd));
+	const struct stat attr = { .st_mode = attributes->mode };
+
+	return (uint64_t)cache_attribute_seconds(&attr, has_file_capabilities(fd));
 }
 
-static int find(uint64_t nodeid, struct fuse_statx_out *out)
+/* Returns an errno, or 0. */
+static int read_node(uint64_t nodeid, struct fuse_statx_out *out)
 {
 	struct inode *inode = inode_from_nodeid(nodeid);
 	int error;
@@ -38,7 +42,7 @@ static int find(uint64_t nodeid, struct fuse_statx_out *out)
 		return errno;
 	error = read_attributes(inode->fd, &out->stat);
 	if (!error)
-		out->attr_valid = seconds_of(inode->fd, &out->stat);
+		out->attr_valid = valid_seconds(inode->fd, &out->stat);
 	inode_end_use(inode);
 	return error;
 }
@@ -51,7 +55,8 @@ bool statx_answer(int device, const void *request, size_t size)
 
 	if (size < sizeof(*header) || header->opcode != FUSE_STATX)
 		return false;
-	error = transport_body(header, size, sizeof(struct fuse_statx_in)) ? find(header->nodeid, &out) : EINVAL;
+	error = transport_body(header, size, sizeof(struct fuse_statx_in)) ?
+		read_node(header->nodeid, &out) : EINVAL;
 	transport_answer(device, header, error, &out, error ? 0 : sizeof(out));
 	return true;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Answers SYNCFS by syncfs(2) on the source. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -12,8 +13,8 @@
 #include "transport/transport.h"
 
 /*
- * One descriptor for the whole life of the mount: the kernel reports that data could not be written once to each open
- * descriptor, and never to one that was opened later.
+ * The descriptor stays the same as long as the mount lasts: when data could not be written, the
+ * kernel reports the error once to each open descriptor, and never to one that is opened later.
  */
 static int source = -1;
 
@@ -21,7 +22,8 @@ void syncfs_begin(int root_fd)
 {
 	source = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (source < 0)
-		log_warning("source: cannot be read: %s: syncfs(2) on the mount writes nothing (use fsync(2))", strerror(errno));
+		log_warning("source: cannot be read: %s: syncfs(2) on the mount writes nothing "
+			    "(use fsync(2))", strerror(errno));
 }
 
 void syncfs_end(void)
@@ -36,7 +38,10 @@ uint32_t syncfs_init_flags2(void)
 	return source >= 0 ? SYNCFS_IN_FLAGS2 : 0;
 }
 
-/* Needs no right, and has none: blocks are allocated for data that programs have written. Returns an errno, or 0. */
+/*
+ * Acts as nobody, without capabilities, because syncfs(2) needs none, and allocates blocks for data
+ * that programs have written: see nobody.h. Returns an errno, or 0.
+ */
 static int sync_source(void)
 {
 	int error;
@@ -55,7 +60,8 @@ bool syncfs_answer(int device, const void *request, size_t size)
 
 	if (size < sizeof(*header) || header->opcode != FUSE_SYNCFS)
 		return false;
-	error = transport_body(header, size, sizeof(struct fuse_syncfs_in)) ? sync_source() : EINVAL;
+	error = transport_body(header, size, sizeof(struct fuse_syncfs_in)) ?
+		sync_source() : EINVAL;
 	transport_answer(device, header, error, NULL, 0);
 	return true;
 }

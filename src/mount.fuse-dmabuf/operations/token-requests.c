@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Checks the kernel's requests about tokens, asks the broker, and answers. */
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/fuse.h>
@@ -17,7 +18,7 @@ static bool is_valid(const struct fuse_dmabuf_token_in *in)
 	return in->size && in->direction && !(in->direction & ~TOKEN_BOTH) && !in->padding;
 }
 
-/* A name without blanks or control characters, which would confuse readers of the log. */
+/* Replaces blanks and control characters, which would confuse programs that read the log. */
 static void copy_exporter(char name[33], const char *exporter)
 {
 	memcpy(name, exporter, 32);
@@ -28,12 +29,16 @@ static void copy_exporter(char name[33], const char *exporter)
 	}
 }
 
-/* Why the groups of a process are not known, or not taken. The kernel has no number for one that this namespace does not have. */
-static const char *why_unknown(pid_t pid, int error)
+/*
+ * Returns the reason why owner_read_process() failed with @error. The kernel sends pid 0 for a
+ * process that has no number in the server's PID namespace.
+ */
+static const char *unknown_groups_reason(pid_t pid, int error)
 {
 	if (!pid)
 		return "its process is in a PID namespace that the server does not see "
-		       "(start the server in one that the programs' namespaces are in, best the initial one)";
+		       "(start the server in one that contains those of the programs, best in the "
+		       "initial one)";
 	switch (error) {
 	case EACCES:
 		return "its process has ended";
@@ -46,7 +51,10 @@ static const char *why_unknown(pid_t pid, int error)
 	}
 }
 
-/* The request's groups are read first: rules and limits may be about them. */
+/*
+ * Asks the broker. The owner's groups are read first, because rules and limits may be about groups.
+ * Returns an errno, or 0.
+ */
 static int grant(struct token_request *request, uint32_t *direction)
 {
 	int error;
@@ -54,12 +62,13 @@ static int grant(struct token_request *request, uint32_t *direction)
 	if (owner_read_process(&request->owner, request->pid))
 		return broker_grant(request, direction);
 	error = errno;
-	token_log_refused(request, why_unknown(request->pid, error));
+	token_log_refused(request, unknown_groups_reason(request->pid, error));
 	return error == E2BIG ? EACCES : error;
 }
 
-static int create(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
-		  uint32_t *direction)
+/* Returns 0 and sets *direction to the directions that were granted, or returns an errno. */
+static int create_token(const struct fuse_in_header *header, const struct fuse_dmabuf_token_in *in,
+			uint32_t *direction)
 {
 	struct token_request request;
 	int error;
@@ -85,7 +94,7 @@ static void answer_create(int device, const struct fuse_in_header *header, size_
 {
 	const struct fuse_dmabuf_token_in *in = transport_body(header, size, sizeof(*in));
 	struct fuse_dmabuf_token_out out = { 0 };
-	int error = create(header, in, &out.direction);
+	int error = create_token(header, in, &out.direction);
 
 	if (error)
 		transport_answer(device, header, error, NULL, 0);
@@ -104,7 +113,8 @@ static void answer_release(int device, const struct fuse_in_header *header, size
 	else if (!broker_release(&(struct token_end){
 			.id = in->token, .requests = in->requests, .read_bytes = in->read_bytes,
 			.write_bytes = in->write_bytes, .reason = in->reason }))
-		log_warning("the release of token %" PRIu64 ", which was not granted, was ignored", in->token);
+		log_warning("the release of token %" PRIu64 ", which was not granted, was ignored",
+			    in->token);
 	transport_answer(device, header, 0, NULL, 0);
 }
 

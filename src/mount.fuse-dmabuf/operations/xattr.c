@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes, POSIX ACLs among them. The calls go to /proc/self/fd/N: that link leads to the node
- * itself, also where the node is a symbolic link.
+ * Answers requests about extended attributes, POSIX ACLs among them. The system calls get the path
+ * /proc/self/fd/N: that link leads to the node itself, even if the node is a symbolic link.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -17,17 +17,20 @@
 #include "operations/operations.h"
 #include "operations/reply.h"
 
-#define ACL        "system.posix_acl_"
-#define ACL_ACCESS ACL "access"
+#define ACL_PREFIX        "system.posix_acl_"
+#define ACL_ACCESS        ACL_PREFIX "access"
 #define FILE_CAPABILITIES "security.capability"
-#define TRUSTED    "trusted."
+#define TRUSTED_PREFIX    "trusted."
 
 static bool is_acl(const char *name)
 {
-	return !strncmp(name, ACL, strlen(ACL));
+	return !strncmp(name, ACL_PREFIX, strlen(ACL_PREFIX));
 }
 
-/* Answers with a value or list of that length, or, asked with size 0, with the length. */
+/*
+ * Answers with a value or list of @length bytes, or only with its length if the program asks with
+ * @size 0. A negative @length is the result of a failed call: errno is the answer.
+ */
 static void reply_bytes(fuse_req_t req, const char *bytes, ssize_t length, size_t size)
 {
 	if (length < 0)
@@ -54,7 +57,10 @@ static void reply_value(fuse_req_t req, const struct inode *inode, const char *n
 		return;
 	}
 	length = getxattr(path, name, value, size);
-	/* The kernel asks before it lets anybody but the owner open a file: no support for ACLs is no ACL. */
+	/*
+	 * On a file system without ACLs the file has no ACL. The kernel asks before it lets anybody
+	 * but the owner open a file, and takes EOPNOTSUPP as an error: the open would fail.
+	 */
 	if (length < 0 && errno == EOPNOTSUPP && is_acl(name))
 		errno = ENODATA;
 	reply_bytes(req, value, length, size);
@@ -76,11 +82,14 @@ static size_t count_trusted(const char *list, ssize_t length)
 	size_t count = 0;
 
 	for (const char *name = list; name < list + length; name += strlen(name) + 1)
-		count += !strncmp(name, TRUSTED, strlen(TRUSTED));
+		count += !strncmp(name, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX));
 	return count;
 }
 
-/* The server sees names that only an administrator may see. */
+/*
+ * Removes the names that only an administrator may see: the server itself sees them all. Returns
+ * the new length.
+ */
 static ssize_t remove_trusted(char *list, ssize_t length)
 {
 	char *from = list, *to = list;
@@ -88,7 +97,7 @@ static ssize_t remove_trusted(char *list, ssize_t length)
 
 	for (; from < list + length; from += size) {
 		size = strlen(from) + 1;
-		if (!strncmp(from, TRUSTED, strlen(TRUSTED)))
+		if (!strncmp(from, TRUSTED_PREFIX, strlen(TRUSTED_PREFIX)))
 			continue;
 		memmove(to, from, size);
 		to += size;
@@ -107,7 +116,8 @@ static void reply_list(fuse_req_t req, const struct inode *inode, size_t size)
 		return;
 	}
 	length = listxattr(inode_path(inode, path), list, XATTR_LIST_MAX);
-	if (length > 0 && count_trusted(list, length) && !caller_is_capable(req, CAPABILITY(CAP_SYS_ADMIN)))
+	if (length > 0 && count_trusted(list, length) &&
+	    !caller_is_capable(req, CAPABILITY(CAP_SYS_ADMIN)))
 		length = remove_trusted(list, length);
 	reply_bytes(req, list, length, size);
 	free(list);
@@ -123,17 +133,18 @@ void op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 	inode_end_use(inode);
 }
 
-/* An errno. */
-static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name, const char *value, size_t size,
-			 int flags)
+/* Returns an errno, or 0. */
+static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *name,
+			 const char *value, size_t size, int flags)
 {
 	const struct target target = { TARGET_FILE, inode->fd, NULL };
 	char path[INODE_PATH_MAX];
 	struct caller caller;
 	int error;
 
-	/* An ACL takes a set-group-ID bit away without a word, but for CAP_FSETID. */
-	if (!(is_acl(name) ? caller_begin_with_all(&caller, req, &target, 1) : caller_begin(&caller, req, &target, 1)))
+	/* Without CAP_FSETID setting an ACL can clear a set-group-ID bit, and still succeeds. */
+	if (!(is_acl(name) ? caller_begin_with_all(&caller, req, &target, 1) :
+			     caller_begin(&caller, req, &target, 1)))
 		return errno;
 	inode_path(inode, path);
 	do {
@@ -142,8 +153,8 @@ static int set_as_caller(fuse_req_t req, const struct inode *inode, const char *
 	return error;
 }
 
-void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value, size_t size,
-		 int flags)
+void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
+		 size_t size, int flags)
 {
 	struct inode *inode = use_node(req, nodeid);
 	int error;
@@ -157,7 +168,7 @@ void op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char
 	inode_end_use(inode);
 }
 
-/* An errno. */
+/* Returns an errno, or 0. */
 static int remove_as_caller(fuse_req_t req, const struct inode *inode, const char *name)
 {
 	const struct target target = { TARGET_FILE, inode->fd, NULL };
@@ -175,11 +186,12 @@ static int remove_as_caller(fuse_req_t req, const struct inode *inode, const cha
 }
 
 /*
- * The kernel asks to remove file capabilities before a write, for whoever writes. The file system below removes them at
- * the write itself. Without this capability nobody comes here who means to, but for root of a container to whom the
- * kernel remembers that the file belonged.
+ * Returns true if the kernel asks to remove file capabilities because a write follows. It asks so
+ * for every writer; the source's file system removes them at the write itself. A removexattr(2) by
+ * a program without CAP_SETFCAP does not reach the server, except by root of a container if the
+ * kernel remembers root of the container as the owner of the file.
  */
-static bool comes_before_a_write(fuse_req_t req, const char *name)
+static bool is_before_write(fuse_req_t req, const char *name)
 {
 	return !strcmp(name, FILE_CAPABILITIES) && !caller_is_capable(req, CAPABILITY(CAP_SETFCAP));
 }
@@ -192,7 +204,7 @@ void op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 	if (!inode)
 		return;
 	error = remove_as_caller(req, inode, name);
-	if (error == EPERM && comes_before_a_write(req, name))
+	if (error == EPERM && is_before_write(req, name))
 		error = 0;
 	else if (!error && !strcmp(name, ACL_ACCESS))
 		broker_recheck_file(inode);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* STATX as the kernel sends it, and as it never should, through a socket in the place of /dev/fuse. */
+/* Tests valid and malformed STATX requests, with a socket in the place of /dev/fuse. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <sys/socket.h>
@@ -26,7 +26,8 @@ static struct request good_request(void)
 {
 	return (struct request){
 		.header = {
-			.len = sizeof(struct request), .opcode = FUSE_STATX, .unique = 42, .nodeid = node->nodeid,
+			.len = sizeof(struct request), .opcode = FUSE_STATX, .unique = 42,
+			.nodeid = node->nodeid,
 		},
 		.in = { .sx_mask = STATX_BASIC_STATS | STATX_BTIME },
 	};
@@ -50,7 +51,7 @@ static int error_of(const struct request *request, size_t size)
 	return -reply.header.error;
 }
 
-static void all_that_the_source_says_is_told(void)
+static void all_attributes_of_the_source_are_reported(void)
 {
 	struct request request = good_request();
 	struct reply reply = ask(&request, sizeof(request));
@@ -68,7 +69,7 @@ static void all_that_the_source_says_is_told(void)
 	CHECK_EQUAL(reply.out.stat.btime.tv_nsec, expected.stx_btime.tv_nsec);
 }
 
-static void node_that_there_is_not_is_stale(void)
+static void unknown_node_is_stale(void)
 {
 	struct request request = good_request();
 
@@ -85,7 +86,7 @@ static void malformed_requests_are_refused(void)
 	CHECK_EQUAL(error_of(&request, sizeof(request.header)), EINVAL);
 }
 
-static void other_requests_are_left_to_others(void)
+static void other_requests_are_not_answered(void)
 {
 	struct request request = good_request();
 
@@ -105,10 +106,10 @@ int main(void)
 	cache_begin(CACHE_AUTO, false);
 	nodes_begin();
 	node = node_lookup("file");
-	RUN(all_that_the_source_says_is_told);
-	RUN(node_that_there_is_not_is_stale);
+	RUN(all_attributes_of_the_source_are_reported);
+	RUN(unknown_node_is_stale);
 	RUN(malformed_requests_are_refused);
-	RUN(other_requests_are_left_to_others);
+	RUN(other_requests_are_not_answered);
 	CHECK_EQUAL(node->lookups, 1);
 	inode_forget(node, 1);
 	node_remove("file");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* SYNCFS as the kernel sends it, and as it never should, through a socket in the place of /dev/fuse. */
+/* Tests valid and malformed SYNCFS requests, with a socket in the place of /dev/fuse. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <sys/socket.h>
@@ -16,10 +16,12 @@ struct request {
 
 static int device, kernel;
 
-/* What syncfs(2) is asked, and says. */
+/* The calls of syncfs(2), which the test replaces. */
 static struct {
-	int fd, calls, error;
-	uint64_t capabilities;  /* that it is asked with */
+	int fd;                 /* of the last call */
+	int calls;              /* how many there were */
+	int error;              /* the errno that the next call fails with; 0: none */
+	uint64_t capabilities;  /* of the thread at the last call */
 } sync_call;
 
 int __wrap_syncfs(int fd);
@@ -37,12 +39,13 @@ static struct request good_request(void)
 {
 	return (struct request){
 		.header = {
-			.len = sizeof(struct request), .opcode = FUSE_SYNCFS, .unique = 42, .nodeid = FUSE_ROOT_ID,
+			.len = sizeof(struct request), .opcode = FUSE_SYNCFS, .unique = 42,
+			.nodeid = FUSE_ROOT_ID,
 		},
 	};
 }
 
-/* The error of the answer, which has no more than a header. */
+/* Returns the error of the answer, which must be a header alone. */
 static int error_of(const struct request *request, size_t size)
 {
 	struct fuse_out_header reply[2];
@@ -64,11 +67,11 @@ static void file_system_of_the_source_is_synchronized(void)
 	CHECK_EQUAL(sync_call.calls, 1);
 	CHECK(!fstat(sync_call.fd, &synchronized) && !fstat(node_root()->fd, &root));
 	CHECK(synchronized.st_dev == root.st_dev && synchronized.st_ino == root.st_ino);
-	/* With an O_PATH descriptor it would fail. */
+	/* The real syncfs(2) fails with an O_PATH descriptor. */
 	CHECK(!(fcntl(sync_call.fd, F_GETFL) & O_PATH));
 }
 
-static void error_is_told(void)
+static void error_is_reported(void)
 {
 	struct request request = good_request();
 
@@ -78,7 +81,7 @@ static void error_is_told(void)
 	CHECK_EQUAL(error_of(&request, sizeof(request)), 0);
 }
 
-/* Another one would not be told of data that was lost before it was opened. */
+/* A new descriptor would not report data that was lost before it was opened. */
 static void each_request_uses_the_same_descriptor(void)
 {
 	struct request request = good_request();
@@ -112,7 +115,7 @@ static void malformed_requests_are_refused(void)
 	CHECK_EQUAL(sync_call.calls, 0);
 }
 
-static void other_requests_are_left_to_others(void)
+static void other_requests_are_not_answered(void)
 {
 	struct request request = good_request();
 
@@ -134,11 +137,11 @@ int main(void)
 	syncfs_begin(node_root()->fd);
 	CHECK_EQUAL(syncfs_init_flags2(), SYNCFS_IN_FLAGS2);
 	RUN(file_system_of_the_source_is_synchronized);
-	RUN(error_is_told);
+	RUN(error_is_reported);
 	RUN(each_request_uses_the_same_descriptor);
 	RUN(no_capabilities_are_used);
 	RUN(malformed_requests_are_refused);
-	RUN(other_requests_are_left_to_others);
+	RUN(other_requests_are_not_answered);
 	syncfs_end();
 	nodes_end();
 	return 0;

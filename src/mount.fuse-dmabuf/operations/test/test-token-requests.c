@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Requests as the kernel sends them, and as it never should, through a socket in the place of /dev/fuse. */
+/* Tests valid and malformed token requests, with a socket in the place of /dev/fuse. */
 #include <errno.h>
 #include <grp.h>
 #include <linux/fuse.h>
@@ -41,8 +41,8 @@ static struct create good_create(void)
 {
 	return (struct create){
 		.header = {
-			.len = sizeof(struct create), .opcode = FUSE_DMABUF_TOKEN_CREATE, .unique = 42,
-			.nodeid = node->nodeid, .uid = 1000, .gid = 1000,
+			.len = sizeof(struct create), .opcode = FUSE_DMABUF_TOKEN_CREATE,
+			.unique = 42, .nodeid = node->nodeid, .uid = 1000, .gid = 1000,
 			.pid = (uint32_t)getpid(),
 		},
 		.in = {
@@ -56,14 +56,14 @@ static struct release good_release(void)
 {
 	return (struct release){
 		.header = {
-			.len = sizeof(struct release), .opcode = FUSE_DMABUF_TOKEN_RELEASE, .unique = 43,
-			.nodeid = node->nodeid,
+			.len = sizeof(struct release), .opcode = FUSE_DMABUF_TOKEN_RELEASE,
+			.unique = 43, .nodeid = node->nodeid,
 		},
 		.in = { .fh = (uintptr_t)&file, .token = 5, .requests = 1, .read_bytes = 4096 },
 	};
 }
 
-/* Sends a request; its answer must be one message of the length that it tells. */
+/* Sends a request. The answer must be one message, of the length that its header has. */
 static struct answer ask(const void *request, size_t size)
 {
 	struct answer answer = { 0 };
@@ -119,7 +119,7 @@ static void other_requests_are_left_to_libfuse(void)
 	CHECK(recv(kernel, &answer, sizeof(answer), MSG_DONTWAIT) < 0);
 }
 
-static void extensions_behind_the_request_are_allowed(void)
+static void extensions_after_the_request_are_allowed(void)
 {
 	struct {
 		struct create create;
@@ -180,7 +180,7 @@ static void file_must_be_open_and_of_that_node(void)
 	open_files_add(&file);
 }
 
-static void exporter_needs_no_end_and_may_hold_anything(void)
+static void exporter_needs_no_nul_and_may_hold_any_bytes(void)
 {
 	struct create create = good_create();
 
@@ -200,8 +200,8 @@ static void refusal_has_the_brokers_errno(void)
 	broker_set_policy(test_policy(false, UINT64_MAX));
 }
 
-/* What is said when a token is refused to a process. */
-static const char *said_to(pid_t pid)
+/* Returns what the log says when a token is refused to a process. */
+static const char *refusal_of(pid_t pid)
 {
 	struct create create = good_create();
 	const char *said;
@@ -216,10 +216,11 @@ static const char *said_to(pid_t pid)
 	return said;
 }
 
-/* As the kernel tells it of one in a PID namespace that the server does not see. */
+/* The kernel sends pid 0 for a process in a PID namespace that the server does not see. */
 static void process_without_a_number_is_refused_and_the_cure_is_named(void)
 {
-	CHECK(strstr(said_to(0), "PID namespace that the server does not see (start the server in one that"));
+	CHECK(strstr(refusal_of(0), "PID namespace that the server does not see "
+				    "(start the server in one that"));
 }
 
 static void process_that_has_ended_is_refused(void)
@@ -229,28 +230,29 @@ static void process_that_has_ended_is_refused(void)
 	if (!child)
 		_exit(0);
 	CHECK_EQUAL(waitpid(child, NULL, 0), child);
-	CHECK(strstr(said_to(child), "exporter udmabuf: its process has ended\n"));
+	CHECK(strstr(refusal_of(child), "exporter udmabuf: its process has ended\n"));
 }
 
 static void process_in_very_many_groups_is_refused(void)
 {
 	static gid_t groups[OWNER_GROUPS_MAX + 1];
-	int told[2];
+	int ready[2];
 	pid_t child;
 	char byte;
 
-	CHECK(!pipe(told));
+	CHECK(!pipe(ready));
 	child = fork();
 	if (!child) {
 		for (size_t i = 0; i <= OWNER_GROUPS_MAX; i++)
 			groups[i] = 5000 + (gid_t)i;
-		_exit(setgroups(OWNER_GROUPS_MAX + 1, groups) || write(told[1], "", 1) != 1 || pause());
+		_exit(setgroups(OWNER_GROUPS_MAX + 1, groups) || write(ready[1], "", 1) != 1 ||
+		      pause());
 	}
-	CHECK(read(told[0], &byte, 1) == 1);
-	CHECK(strstr(said_to(child), "exporter udmabuf: its process is in too many groups\n"));
+	CHECK(read(ready[0], &byte, 1) == 1);
+	CHECK(strstr(refusal_of(child), "exporter udmabuf: its process is in too many groups\n"));
 	CHECK(!kill(child, SIGKILL) && waitpid(child, NULL, 0) == child);
-	close(told[0]);
-	close(told[1]);
+	close(ready[0]);
+	close(ready[1]);
 }
 
 static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
@@ -271,7 +273,7 @@ static void malformed_or_unknown_release_is_answered_and_changes_nothing(void)
 	CHECK_EQUAL(broker_state(0).all.tokens, 0);
 }
 
-/* Last: it closes the kernel's side. */
+/* This test must be the last: it closes the kernel's side of the socket. */
 static void grant_that_nobody_takes_is_withdrawn(void)
 {
 	struct create create = good_create();
@@ -297,11 +299,11 @@ int main(void)
 	broker_begin(test_policy(false, UINT64_MAX));
 	RUN(token_is_granted_and_released);
 	RUN(other_requests_are_left_to_libfuse);
-	RUN(extensions_behind_the_request_are_allowed);
+	RUN(extensions_after_the_request_are_allowed);
 	RUN(wrong_lengths_are_refused);
 	RUN(wrong_fields_are_refused);
 	RUN(file_must_be_open_and_of_that_node);
-	RUN(exporter_needs_no_end_and_may_hold_anything);
+	RUN(exporter_needs_no_nul_and_may_hold_any_bytes);
 	RUN(refusal_has_the_brokers_errno);
 	RUN(process_without_a_number_is_refused_and_the_cure_is_named);
 	RUN(process_that_has_ended_is_refused);
