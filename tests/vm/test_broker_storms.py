@@ -241,14 +241,17 @@ def test_programs_killed_at_random(serve, times):
 def test_revocations_against_registrations(serve, times):
     broker = serve()
     seconds = times(3)
-    children = [in_child(lambda: register_and_read_and_unregister(broker.target / 'file', seconds)) for _ in range(4)]
-    revoked, end = 0, time.monotonic() + seconds
-    ways = [{'all': True}, {'path': '/'}, {'uid': 0}]
-    while time.monotonic() < end:
-        answer = broker.ask(command='revoke', **random.choice(ways))
-        assert answer['ok'], answer
-        revoked += answer['revoked']
-    end_of(*children)
+    revoked, ways = 0, [{'all': True}, {'path': '/'}, {'uid': 0}]
+    for _round in range(10):
+        children = [in_child(lambda: register_and_read_and_unregister(broker.target / 'file', seconds)) for _ in range(4)]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answer = broker.ask(command='revoke', **random.choice(ways))
+            assert answer['ok'], answer
+            revoked += answer['revoked']
+        end_of(*children)
+        if revoked > 20:   # on a busy machine it takes more rounds
+            break
     assert revoked > 20
     wait_until(lambda: broker.tokens() == [])
     assert broker.status()['all'] == {'tokens': 0, 'bytes': 0}
