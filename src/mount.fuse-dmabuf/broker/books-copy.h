@@ -17,7 +17,7 @@ struct users_copy {
 };
 
 /*
- * Copies all users, for users_copy_free(). Returns false if memory is out.
+ * Copies all users, for users_copy_free(). Returns false if out of memory.
  * Caller holds books_lock().
  */
 bool users_copy_make(struct users_copy *copy);

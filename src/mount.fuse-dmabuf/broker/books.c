@@ -147,7 +147,7 @@ static void remove_from_order(struct token *token)
 	TAILQ_REMOVE(&books.order, token, order);
 }
 
-/* Undoes a books_add() for which memory is out: frees what books_add() has allocated. */
+/* Undoes a books_add() that ran out of memory: frees what books_add() has allocated. */
 static bool undo_add(struct token *token, struct user *user)
 {
 	if (user)

@@ -59,7 +59,7 @@ void books_wait(void);
 void books_announce(void);
 
 /*
- * Adds a token. On success the books own the groups of the request. Returns false if memory is out.
+ * Adds a token. On success the books own the groups of the request. Returns false if out of memory.
  * Caller holds books_lock().
  */
 bool books_add(const struct token_request *request, uint32_t direction);

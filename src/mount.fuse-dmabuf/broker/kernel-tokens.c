@@ -94,7 +94,7 @@ static int compare_ids(const void *one, const void *other)
 	return a->token < b->token ? -1 : a->token > b->token;
 }
 
-/* Returns false if memory is out; the counters so far stay. */
+/* Returns false if out of memory; the counters so far stay. */
 static bool append_counters(struct kernel_statistics *statistics,
 			    const struct kernel_counters *counters)
 {

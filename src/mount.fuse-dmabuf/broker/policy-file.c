@@ -96,7 +96,7 @@ static bool read_directions(const config_setting_t *setting, uint32_t *direction
 
 /*
  * Makes room for one more element after @count elements of @size bytes. Returns the new element, or
- * NULL if memory is out, which is logged.
+ * NULL if out of memory, which is logged.
  */
 static void *grow_array(void **array, size_t count, size_t size)
 {

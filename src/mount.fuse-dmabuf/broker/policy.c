@@ -76,7 +76,10 @@ bool policy_path_fits(const char *pattern, const char *path)
 		while (*pattern && pattern[1] == '/')
 			pattern++;
 		path = strchrnul(path, '/');
-		/* The pattern is of a directory above the file, or ends with a slash behind one. */
+		/*
+		 * The pattern ends here: it fits the file or a directory above. A pattern with a
+		 * final slash fits only a directory above.
+		 */
 		if (!*pattern || (*path && !pattern[1]))
 			return true;
 		if (!*path)
