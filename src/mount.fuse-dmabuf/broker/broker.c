@@ -266,9 +266,8 @@ static const char *any_removed_file_reason(const struct token *token, void *unus
 	struct stat attr;
 
 	(void)unused;
-	if (fstat(token->request.inode->fd, &attr) || attr.st_nlink)
-		return NULL;
-	return "the file was removed";
+	return !fstat(token->request.inode->fd, &attr) && !attr.st_nlink ?
+	       "the file was removed" : NULL;
 }
 
 void broker_revoke_removed(void)
