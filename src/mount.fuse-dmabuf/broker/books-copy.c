@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copies of the users, and of the tokens in batches. */
 #include <stdlib.h>
 
 #include "broker/books-copy.h"
 #include "nodes/inode.h"
 
-static size_t number_of_users(void)
+static size_t count_users(void)
 {
 	size_t number = 0;
 
@@ -15,7 +16,7 @@ static size_t number_of_users(void)
 
 bool users_copy_make(struct users_copy *copy)
 {
-	*copy = (struct users_copy){ .all = calloc(number_of_users() + 1, sizeof(*copy->all)) };
+	*copy = (struct users_copy){ .all = calloc(count_users() + 1, sizeof(*copy->all)) };
 	if (!copy->all)
 		return false;
 	for (const struct user *user = books_next_user(NULL); user; user = books_next_user(user))

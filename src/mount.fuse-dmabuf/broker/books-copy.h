@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Parts of the books as they were at one moment, for whoever looks at them longer than others may wait for the lock. */
+/*
+ * Copies of parts of the books, for a reader that takes longer than other threads may wait for the
+ * lock of the books.
+ */
 #ifndef BOOKS_COPY_H
 #define BOOKS_COPY_H
 
@@ -13,12 +16,16 @@ struct users_copy {
 	size_t count;
 };
 
-/* Under the lock. False: out of memory. */
+/*
+ * Copies all users, for users_copy_free(). Returns false if out of memory.
+ * Caller holds books_lock().
+ */
 bool users_copy_make(struct users_copy *copy);
 
-/* Without it. */
+/* Caller needs no lock. */
 void users_copy_free(struct users_copy *copy);
 
+/* Tokens in one copy, which are copied while the lock is held: as many as WALK_BATCH in books.c. */
 #define TOKENS_COPY_MAX 64u
 
 struct tokens_copy {
@@ -27,10 +34,13 @@ struct tokens_copy {
 };
 
 /*
- * The next ones of a walk; takes the lock for it. Their nodes are kept until tokens_copy_free(), which is without it,
- * too. False: there are no more, and nothing is to be freed.
+ * Copies the next tokens of a walk, and keeps their nodes until tokens_copy_free(). Returns false
+ * after the last token; then there is nothing to free. Takes the lock of the books itself: the
+ * caller does not hold it.
  */
 bool tokens_copy_next(struct tokens_copy *copy, struct books_walk *walk);
+
+/* Lets go of the nodes. Caller does not hold books_lock(). */
 void tokens_copy_free(struct tokens_copy *copy);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The books: hash tables of tokens, users and files, and the list of tokens in grant order. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -6,16 +7,24 @@
 #include "broker/books.h"
 #include "nodes/inode.h"
 
-/* How many tokens a file has. Nodes know nothing of tokens, and most have none. */
-struct tokens_of_file {
+/*
+ * The number of tokens of a file. It is not a member of the node, because nodes know nothing of
+ * tokens, and most files have none.
+ */
+struct file_tokens {
 	struct hash_link link;
 	const struct inode *inode;
 	uint64_t count;
 };
 
-/* A new policy makes some ten system calls for each: together they take less than a millisecond. */
-#define WALK_PORTION 64
-#define GIVE_WAY_MICROSECONDS 50
+/*
+ * Tokens that a walk visits before it yields the lock. A new policy makes some ten system calls for
+ * each token: 64 tokens take less than a millisecond.
+ */
+#define WALK_BATCH 64
+
+/* In microseconds: how long a walk leaves the lock to waiting threads. */
+#define YIELD_MICROSECONDS 50
 
 static struct {
 	pthread_mutex_t lock;
@@ -25,9 +34,9 @@ static struct {
 	uint64_t grants;
 	TAILQ_HEAD(token_list, token) order;
 	TAILQ_HEAD(, books_walk) walks;
-	struct hash_table tokens;       /* by their ids */
-	struct hash_table users;        /* by their uids */
-	struct hash_table files;        /* by the addresses of their nodes */
+	struct hash_table tokens;       /* by id */
+	struct hash_table users;        /* by uid */
+	struct hash_table files;        /* by the address of the node */
 } books = {
 	.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER,
 	.order = TAILQ_HEAD_INITIALIZER(books.order), .walks = TAILQ_HEAD_INITIALIZER(books.walks),
@@ -85,16 +94,16 @@ static void user_put(struct user *user)
 	free(user);
 }
 
-static struct tokens_of_file *file_find(const struct inode *inode)
+static struct file_tokens *file_find(const struct inode *inode)
 {
 	struct hash_link *link = hash_table_find(&books.files, (uintptr_t)inode);
 
-	return link ? hash_entry(link, struct tokens_of_file, link) : NULL;
+	return link ? hash_entry(link, struct file_tokens, link) : NULL;
 }
 
-static struct tokens_of_file *file_get(const struct inode *inode)
+static struct file_tokens *file_get(const struct inode *inode)
 {
-	struct tokens_of_file *file = file_find(inode);
+	struct file_tokens *file = file_find(inode);
 
 	if (file)
 		return file;
@@ -106,7 +115,7 @@ static struct tokens_of_file *file_get(const struct inode *inode)
 	return file;
 }
 
-static void file_put(struct tokens_of_file *file)
+static void file_put(struct file_tokens *file)
 {
 	if (file->count)
 		return;
@@ -126,19 +135,20 @@ static void count_subtract(struct token_count *count, uint64_t size)
 	count->bytes -= size;
 }
 
+/* Removes the token from the list. A walk that would visit the token next goes on behind it. */
 static void remove_from_order(struct token *token)
 {
 	struct books_walk *walk;
 
 	TAILQ_FOREACH(walk, &books.walks, link) {
-		if (walk->upcoming == token)
-			walk->upcoming = TAILQ_NEXT(token, order);
+		if (walk->next == token)
+			walk->next = TAILQ_NEXT(token, order);
 	}
 	TAILQ_REMOVE(&books.order, token, order);
 }
 
-/* Out of memory: what was made for it goes again. */
-static bool give_up(struct token *token, struct user *user)
+/* Undoes a books_add() that ran out of memory: frees what books_add() has allocated. */
+static bool undo_add(struct token *token, struct user *user)
 {
 	if (user)
 		user_put(user);
@@ -150,12 +160,13 @@ bool books_add(const struct token_request *request, uint32_t direction)
 {
 	struct token *token = malloc(sizeof(*token));
 	struct user *user = token ? user_get(request->owner.uid) : NULL;
-	struct tokens_of_file *file = user ? file_get(request->inode) : NULL;
+	struct file_tokens *file = user ? file_get(request->inode) : NULL;
 
 	if (!file)
-		return give_up(token, user);
+		return undo_add(token, user);
 	*token = (struct token){
-		.number = ++books.grants, .request = *request, .user = user, .of_file = file, .direction = direction };
+		.number = ++books.grants, .request = *request, .user = user, .file_tokens = file,
+		.direction = direction };
 	clock_gettime(CLOCK_BOOTTIME, &token->granted);
 	inode_keep(request->inode);
 	hash_table_add(&books.tokens, &token->link, request->id);
@@ -192,8 +203,8 @@ void books_remove(struct token *token)
 	books.entries--;
 	token->user->entries--;
 	user_put(token->user);
-	token->of_file->count--;
-	file_put(token->of_file);
+	token->file_tokens->count--;
+	file_put(token->file_tokens);
 	books_announce();
 }
 
@@ -213,15 +224,16 @@ void books_walk_begin(struct books_walk *walk)
 {
 	struct token *newest = TAILQ_LAST(&books.order, token_list);
 
-	*walk = (struct books_walk){ .upcoming = TAILQ_FIRST(&books.order), .last = newest ? newest->number : 0 };
+	*walk = (struct books_walk){
+		.next = TAILQ_FIRST(&books.order), .last_number = newest ? newest->number : 0 };
 	TAILQ_INSERT_TAIL(&books.walks, walk, link);
 }
 
-/* A mutex that is locked again at once is nobody else's. */
-static void give_way(void)
+/* Sleeps without the lock: a thread that relocks at once would starve the waiting threads. */
+static void yield_lock(void)
 {
 	books_unlock();
-	usleep(GIVE_WAY_MICROSECONDS);
+	usleep(YIELD_MICROSECONDS);
 	books_lock();
 }
 
@@ -229,12 +241,12 @@ struct token *books_walk_next(struct books_walk *walk)
 {
 	struct token *token;
 
-	if (++walk->looked_at % WALK_PORTION == 0)
-		give_way();
-	token = walk->upcoming;
-	if (!token || token->number > walk->last)
+	if (++walk->steps % WALK_BATCH == 0)
+		yield_lock();
+	token = walk->next;
+	if (!token || token->number > walk->last_number)
 		return NULL;
-	walk->upcoming = TAILQ_NEXT(token, order);
+	walk->next = TAILQ_NEXT(token, order);
 	return token;
 }
 
@@ -248,14 +260,14 @@ struct token_count books_all(void)
 	return books.all;
 }
 
-struct token_count books_user(uid_t uid)
+struct token_count books_count_of_user(uid_t uid)
 {
 	const struct user *user = user_find(uid);
 
 	return user ? user->count : (struct token_count){ 0 };
 }
 
-uint64_t books_entries_of(uid_t uid)
+uint64_t books_entries_of_user(uid_t uid)
 {
 	const struct user *user = user_find(uid);
 
@@ -267,7 +279,7 @@ uint64_t books_entries(void)
 	return books.entries;
 }
 
-bool books_have_file(const struct inode *inode)
+bool books_has_tokens_of(const struct inode *inode)
 {
 	return file_find(inode);
 }

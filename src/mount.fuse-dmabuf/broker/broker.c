@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The broker: decides requests for tokens, and says which tokens a lost right ends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,14 +9,15 @@
 #include "log/log.h"
 #include "nodes/inode.h"
 
-static const char no_rights[] = "the policy or the permissions of the file do not allow it";
+static const char no_rights_reason[] = "the policy or the permissions of the file do not allow it";
 
-/* Under the lock of the books. */
+/* Protected by books_lock(). */
 static struct policy *policy;
 
+/* Caller holds books_lock(). */
 static struct broker_state state_of(uid_t uid)
 {
-	return (struct broker_state){ books_all(), books_user(uid) };
+	return (struct broker_state){ books_all(), books_count_of_user(uid) };
 }
 
 static uint32_t direction_of_open(int flags)
@@ -31,10 +33,12 @@ static uint32_t direction_of_open(int flags)
 }
 
 /*
- * 0, or an errno and its reason for the log. The rights to the file are looked up under the lock, so that
- * whoever changes them finds the token in the books, or it is not granted.
+ * Returns 0 and the granted directions, or an errno and its reason for the log.
+ * Caller holds books_lock() until the token is in the books. So a thread that changes the rights to
+ * the file and then looks for its tokens either finds this one, or the new rights decide here.
  */
-static int check(const struct token_request *request, uint32_t *direction, const char **reason)
+static int check_request(const struct token_request *request, uint32_t *direction,
+			 const char **reason)
 {
 	struct broker_state state = state_of(request->owner.uid);
 	uint32_t asked = request->direction & direction_of_open(request->open_flags);
@@ -45,14 +49,14 @@ static int check(const struct token_request *request, uint32_t *direction, const
 	*reason = "the file is not open for that direction";
 	if (!asked)
 		return EACCES;
-	*reason = no_rights;
+	*reason = no_rights_reason;
 	*direction = policy_directions(policy, &request->owner, request->inode, asked);
 	if (!*direction)
 		return EACCES;
 	*reason = policy_limit(policy, &request->owner, request->size, &state.all, &state.user);
 	if (!*reason)
 		*reason = policy_entries_limit(policy, &request->owner, books_entries(),
-					       books_entries_of(request->owner.uid));
+					       books_entries_of_user(request->owner.uid));
 	if (*reason)
 		return EDQUOT;
 	*reason = "its id is in use";
@@ -86,7 +90,7 @@ int broker_grant(struct token_request *request, uint32_t *direction)
 	int error;
 
 	books_lock();
-	error = check(request, direction, &reason);
+	error = check_request(request, direction, &reason);
 	if (!error)
 		request->is_logged = token_log_has_room(request);
 	if (!error && !books_add(request, *direction)) {
@@ -117,8 +121,8 @@ void broker_answered(uint64_t id)
 	books_unlock();
 }
 
-/* NULL: there is none with this id. */
-static struct token *take(uint64_t id)
+/* Removes the token from the books. Returns NULL if there is no token with this id. */
+static struct token *remove_token(uint64_t id)
 {
 	struct token *token;
 
@@ -132,7 +136,7 @@ static struct token *take(uint64_t id)
 
 bool broker_release(const struct token_end *end)
 {
-	struct token *token = take(end->id);
+	struct token *token = remove_token(end->id);
 
 	if (!token)
 		return false;
@@ -143,7 +147,7 @@ bool broker_release(const struct token_end *end)
 
 void broker_withdraw(uint64_t id)
 {
-	struct token *token = take(id);
+	struct token *token = remove_token(id);
 
 	if (!token)
 		return;
@@ -166,22 +170,26 @@ const struct policy *broker_policy(void)
 	return policy;
 }
 
-/* ---------------------------------------------------------------- when rights end */
+/* ---------------------------------------------------------------- revoking when rights end */
 
+/* Caller holds books_lock(). */
 static bool has_rights(const struct token *token)
 {
-	return policy_directions(policy, &token->request.owner, token->request.inode, token->direction) ==
-	       token->direction;
+	return policy_directions(policy, &token->request.owner, token->request.inode,
+				 token->direction) == token->direction;
 }
 
-/* What has been looked at so far counts against the limits, so the newest tokens are those that go. */
-static const char *would_be_refused(const struct token *token, void *data)
+/*
+ * For revocation_selector.reason: why the policy would refuse the token now, or NULL. Only the
+ * tokens that the pass has kept count against the limits, so a lowered limit ends the newest ones.
+ */
+static const char *refusal_reason(const struct token *token, void *data)
 {
 	struct token_count *all = data, *user = &token->user->checked;
 	const char *reason;
 
 	if (!has_rights(token))
-		return no_rights;
+		return no_rights_reason;
 	reason = policy_limit(policy, &token->request.owner, token->request.size, all, user);
 	if (!reason) {
 		token_count_add(all, token->request.size);
@@ -190,7 +198,8 @@ static const char *would_be_refused(const struct token *token, void *data)
 	return reason;
 }
 
-static void forget_checks(void *data)
+/* For revocation_selector.begin: a pass begins, which has kept no tokens yet. */
+static void reset_checked_counts(void *data)
 {
 	struct token_count *all = data;
 
@@ -209,58 +218,61 @@ struct revocation broker_set_policy(struct policy *next)
 	books_unlock();
 	policy_free(previous);
 	return revoke_tokens(&(struct revocation_selector){
-		.begin = forget_checks, .reason = would_be_refused, .data = &all,
+		.begin = reset_checked_counts, .reason = refusal_reason, .data = &all,
 		.all = next->deny });
 }
 
-static const char *lost_its_rights(const struct token *token, void *inode)
+static const char *lost_rights_reason(const struct token *token, void *inode)
 {
-	return token->request.inode == inode && !has_rights(token) ? no_rights : NULL;
+	return token->request.inode == inode && !has_rights(token) ? no_rights_reason : NULL;
 }
 
 /*
- * Under the lock: a grant that is being decided has perhaps looked at the file before it was changed, and is in
- * the books only when it gives the lock away.
+ * Takes the lock: a grant that another thread is deciding may have checked the file before the file
+ * was changed, and its token is in the books only when that thread releases the lock. Without the
+ * lock the token would be missed, and outlive the right.
  */
-static bool has_tokens(const struct inode *inode)
+static bool file_has_tokens(const struct inode *inode)
 {
 	bool has;
 
 	books_lock();
-	has = books_have_file(inode);
+	has = books_has_tokens_of(inode);
 	books_unlock();
 	return has;
 }
 
 void broker_recheck_file(struct inode *inode)
 {
-	if (has_tokens(inode))
-		revoke_tokens(&(struct revocation_selector){ .reason = lost_its_rights, .data = inode });
+	if (file_has_tokens(inode))
+		revoke_tokens(&(struct revocation_selector){
+			.reason = lost_rights_reason, .data = inode });
 }
 
-static const char *is_of_removed_file(const struct token *token, void *inode)
+static const char *removed_file_reason(const struct token *token, void *inode)
 {
 	return token->request.inode == inode ? "the file was removed" : NULL;
 }
 
 void broker_revoke_file(struct inode *inode)
 {
-	if (has_tokens(inode))
+	if (file_has_tokens(inode))
 		revoke_tokens(&(struct revocation_selector){
-			.reason = is_of_removed_file, .data = inode, .all_of = inode });
+			.reason = removed_file_reason, .data = inode, .all_of_file = inode });
 }
 
-static const char *is_of_some_removed_file(const struct token *token, void *unused)
+static const char *any_removed_file_reason(const struct token *token, void *unused)
 {
 	struct stat attr;
 
 	(void)unused;
-	return !fstat(token->request.inode->fd, &attr) && !attr.st_nlink ? "the file was removed" : NULL;
+	return !fstat(token->request.inode->fd, &attr) && !attr.st_nlink ?
+	       "the file was removed" : NULL;
 }
 
 void broker_revoke_removed(void)
 {
-	revoke_tokens(&(struct revocation_selector){ .reason = is_of_some_removed_file });
+	revoke_tokens(&(struct revocation_selector){ .reason = any_removed_file_reason });
 }
 
 bool broker_has_tokens(void)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Revocation by the ioctl of the FUSE device, and the counters that fusectl shows. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,13 +22,13 @@ void kernel_tokens_begin(int device_fd, unsigned int connection_number)
 
 bool kernel_has_tokens(void)
 {
-	/* There is no such token, but a kernel that knows tokens looks. */
+	/* No token has this id, but a kernel that can revoke tokens looks for one. */
 	return kernel_token_revoke(UINT64_MAX) != ENOTTY;
 }
 
-static int revoke(struct fuse_dmabuf_revoke which)
+static int revoke(struct fuse_dmabuf_revoke selection)
 {
-	return ioctl(device, FUSE_DEV_IOC_DMABUF_REVOKE, &which) ? errno : 0;
+	return ioctl(device, FUSE_DEV_IOC_DMABUF_REVOKE, &selection) ? errno : 0;
 }
 
 int kernel_token_revoke(uint64_t id)
@@ -37,7 +38,8 @@ int kernel_token_revoke(uint64_t id)
 
 int kernel_tokens_revoke_node(uint64_t nodeid)
 {
-	return revoke((struct fuse_dmabuf_revoke){ .by = FUSE_DMABUF_REVOKE_NODE, .nodeid = nodeid });
+	return revoke((struct fuse_dmabuf_revoke){
+		.by = FUSE_DMABUF_REVOKE_NODE, .nodeid = nodeid });
 }
 
 int kernel_tokens_revoke_all(void)
@@ -47,6 +49,7 @@ int kernel_tokens_revoke_all(void)
 
 /* ---------------------------------------------------------------- statistics */
 
+/* Stores the value of one word. Returns true if the word is the id of the token. */
 static bool parse_word(const char *word, struct kernel_counters *counters)
 {
 	const struct {
@@ -84,20 +87,23 @@ bool kernel_counters_parse(const char *line, struct kernel_counters *counters)
 	return has_token;
 }
 
-static int compare(const void *one, const void *other)
+static int compare_ids(const void *one, const void *other)
 {
 	const struct kernel_counters *a = one, *b = other;
 
 	return a->token < b->token ? -1 : a->token > b->token;
 }
 
-static bool add(struct kernel_statistics *statistics, const struct kernel_counters *counters)
+/* Returns false if out of memory; the counters so far stay. */
+static bool append_counters(struct kernel_statistics *statistics,
+			    const struct kernel_counters *counters)
 {
 	struct kernel_counters *grown = statistics->tokens;
 
-	/* Doubled whenever the count is a power of two. */
+	/* The capacity is a power of two; it doubles when the count reaches it. */
 	if (!(statistics->count & (statistics->count - 1))) {
-		grown = realloc(grown, (statistics->count ? 2 * statistics->count : 1) * sizeof(*grown));
+		grown = realloc(grown,
+				(statistics->count ? 2 * statistics->count : 1) * sizeof(*grown));
 		if (!grown)
 			return false;
 	}
@@ -122,13 +128,15 @@ void kernel_statistics_read(struct kernel_statistics *statistics)
 		return;
 	statistics->known = true;
 	while (getline(&line, &room, file) > 0) {
-		if (kernel_counters_parse(line, &counters) && !add(statistics, &counters))
+		if (kernel_counters_parse(line, &counters) &&
+		    !append_counters(statistics, &counters))
 			break;
 	}
 	free(line);
 	fclose(file);
 	if (statistics->count)
-		qsort(statistics->tokens, statistics->count, sizeof(*statistics->tokens), compare);
+		qsort(statistics->tokens, statistics->count, sizeof(*statistics->tokens),
+		      compare_ids);
 }
 
 void kernel_statistics_free(struct kernel_statistics *statistics)
@@ -136,11 +144,12 @@ void kernel_statistics_free(struct kernel_statistics *statistics)
 	free(statistics->tokens);
 }
 
-const struct kernel_counters *kernel_statistics_find(const struct kernel_statistics *statistics, uint64_t token)
+const struct kernel_counters *kernel_statistics_find(const struct kernel_statistics *statistics,
+						     uint64_t token)
 {
 	const struct kernel_counters wanted = { .token = token };
 
 	if (!statistics->count)
 		return NULL;
-	return bsearch(&wanted, statistics->tokens, statistics->count, sizeof(wanted), compare);
+	return bsearch(&wanted, statistics->tokens, statistics->count, sizeof(wanted), compare_ids);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the server asks the kernel about tokens. */
+/* What the server asks the kernel about tokens: to revoke them, and for their counters. */
 #ifndef KERNEL_TOKENS_H
 #define KERNEL_TOKENS_H
 
@@ -7,38 +7,48 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The device of the connection, and its number in /sys/fs/fuse/connections. */
+/*
+ * Sets the FUSE device of the connection, and the connection's number in
+ * /sys/fs/fuse/connections.
+ */
 void kernel_tokens_begin(int device, unsigned int connection);
 
-/* Whether it has the patches. */
+/* Returns true if the kernel has the patches, with revocation. */
 bool kernel_has_tokens(void);
 
 /*
- * Ends a token, those of a node, or all, if the kernel knows of them. 0: no DMA of theirs is in flight. Or an
- * errno; ENOTTY: this kernel cannot.
+ * Revoke one token, the tokens of a node, or all tokens; ids that the kernel does not know are
+ * ignored. Wait until no DMA of these tokens is in flight, and return 0. Otherwise return an errno:
+ * ENOTTY means that this kernel cannot revoke tokens.
  */
 int kernel_token_revoke(uint64_t id);
 int kernel_tokens_revoke_node(uint64_t nodeid);
 int kernel_tokens_revoke_all(void);
 
+/* The kernel's counters of one token. */
 struct kernel_counters {
 	uint64_t token, requests, read_bytes, write_bytes, peer_bytes, maps, invalidations;
 };
 
-/* Of all live tokens. Known is false where the kernel does not tell, or fusectl is not mounted. */
+/* The counters of all live tokens. */
 struct kernel_statistics {
-	bool known;
+	bool known;                             /* false: no counters, or fusectl is not mounted */
 	size_t count;
-	struct kernel_counters *tokens;         /* by id */
+	struct kernel_counters *tokens;         /* ordered by id */
 };
 
+/* Reads the counters, for kernel_statistics_free(). */
 void kernel_statistics_read(struct kernel_statistics *statistics);
 void kernel_statistics_free(struct kernel_statistics *statistics);
 
-/* NULL: not known. */
-const struct kernel_counters *kernel_statistics_find(const struct kernel_statistics *statistics, uint64_t token);
+/* Returns the counters of a token, or NULL if the kernel has not told them. */
+const struct kernel_counters *kernel_statistics_find(const struct kernel_statistics *statistics,
+						     uint64_t token);
 
-/* One line of the kernel's file. False: it has no token. Unknown words are for later kernels. */
+/*
+ * Parses one line of the kernel's file. Returns false if the line names no token. Ignores words
+ * that it does not know: later kernels may add some.
+ */
 bool kernel_counters_parse(const char *line, struct kernel_counters *counters);
 
 #endif

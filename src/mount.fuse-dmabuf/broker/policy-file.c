@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reads a policy file with libconfig, and logs the first mistake with its line. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -17,17 +18,18 @@
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 
-/* Far more than anybody writes by hand. */
+/* In bytes: far more than a person writes by hand. */
 #define FILE_MAX (1 << 20)
 
-/* What getpwnam_r() and getgrnam_r() may need, for groups with many members too. */
+/* In bytes: enough for getpwnam_r() and getgrnam_r(), also for a group with many members. */
 #define NAME_BUFFER (1 << 20)
 
+/* The file that is being read, for messages. */
 static const char *file_name;
 
-/* One line for the first mistake: file, line and reason. */
+/* Logs file, line and reason of a mistake in one line. Returns false, for the caller to return. */
 static bool __attribute__((format(printf, 2, 3)))
-mistake(const config_setting_t *setting, const char *format, ...)
+log_mistake(const config_setting_t *setting, const char *format, ...)
 {
 	char reason[512];
 	va_list args;
@@ -41,7 +43,7 @@ mistake(const config_setting_t *setting, const char *format, ...)
 
 /* ------------------------------------------------- values */
 
-/* libconfig cuts it off at 32 bits without a word: 0x1000000000 would be 0. */
+/* Hexadecimal numbers are refused: libconfig cuts them to 32 bits silently, 0x1000000000 to 0. */
 static bool is_hexadecimal(const config_setting_t *setting)
 {
 	return config_setting_get_format(setting) == CONFIG_FORMAT_HEX;
@@ -63,8 +65,8 @@ static bool read_number(const config_setting_t *setting, uint64_t *number)
 			return true;
 		break;
 	}
-	return mistake(setting, "%s must be a decimal number, or one with K, M, G or T after it in quotes, such as \"64G\"",
-		       config_setting_name(setting));
+	return log_mistake(setting, "%s must be a decimal number, or one with K, M, G or T after "
+			   "it in quotes, such as \"64G\"", config_setting_name(setting));
 }
 
 static bool read_directions(const config_setting_t *setting, uint32_t *directions)
@@ -86,13 +88,17 @@ static bool read_directions(const config_setting_t *setting, uint32_t *direction
 			return true;
 		}
 	}
-	return mistake(setting, "allow must be \"none\", \"read\", \"write\" or \"read-write\"");
+	return log_mistake(setting, "allow must be \"none\", \"read\", \"write\" or "
+			   "\"read-write\"");
 }
 
 /* ------------------------------------------------- lists of values */
 
-/* Room for one more element behind so many. NULL: logged. */
-static void *grow(void **array, size_t count, size_t size)
+/*
+ * Makes room for one more element after @count elements of @size bytes. Returns the new element, or
+ * NULL if out of memory, which is logged.
+ */
+static void *grow_array(void **array, size_t count, size_t size)
 {
 	void *grown = realloc(*array, (count + 1) * size);
 
@@ -104,30 +110,35 @@ static void *grow(void **array, size_t count, size_t size)
 	return (char *)grown + count * size;
 }
 
-/* Calls read() with the setting, or, where it is a list, with each element. */
-static bool read_each(const config_setting_t *setting, bool (*read)(const config_setting_t *, void *), void *data)
+/*
+ * Calls read_element() with the setting or, if the setting is a list, with each element. Returns
+ * false at the first mistake.
+ */
+static bool read_each(const config_setting_t *setting,
+		      bool (*read_element)(const config_setting_t *, void *), void *data)
 {
 	int count = config_setting_length(setting);
 
 	if (!config_setting_is_list(setting) && !config_setting_is_array(setting))
-		return read(setting, data);
+		return read_element(setting, data);
 	if (!count)
-		return mistake(setting, "the list is empty");
+		return log_mistake(setting, "the list is empty");
 	for (int i = 0; i < count; i++) {
-		if (!read(config_setting_get_elem(setting, (unsigned int)i), data))
+		if (!read_element(config_setting_get_elem(setting, (unsigned int)i), data))
 			return false;
 	}
 	return true;
 }
 
-/* An id as a number. */
+/* Reads a user or group id. Returns false if the setting is not a decimal number or too large. */
 static bool read_id(const config_setting_t *setting, uint64_t *id)
 {
 	const char *text = config_setting_get_string(setting);
 
 	if (!text) {
 		*id = (uint64_t)config_setting_get_int64(setting);
-		return config_setting_is_number(setting) && config_setting_type(setting) != CONFIG_TYPE_FLOAT &&
+		return config_setting_is_number(setting) &&
+		       config_setting_type(setting) != CONFIG_TYPE_FLOAT &&
 		       !is_hexadecimal(setting) && *id < UINT32_MAX;
 	}
 	return text[strspn(text, "0123456789")] == '\0' && parse_size(text, id) && *id < UINT32_MAX;
@@ -163,8 +174,9 @@ static bool read_user(const config_setting_t *setting, void *data)
 	uid_t *user;
 
 	if (!(name && find_user(name, &id)) && !read_id(setting, &id))
-		return mistake(setting, name ? "there is no user \"%s\"" : "user must be a name or a decimal number", name);
-	user = grow((void **)&who->users, who->user_count, sizeof(*user));
+		return log_mistake(setting, name ? "there is no user \"%s\"" :
+				   "user must be a name or a decimal number", name);
+	user = grow_array((void **)&who->users, who->user_count, sizeof(*user));
 	if (!user)
 		return false;
 	*user = (uid_t)id;
@@ -180,8 +192,9 @@ static bool read_group(const config_setting_t *setting, void *data)
 	gid_t *group;
 
 	if (!(name && find_group(name, &id)) && !read_id(setting, &id))
-		return mistake(setting, name ? "there is no group \"%s\"" : "group must be a name or a decimal number", name);
-	group = grow((void **)&who->groups, who->group_count, sizeof(*group));
+		return log_mistake(setting, name ? "there is no group \"%s\"" :
+				   "group must be a name or a decimal number", name);
+	group = grow_array((void **)&who->groups, who->group_count, sizeof(*group));
 	if (!group)
 		return false;
 	*group = (gid_t)id;
@@ -196,8 +209,9 @@ static bool read_path(const config_setting_t *setting, void *data)
 	char **path;
 
 	if (!text || *text != '/')
-		return mistake(setting, "path must be a pattern that begins with /, the root of the mount");
-	path = grow((void **)&rule->paths, rule->path_count, sizeof(*path));
+		return log_mistake(setting, "path must be a pattern that begins with /, "
+				   "the root of the mount");
+	path = grow_array((void **)&rule->paths, rule->path_count, sizeof(*path));
 	if (!path || !(*path = strdup(text)))
 		return false;
 	rule->path_count++;
@@ -206,9 +220,9 @@ static bool read_path(const config_setting_t *setting, void *data)
 
 /* ------------------------------------------------- groups of settings */
 
-static bool unknown(const config_setting_t *setting)
+static bool log_unknown_setting(const config_setting_t *setting)
 {
-	return mistake(setting, "unknown setting \"%s\"", config_setting_name(setting));
+	return log_mistake(setting, "unknown setting \"%s\"", config_setting_name(setting));
 }
 
 static bool read_rule_setting(const config_setting_t *setting, struct policy_rule *rule)
@@ -223,20 +237,22 @@ static bool read_rule_setting(const config_setting_t *setting, struct policy_rul
 		return read_each(setting, read_path, rule);
 	if (!strcmp(name, "allow"))
 		return read_directions(setting, &rule->directions);
-	return unknown(setting);
+	return log_unknown_setting(setting);
 }
 
 static bool read_rule(const config_setting_t *setting, void *data)
 {
 	struct policy *policy = data;
-	struct policy_rule *rule = grow((void **)&policy->rules, policy->rule_count, sizeof(*rule));
+	struct policy_rule *rule = grow_array((void **)&policy->rules, policy->rule_count,
+					      sizeof(*rule));
 
 	if (!rule)
 		return false;
 	*rule = (struct policy_rule){ 0 };
 	policy->rule_count++;
 	if (!config_setting_is_group(setting) || !config_setting_get_member(setting, "allow"))
-		return mistake(setting, "a rule must be like { group = \"video\"; path = \"/models\"; allow = \"read\"; } and have allow");
+		return log_mistake(setting, "a rule must be like { group = \"video\"; "
+				   "path = \"/models\"; allow = \"read\"; } and have allow");
 	for (int i = 0; i < config_setting_length(setting); i++) {
 		if (!read_rule_setting(config_setting_get_elem(setting, (unsigned int)i), rule))
 			return false;
@@ -256,21 +272,23 @@ static bool read_quota_setting(const config_setting_t *setting, struct policy_qu
 		return read_number(setting, &quota->limit.bytes);
 	if (!strcmp(name, "max_tokens"))
 		return read_number(setting, &quota->limit.tokens);
-	return unknown(setting);
+	return log_unknown_setting(setting);
 }
 
-/* What a quota does not limit is unlimited. */
+/* A limit that the quota does not set is unlimited. */
 static bool read_quota(const config_setting_t *setting, void *data)
 {
 	struct policy *policy = data;
-	struct policy_quota *quota = grow((void **)&policy->quotas, policy->quota_count, sizeof(*quota));
+	struct policy_quota *quota = grow_array((void **)&policy->quotas, policy->quota_count,
+						sizeof(*quota));
 
 	if (!quota)
 		return false;
 	*quota = (struct policy_quota){ .limit = { UINT64_MAX, UINT64_MAX } };
 	policy->quota_count++;
 	if (!config_setting_is_group(setting))
-		return mistake(setting, "a quota must be like { user = \"alice\"; max_bytes = \"64G\"; }");
+		return log_mistake(setting, "a quota must be like "
+				   "{ user = \"alice\"; max_bytes = \"64G\"; }");
 	for (int i = 0; i < config_setting_length(setting); i++) {
 		if (!read_quota_setting(config_setting_get_elem(setting, (unsigned int)i), quota))
 			return false;
@@ -278,12 +296,13 @@ static bool read_quota(const config_setting_t *setting, void *data)
 	return true;
 }
 
-static bool read_list(const config_setting_t *setting, bool (*read)(const config_setting_t *, void *),
-		      struct policy *policy)
+static bool read_list(const config_setting_t *setting,
+		      bool (*read_element)(const config_setting_t *, void *), struct policy *policy)
 {
 	if (!config_setting_is_list(setting))
-		return mistake(setting, "%s must be a list: ( { ... }, { ... } )", config_setting_name(setting));
-	return read_each(setting, read, policy);
+		return log_mistake(setting, "%s must be a list: ( { ... }, { ... } )",
+				   config_setting_name(setting));
+	return read_each(setting, read_element, policy);
 }
 
 static bool read_setting(const config_setting_t *setting, struct policy *policy)
@@ -302,12 +321,16 @@ static bool read_setting(const config_setting_t *setting, struct policy *policy)
 		return read_number(setting, &policy->user.bytes);
 	if (!strcmp(name, "user_max_tokens"))
 		return read_number(setting, &policy->user.tokens);
-	return unknown(setting);
+	return log_unknown_setting(setting);
 }
 
 /* ------------------------------------------------- the file */
 
-/* All of the file: libconfig would end the program when it cannot read what it opened (a directory). */
+/*
+ * Reads the whole file. Returns NULL with errno set if that fails; the caller frees the text.
+ * libconfig does not read the file because it would end the program on a read error, as of a
+ * directory.
+ */
 static char *read_text(int fd)
 {
 	char *text = malloc(FILE_MAX + 1);
@@ -326,7 +349,10 @@ static char *read_text(int fd)
 	return text;
 }
 
-/* An empty pipe that nobody writes to would read as a policy that forbids nothing. */
+/*
+ * Returns false with errno set if the file is not a regular one. A pipe without a writer would read
+ * as an empty policy, which forbids nothing.
+ */
 static bool is_regular(int fd)
 {
 	struct stat attr;
@@ -337,6 +363,7 @@ static bool is_regular(int fd)
 	return S_ISREG(attr.st_mode);
 }
 
+/* Returns the text of the file, for free(), or NULL: the log has the reason. */
 static char *open_and_read(const char *file)
 {
 	char *text;
@@ -353,8 +380,9 @@ static char *open_and_read(const char *file)
 	return text;
 }
 
-/* One file is one policy: what is written in it is what counts. */
-static const char **refuse_include(config_t *config, const char *directory, const char *path, const char **error)
+/* Refuses @include: the policy is written in one file, and nothing outside that file counts. */
+static const char **refuse_include(config_t *config, const char *directory, const char *path,
+				   const char **error)
 {
 	(void)config;
 	(void)directory;
@@ -369,7 +397,8 @@ static bool read_config(config_t *config, const char *text, struct policy *polic
 
 	config_set_include_func(config, refuse_include);
 	if (!config_read_string(config, text)) {
-		log_error("%s:%d: %s", file_name, config_error_line(config), config_error_text(config));
+		log_error("%s:%d: %s", file_name, config_error_line(config),
+			  config_error_text(config));
 		return false;
 	}
 	root = config_root_setting(config);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The policy at the start and after SIGHUP. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -21,7 +22,7 @@ struct policy *policy_load(const struct policy_options *options)
 	if (policy)
 		*policy = defaults;
 	else
-		log_error("out of memory");
+		log_error("cannot make the policy: out of memory");
 	return policy;
 }
 
@@ -31,7 +32,8 @@ void policy_reload(const struct policy_options *options)
 	struct policy *policy;
 
 	if (!options->file) {
-		log_warning("SIGHUP reads the policy file again, but there is none (mount with policy=FILE)");
+		log_warning("SIGHUP reads the policy file again, but there is none "
+			    "(mount with policy=FILE)");
 		return;
 	}
 	policy = policy_load(options);
@@ -40,5 +42,6 @@ void policy_reload(const struct policy_options *options)
 		return;
 	}
 	result = broker_set_policy(policy);
-	log_info("%s is the policy now; %" PRIu64 " tokens were revoked", options->file, result.revoked);
+	log_info("%s is the policy now; %" PRIu64 " tokens were revoked", options->file,
+		 result.revoked);
 }

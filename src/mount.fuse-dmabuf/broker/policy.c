@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Applies a policy: its rules and patterns, the permissions of files, and the limits. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,25 +31,29 @@ static bool is_about(const struct policy_who *who, const struct owner *owner)
 	return has_user(who, owner->uid) && has_group(who, owner);
 }
 
-static bool ends(const char *name)
+static bool is_end_of_name(const char *text)
 {
-	return !*name || *name == '/';
+	return !*text || *text == '/';
 }
 
-/* Of one name. It never goes back further than to the last star, so it takes no stack and no time to speak of. */
+/*
+ * Returns true if the first name of the pattern fits the first name of the path. Goes back only to
+ * the last star, never to an earlier one: so it needs no recursion, and no pattern takes
+ * exponential time.
+ */
 static bool name_fits(const char *pattern, const char *name)
 {
-	const char *behind_star = NULL, *retry = NULL;
+	const char *after_star = NULL, *retry = NULL;
 
-	while (!ends(name)) {
+	while (!is_end_of_name(name)) {
 		if (*pattern == '*') {
-			behind_star = ++pattern;
+			after_star = ++pattern;
 			retry = name;
 		} else if (*pattern == '?' || *pattern == *name) {
 			pattern++;
 			name++;
-		} else if (behind_star) {
-			pattern = behind_star;
+		} else if (after_star) {
+			pattern = after_star;
 			name = ++retry;
 		} else {
 			return false;
@@ -56,19 +61,25 @@ static bool name_fits(const char *pattern, const char *name)
 	}
 	while (*pattern == '*')
 		pattern++;
-	return ends(pattern);
+	return is_end_of_name(pattern);
 }
 
-/* Not fnmatch(): it calls itself for each name, and a path of 2000 names is too much for a thread's stack. */
+/*
+ * fnmatch() is not used because it calls itself for each name: a path of 2000 names would overflow
+ * the stack of a thread.
+ */
 bool policy_path_fits(const char *pattern, const char *path)
 {
 	while (name_fits(pattern, path)) {
 		pattern = strchrnul(pattern, '/');
-		/* Several slashes are as good as one. */
+		/* Several slashes count as one. */
 		while (*pattern && pattern[1] == '/')
 			pattern++;
 		path = strchrnul(path, '/');
-		/* A directory above, also when a slash says so. */
+		/*
+		 * The pattern ends here: it fits the file or a directory above. A pattern with a
+		 * final slash fits only a directory above.
+		 */
 		if (!*pattern || (*path && !pattern[1]))
 			return true;
 		if (!*path)
@@ -79,33 +90,38 @@ bool policy_path_fits(const char *pattern, const char *path)
 	return false;
 }
 
-/* Whether it leads to the file now. */
+/* Returns true if the path leads to the file now. */
 static bool is_name_of(const struct inode *inode, const char *name)
 {
 	struct stat attr, of_file;
 
 	return !fstat(inode->fd, &of_file) &&
-	       !fstatat(inode_from_nodeid(FUSE_ROOT_ID)->fd, name + 1, &attr, AT_SYMLINK_NOFOLLOW) &&
+	       !fstatat(inode_from_nodeid(FUSE_ROOT_ID)->fd, name + 1, &attr,
+			AT_SYMLINK_NOFOLLOW) &&
 	       attr.st_dev == of_file.st_dev && attr.st_ino == of_file.st_ino;
 }
 
-/* What the kernel appends to a name that was removed; but a file can also be called so. */
-static void take_mark_of_removal_away(const struct inode *inode, char *name)
+/*
+ * Removes " (deleted)", which the kernel appends to the path of a removed file. The name of a file
+ * may also end with these words: then the path leads to the file, and stays as it is.
+ */
+static void strip_deleted_mark(const struct inode *inode, char *name)
 {
 	static const char mark[] = " (deleted)";
 	size_t length = strlen(name), mark_length = strlen(mark);
 
-	if (length > mark_length && !strcmp(name + length - mark_length, mark) && !is_name_of(inode, name))
+	if (length > mark_length && !strcmp(name + length - mark_length, mark) &&
+	    !is_name_of(inode, name))
 		name[length - mark_length] = '\0';
 }
 
 bool policy_file_name(const struct inode *inode, char name[INODE_NAME_MAX])
 {
 	inode_name(inode, name);
-	/* A path longer than PATH_MAX gives nothing; the root alone is not where a file can be. */
+	/* The name is empty if the path is longer than PATH_MAX. A file is never the root. */
 	if (name[0] != '/' || !name[1])
 		return false;
-	take_mark_of_removal_away(inode, name);
+	strip_deleted_mark(inode, name);
 	return true;
 }
 
@@ -118,8 +134,12 @@ static bool has_path(const struct policy_rule *rule, const char *path)
 	return !rule->path_count;
 }
 
-/* A rule that may or may not fit, because the path is not known (NULL), allows nothing. */
-static uint32_t rules_allow(const struct policy *policy, const struct owner *owner, const char *path)
+/*
+ * Returns the directions that the rules allow. If the path is not known (NULL), it is not known
+ * either whether a rule about paths fits: such a rule allows nothing.
+ */
+static uint32_t directions_by_rules(const struct policy *policy, const struct owner *owner,
+				    const char *path)
 {
 	for (size_t i = 0; i < policy->rule_count; i++) {
 		const struct policy_rule *rule = &policy->rules[i];
@@ -141,12 +161,13 @@ static bool is_removed(const struct inode *inode)
 	return !fstat(inode->fd, &attr) && !attr.st_nlink;
 }
 
-/* The directions for which the owner could open the file now. */
-static uint32_t rights_allow(const struct owner *owner, const struct inode *inode)
+/* Returns the directions for which the owner could open the file now. */
+static uint32_t directions_by_rights(const struct owner *owner, const struct inode *inode)
 {
 	int rights = owner_rights(owner, inode->fd);
 
-	return (rights & R_OK ? FUSE_DMABUF_TOKEN_READ : 0) | (rights & W_OK ? FUSE_DMABUF_TOKEN_WRITE : 0);
+	return (rights & R_OK ? FUSE_DMABUF_TOKEN_READ : 0) |
+	       (rights & W_OK ? FUSE_DMABUF_TOKEN_WRITE : 0);
 }
 
 uint32_t policy_directions(const struct policy *policy, const struct owner *owner,
@@ -157,11 +178,13 @@ uint32_t policy_directions(const struct policy *policy, const struct owner *owne
 	if (policy->deny || (policy->deny_removed && is_removed(inode)))
 		return 0;
 	if (policy->rule_count)
-		asked &= rules_allow(policy, owner, policy_file_name(inode, name) ? name : NULL);
-	return asked ? asked & rights_allow(owner, inode) : 0;
+		asked &= directions_by_rules(policy, owner,
+					     policy_file_name(inode, name) ? name : NULL);
+	return asked ? asked & directions_by_rights(owner, inode) : 0;
 }
 
-static const struct token_count *limit_of_user(const struct policy *policy, const struct owner *owner)
+static const struct token_count *limit_of_user(const struct policy *policy,
+					       const struct owner *owner)
 {
 	for (size_t i = 0; i < policy->quota_count; i++) {
 		if (is_about(&policy->quotas[i].who, owner))
@@ -186,13 +209,15 @@ const char *policy_limit(const struct policy *policy, const struct owner *owner,
 	return NULL;
 }
 
-/* Divided, because a limit that is none cannot be doubled. */
-const char *policy_entries_limit(const struct policy *policy, const struct owner *owner, uint64_t all, uint64_t user)
+/* Halves the entries: doubling the limit would overflow if it is UINT64_MAX, which is no limit. */
+const char *policy_entries_limit(const struct policy *policy, const struct owner *owner,
+				 uint64_t all, uint64_t user)
 {
 	if (all / 2 >= policy->all.tokens)
 		return "more than twice max_tokens, with revoked ones that are still held";
 	if (user / 2 >= limit_of_user(policy, owner)->tokens)
-		return "more than twice the max_tokens of this user, with revoked ones that are still held";
+		return "more than twice the max_tokens of this user, "
+		       "with revoked ones that are still held";
 	return NULL;
 }
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The kernel knows of a grant from the moment at which it has taken the answer. What it is asked after that
- * moment finds the token, or the token has ended: so no token is asked for before its answer was taken, and
- * what the kernel finds need not be looked at.
+ * Revocation: selects tokens in the books, and makes the kernel revoke them.
+ *
+ * The kernel knows a token from the moment when it takes the answer to the grant. Asked to revoke
+ * the token after that moment, the kernel finds the token, or the token has ended. So the broker
+ * does not ask for a token before its answer was taken, and need not check how many tokens the
+ * kernel has found.
  */
 #include <stdlib.h>
 
@@ -21,8 +24,13 @@ struct candidates {
 	size_t count, capacity;
 };
 
-/* With claim only those that nobody has to be waited for, and they are this revoker's. */
-static void collect(const struct revocation_selector *selector, struct candidates *candidates, bool claim)
+/*
+ * Collects the selected tokens, as many as the list has room for. With @claim leaves out tokens for
+ * which this thread would have to wait, because the kernel has not taken the answer or another
+ * thread is revoking them; marks the others as revoking, so that only this thread revokes them.
+ */
+static void collect(const struct revocation_selector *selector, struct candidates *candidates,
+		    bool claim)
 {
 	struct books_walk walk;
 	struct token *token;
@@ -40,14 +48,18 @@ static void collect(const struct revocation_selector *selector, struct candidate
 		if (!reason)
 			continue;
 		token->revoking |= claim;
-		candidates->list[candidates->count++] = (struct candidate){ token->request.id, reason };
+		candidates->list[candidates->count++] = (struct candidate){
+			token->request.id, reason };
 	}
 	books_walk_end(&walk);
 	books_unlock();
 }
 
-/* False: it has ended, or somebody else has revoked it. */
-static bool claim(uint64_t id)
+/*
+ * Waits until the kernel has the answer and no other thread is revoking the token, and marks the
+ * token as revoking. Returns false if the token has ended, or another thread has revoked it.
+ */
+static bool claim_token(uint64_t id)
 {
 	struct token *token;
 	bool claimed;
@@ -62,8 +74,12 @@ static bool claim(uint64_t id)
 	return claimed;
 }
 
-/* A copy of its request for the log, which may have to wait, without the lock. False: it has ended. */
-static bool set_result(uint64_t id, int error, struct token_request *request)
+/*
+ * Ends the claim, and marks the token as revoked if @error is 0. Copies the request and keeps its
+ * node, for the log: the log may block, so it is written without the lock. Returns false if the
+ * token has ended.
+ */
+static bool end_claim(uint64_t id, int error, struct token_request *request)
 {
 	struct token *token;
 
@@ -81,7 +97,8 @@ static bool set_result(uint64_t id, int error, struct token_request *request)
 	return token;
 }
 
-static void settle(const struct candidate *candidate, int error, struct revocation *result)
+/* Counts and logs the result of the kernel, a positive errno or 0, for one claimed token. */
+static void record_result(const struct candidate *candidate, int error, struct revocation *result)
 {
 	struct token_request request;
 
@@ -91,7 +108,7 @@ static void settle(const struct candidate *candidate, int error, struct revocati
 	} else {
 		result->revoked++;
 	}
-	if (!set_result(candidate->id, error, &request))
+	if (!end_claim(candidate->id, error, &request))
 		return;
 	if (error)
 		token_log_not_revoked(&request, candidate->reason, error);
@@ -100,33 +117,38 @@ static void settle(const struct candidate *candidate, int error, struct revocati
 	inode_let_go(request.inode);
 }
 
-static int end_at_once(const struct revocation_selector *selector)
+static int revoke_in_kernel(const struct revocation_selector *selector)
 {
-	return selector->all ? kernel_tokens_revoke_all() : kernel_tokens_revoke_node(selector->all_of->nodeid);
+	if (selector->all)
+		return kernel_tokens_revoke_all();
+	return kernel_tokens_revoke_node(selector->all_of_file->nodeid);
 }
 
-static void revoke_at_once(const struct revocation_selector *selector, struct candidates *candidates,
-			   struct revocation *result)
+/* Revokes with one call the tokens for which this thread need not wait. */
+static void revoke_in_one_call(const struct revocation_selector *selector,
+			       struct candidates *candidates, struct revocation *result)
 {
 	int error;
 
 	collect(selector, candidates, true);
-	error = candidates->count ? end_at_once(selector) : 0;
+	error = candidates->count ? revoke_in_kernel(selector) : 0;
 	for (size_t i = 0; i < candidates->count; i++)
-		settle(&candidates->list[i], error, result);
+		record_result(&candidates->list[i], error, result);
 }
 
-static void revoke_one_by_one(const struct revocation_selector *selector, struct candidates *candidates,
-			      struct revocation *result)
+/* Revokes tokens with one call for each, and waits for those that other threads are revoking. */
+static void revoke_one_by_one(const struct revocation_selector *selector,
+			      struct candidates *candidates, struct revocation *result)
 {
 	collect(selector, candidates, false);
 	for (size_t i = 0; i < candidates->count; i++) {
-		if (claim(candidates->list[i].id))
-			settle(&candidates->list[i], kernel_token_revoke(candidates->list[i].id), result);
+		if (claim_token(candidates->list[i].id))
+			record_result(&candidates->list[i],
+				      kernel_token_revoke(candidates->list[i].id), result);
 	}
 }
 
-static size_t number_of_tokens(void)
+static size_t count_tokens(void)
 {
 	size_t number;
 
@@ -139,18 +161,19 @@ static size_t number_of_tokens(void)
 struct revocation revoke_tokens(const struct revocation_selector *selector)
 {
 	struct candidate one;
-	struct candidates candidates = { .capacity = number_of_tokens() + 1 };
+	struct candidates candidates = { .capacity = count_tokens() + 1 };
 	struct candidate *many = malloc(candidates.capacity * sizeof(*many));
 	struct revocation result = { 0 };
 	uint64_t before;
 
+	/* Without memory for a list the tokens are revoked in passes of one. */
 	candidates.list = many ? many : &one;
 	if (!many)
 		candidates.capacity = 1;
-	if (selector->all || selector->all_of)
-		revoke_at_once(selector, &candidates, &result);
+	if (selector->all || selector->all_of_file)
+		revoke_in_one_call(selector, &candidates, &result);
 	if (!result.failed) {
-		/* Those that others are at, and those that came meanwhile. */
+		/* Tokens that other threads are revoking, and tokens granted meanwhile. */
 		do {
 			before = result.revoked;
 			revoke_one_by_one(selector, &candidates, &result);

@@ -1,31 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Taking tokens back. */
+/* Revokes tokens, and waits until their DMA has ended. */
 #ifndef REVOCATION_H
 #define REVOCATION_H
 
 #include "broker/books.h"
 
+/* Which tokens to revoke. The functions are called with books_lock() held. */
 struct revocation_selector {
-	/* Called before a pass over the books; may be NULL. */
+	/* Called before each pass over the books; may be NULL. */
 	void (*begin)(void *data);
 
-	/* For each live token, from the oldest to the newest: why it is to go, or NULL. */
+	/*
+	 * Called for each token that is not revoked, from the oldest to the newest. Returns why the
+	 * token is to be revoked, or NULL.
+	 */
 	const char *(*reason)(const struct token *token, void *data);
 
-	/* Set when reason() is against all tokens, or all of a file: the kernel then ends them at one go. */
+	/*
+	 * Set one of these if reason() has a reason for every token, or for every token of a file:
+	 * then one call makes the kernel revoke them all.
+	 */
 	bool all;
-	const struct inode *all_of;
+	const struct inode *all_of_file;
 
 	void *data;
 };
 
-/* How many were ended, how many could not be, and why (an errno). */
+/* How many tokens were revoked, how many could not be, and why (an errno). */
 struct revocation {
 	uint64_t revoked, failed;
 	int error;
 };
 
-/* When this returns, no DMA of these tokens is in flight, whoever revoked them. */
+/*
+ * Revokes the selected tokens. When this function returns, no DMA of these tokens is in flight,
+ * also of those that another thread revokes; only the failed ones may go on.
+ * Caller does not hold books_lock().
+ */
 struct revocation revoke_tokens(const struct revocation_selector *selector);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* revoke_on_unlink: finds the file before its name is removed, and revokes its tokens after. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@ void revoke_on_unlink_enable(void)
 	enabled = true;
 }
 
-/* The name is not looked at while nobody has tokens, which is nearly always. */
+/* The name is not looked up while there are no tokens, which is nearly always the case. */
 struct unlinked_file revoke_on_unlink_begin(const struct inode *directory, const char *name)
 {
 	struct unlinked_file unlinked = { .fd = -1, .unknown = enabled };
@@ -24,7 +25,11 @@ struct unlinked_file revoke_on_unlink_begin(const struct inode *directory, const
 	return unlinked;
 }
 
-/* A file that has tokens is open, so its node is in use. It may have got both while it was removed. */
+/*
+ * Revokes the tokens of the file if it has no link left. A file that has tokens is open, so its
+ * node is in use. The node is looked up only now: the file may have been opened, and its tokens
+ * granted, while the name was removed.
+ */
 static void revoke_removed(int fd)
 {
 	struct inode *inode;

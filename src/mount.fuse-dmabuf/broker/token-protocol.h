@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What is about tokens, in the form of <linux/fuse.h>. Each request follows a struct fuse_in_header whose
- * nodeid is the file's node and whose uid, gid and pid are the caller's.
+ * The part of the kernel's FUSE protocol that is about tokens, in the form of <linux/fuse.h>. Each
+ * request follows a struct fuse_in_header, whose nodeid is the file's node and whose uid, gid and
+ * pid are the caller's.
  */
 #ifndef TOKEN_PROTOCOL_H
 #define TOKEN_PROTOCOL_H
@@ -9,7 +10,7 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
-/* Far away from the next opcodes of Linux. */
+/* Far above the opcodes of Linux, so that its next ones do not collide. */
 #define FUSE_DMABUF_TOKEN_CREATE  2048
 #define FUSE_DMABUF_TOKEN_RELEASE 2049
 
@@ -19,19 +20,22 @@
 struct fuse_dmabuf_token_in {
 	uint64_t fh;
 	uint64_t token;         /* unique in the connection */
-	uint64_t size;          /* of the buffer */
-	uint32_t direction;     /* what the mode of the open allows */
+	uint64_t size;          /* of the dma-buf, in bytes */
+	uint32_t direction;     /* the directions that the open mode allows */
 	uint32_t padding;
 	char exporter[32];
 };
 
-/* The answer to CREATE, unless it is an errno. */
+/* The answer to CREATE, unless the answer is an errno. */
 struct fuse_dmabuf_token_out {
-	uint32_t direction;     /* some of those asked for */
+	uint32_t direction;     /* the granted ones of those requested */
 	uint32_t padding;
 };
 
-/* Comes once for each token granted, and before the RELEASE of the file handle. Answered with 0. */
+/*
+ * The kernel sends one RELEASE for each granted token, before the RELEASE of the file handle. The
+ * answer is 0.
+ */
 struct fuse_dmabuf_token_release_in {
 	uint64_t fh;
 	uint64_t token;
@@ -42,16 +46,19 @@ struct fuse_dmabuf_token_release_in {
 	uint32_t padding;
 };
 
-#define FUSE_DMABUF_RELEASE_CLOSED  0      /* the last user of the token is gone */
-#define FUSE_DMABUF_RELEASE_REVOKED 1      /* ended by the broker */
-#define FUSE_DMABUF_RELEASE_FAILED  2      /* granted, but a later step of the registration failed */
+#define FUSE_DMABUF_RELEASE_CLOSED  0  /* the last user of the token is gone */
+#define FUSE_DMABUF_RELEASE_REVOKED 1  /* the broker has revoked the token */
+#define FUSE_DMABUF_RELEASE_FAILED  2  /* granted, but a later step of the registration failed */
 
-/* Ends tokens. Returns when none of their DMA is in flight, with the number of those that were live. */
+/*
+ * The argument of FUSE_DEV_IOC_DMABUF_REVOKE, which ends tokens and returns when no DMA of them is
+ * in flight.
+ */
 struct fuse_dmabuf_revoke {
-	uint64_t token;         /* of REVOKE_TOKEN, else 0 */
-	uint64_t nodeid;        /* of REVOKE_NODE, else 0 */
-	uint32_t by;
-	uint32_t count;         /* answer */
+	uint64_t token;         /* for REVOKE_TOKEN, otherwise 0 */
+	uint64_t nodeid;        /* for REVOKE_NODE, otherwise 0 */
+	uint32_t by;            /* FUSE_DMABUF_REVOKE_* */
+	uint32_t count;         /* the answer: tokens that were live; 0 in the request */
 };
 
 #define FUSE_DMABUF_REVOKE_ALL   0

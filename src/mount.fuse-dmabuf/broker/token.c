@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Words for what a token is, the same in the log and in status. */
+/* The names of directions, the same in the log and in status. */
 #include "broker/token.h"
 
 const char *token_direction_name(uint32_t direction)

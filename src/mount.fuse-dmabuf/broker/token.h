@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is asked for, granted and ended. */
+/* A token as it is requested and as it ends. */
 #ifndef TOKEN_H
 #define TOKEN_H
 
@@ -13,27 +13,27 @@ struct inode;
 
 #define TOKEN_BOTH (FUSE_DMABUF_TOKEN_READ | FUSE_DMABUF_TOKEN_WRITE)
 
-/* Who asks for what. */
+/* What a program requests, for which file and which buffer. */
 struct token_request {
 	uint64_t id;
 	struct inode *inode;
 	int open_flags;
-	uint64_t size;
+	uint64_t size;          /* of the dma-buf, in bytes */
 	uint32_t direction;     /* FUSE_DMABUF_TOKEN_READ, _WRITE */
 	struct owner owner;
 	pid_t pid;
-	char exporter[33];
-	bool is_logged;           /* its grant and end are in the log */
+	char exporter[33];      /* as long as in the protocol, and a zero byte */
+	bool is_logged;         /* the grant and the end of the token are in the log */
 };
 
-/* Returns the word for a direction, or both: "read", "write" or "read-write". */
+/* Returns the word for a direction, or for both: "read", "write" or "read-write". */
 const char *token_direction_name(uint32_t direction);
 
-/* What became of a token, by the kernel's counters. */
+/* The end of a token, with the kernel's counters. */
 struct token_end {
 	uint64_t id;
 	uint64_t requests, read_bytes, write_bytes;
-	uint32_t reason;
+	uint32_t reason;        /* FUSE_DMABUF_RELEASE_* */
 };
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A kernel that revokes nothing, but counts the calls. */
 #include "broker/kernel-tokens.h"
 #include "broker/test/simulated-kernel.h"
 
@@ -21,8 +22,8 @@ int kernel_tokens_revoke_node(uint64_t nodeid)
 
 int kernel_tokens_revoke_all(void)
 {
-	__atomic_add_fetch(&kernel.calls_at_once, 1, __ATOMIC_RELAXED);
-	if (kernel.on_revoke_at_once)
-		kernel.on_revoke_at_once();
+	__atomic_add_fetch(&kernel.bulk_calls, 1, __ATOMIC_RELAXED);
+	if (kernel.on_bulk_revoke)
+		kernel.on_bulk_revoke();
 	return kernel.error;
 }

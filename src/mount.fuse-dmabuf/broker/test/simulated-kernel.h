@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* In the place of kernel-tokens.c: the kernel's part in revoking. */
+/* Replaces the revoking functions of kernel-tokens.c: tests decide what the kernel answers. */
 #ifndef SIMULATED_KERNEL_H
 #define SIMULATED_KERNEL_H
 
 #include <stdint.h>
 
 extern struct simulated_kernel {
-	int error;                      /* what each revocation fails with */
-	unsigned int calls;             /* for one token */
-	unsigned int calls_at_once;     /* for those of a node, or all */
+	int error;                      /* the result of each call: an errno or 0 */
+	unsigned int calls;             /* calls that revoke one token */
+	unsigned int bulk_calls;        /* calls that revoke the tokens of a node, or all */
 	uint64_t last;                  /* the token or node of the last call */
-	void (*on_revoke)(uint64_t id); /* called while it is being revoked */
-	void (*on_revoke_at_once)(void);
+	void (*on_revoke)(uint64_t id); /* called while the kernel revokes the token */
+	void (*on_bulk_revoke)(void);
 } kernel;
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Decisions of the broker, and the counts in its books. */
 #include <errno.h>
 
 #include "broker/broker.h"
@@ -9,7 +10,7 @@
 
 static struct inode *file;
 
-static void policy(bool deny, uint64_t max_bytes)
+static void set_policy(bool deny, uint64_t max_bytes)
 {
 	broker_set_policy(test_policy(deny, max_bytes));
 }
@@ -20,18 +21,20 @@ static int grant(uint64_t id, uid_t uid, uint64_t size)
 
 	return broker_grant(&(struct token_request){
 		.id = id, .inode = file, .open_flags = O_RDONLY, .size = size,
-		.direction = FUSE_DMABUF_TOKEN_READ, .owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction);
+		.direction = FUSE_DMABUF_TOKEN_READ, .owner = { .uid = uid, .gid = uid }, .pid = 1,
+		.exporter = "test" }, &direction);
 }
 
-static const char *is_token(const struct token *token, void *id)
+static const char *test_reason(const struct token *token, void *id)
 {
 	return token->request.id == *(uint64_t *)id ? "test" : NULL;
 }
 
-static void take_away(uint64_t id)
+static void revoke_token(uint64_t id)
 {
 	broker_answered(id);
-	CHECK_EQUAL(revoke_tokens(&(struct revocation_selector){ .reason = is_token, .data = &id }).revoked, 1);
+	CHECK_EQUAL(revoke_tokens(&(struct revocation_selector){
+		.reason = test_reason, .data = &id }).revoked, 1);
 }
 
 static bool release(uint64_t id)
@@ -39,17 +42,17 @@ static bool release(uint64_t id)
 	return broker_release(&(struct token_end){ .id = id });
 }
 
-static struct token_count all(void)
+static struct token_count count_of_all(void)
 {
 	return broker_state(0).all;
 }
 
-static struct token_count user(uid_t uid)
+static struct token_count count_of_user(uid_t uid)
 {
 	return broker_state(uid).user;
 }
 
-/* The end of a connection, and the next one. */
+/* Ends the connection, and begins the next one. */
 static void end_all(void)
 {
 	broker_end();
@@ -77,7 +80,7 @@ static uint32_t granted_direction(int open_flags, uint32_t asked)
 
 static void direction_is_that_of_the_open(void)
 {
-	policy(false, UINT64_MAX);
+	set_policy(false, UINT64_MAX);
 	CHECK_EQUAL(granted_direction(O_RDONLY | O_DIRECT, TOKEN_BOTH), FUSE_DMABUF_TOKEN_READ);
 	CHECK_EQUAL(granted_direction(O_WRONLY | O_DIRECT, TOKEN_BOTH), FUSE_DMABUF_TOKEN_WRITE);
 	CHECK_EQUAL(granted_direction(O_RDWR | O_DIRECT, TOKEN_BOTH), TOKEN_BOTH);
@@ -88,14 +91,14 @@ static void direction_is_that_of_the_open(void)
 
 static void denying_policy_grants_nothing(void)
 {
-	policy(true, UINT64_MAX);
+	set_policy(true, UINT64_MAX);
 	CHECK_EQUAL(grant(1, 1000, 1), EPERM);
-	check_count(all(), 0, 0);
+	check_count(count_of_all(), 0, 0);
 }
 
 static void limit_of_bytes_is_exact(void)
 {
-	policy(false, 100);
+	set_policy(false, 100);
 	CHECK_EQUAL(grant(1, 1000, 101), EDQUOT);
 	CHECK_EQUAL(grant(1, 1000, 60), 0);
 	CHECK_EQUAL(grant(2, 1001, 41), EDQUOT);
@@ -104,27 +107,27 @@ static void limit_of_bytes_is_exact(void)
 	CHECK(release(1));
 	CHECK_EQUAL(grant(3, 1001, 60), 0);
 	CHECK(release(2) && release(3));
-	check_count(all(), 0, 0);
+	check_count(count_of_all(), 0, 0);
 }
 
 static void tokens_are_counted_for_each_user(void)
 {
-	policy(false, UINT64_MAX);
+	set_policy(false, UINT64_MAX);
 	CHECK_EQUAL(grant(1, 1000, 10), 0);
 	CHECK_EQUAL(grant(2, 1064, 20), 0);
 	CHECK_EQUAL(grant(3, 1000, 30), 0);
-	check_count(all(), 3, 60);
-	check_count(user(1000), 2, 40);
-	check_count(user(1064), 1, 20);
-	check_count(user(1), 0, 0);
+	check_count(count_of_all(), 3, 60);
+	check_count(count_of_user(1000), 2, 40);
+	check_count(count_of_user(1064), 1, 20);
+	check_count(count_of_user(1), 0, 0);
 	CHECK(release(1));
-	check_count(user(1000), 1, 30);
+	check_count(count_of_user(1000), 1, 30);
 	CHECK(release(2) && release(3));
-	check_count(user(1000), 0, 0);
-	check_count(all(), 0, 0);
+	check_count(count_of_user(1000), 0, 0);
+	check_count(count_of_all(), 0, 0);
 }
 
-/* Who registers and is revoked again and again must not fill the books. */
+/* A user whose tokens are revoked again and again must not fill the books with new ones. */
 static void held_tokens_that_were_revoked_are_limited(void)
 {
 	struct policy *limited = test_policy(false, UINT64_MAX);
@@ -134,9 +137,9 @@ static void held_tokens_that_were_revoked_are_limited(void)
 	broker_set_policy(limited);
 	for (id = 1; id <= 6; id++) {
 		CHECK_EQUAL(grant(id, 1000, 10), 0);
-		take_away(id);
+		revoke_token(id);
 	}
-	check_count(user(1000), 0, 0);
+	check_count(count_of_user(1000), 0, 0);
 	CHECK_EQUAL(grant(7, 1000, 10), EDQUOT);
 	CHECK_EQUAL(grant(7, 1001, 10), 0);
 	limited = test_policy(false, UINT64_MAX);
@@ -152,7 +155,7 @@ static void walk_goes_over_what_was_there_and_has_not_ended(void)
 {
 	struct books_walk walk;
 
-	policy(false, UINT64_MAX);
+	set_policy(false, UINT64_MAX);
 	for (uint64_t id = 1; id <= 4; id++)
 		CHECK_EQUAL(grant(id, 1000, 10), 0);
 	books_lock();
@@ -171,10 +174,10 @@ static void walk_goes_over_what_was_there_and_has_not_ended(void)
 
 static void id_in_use_is_refused_and_changes_nothing(void)
 {
-	policy(false, UINT64_MAX);
+	set_policy(false, UINT64_MAX);
 	CHECK_EQUAL(grant(7, 1000, 10), 0);
 	CHECK_EQUAL(grant(7, 1001, 20), EEXIST);
-	check_count(all(), 1, 10);
+	check_count(count_of_all(), 1, 10);
 	CHECK(release(7));
 }
 
@@ -185,15 +188,15 @@ static void unknown_token_is_not_released(void)
 	CHECK(release(1));
 	CHECK(!release(1));
 	broker_withdraw(1);
-	check_count(all(), 0, 0);
+	check_count(count_of_all(), 0, 0);
 }
 
 static void withdrawn_token_is_not_counted(void)
 {
 	CHECK_EQUAL(grant(1, 1000, 10), 0);
 	broker_withdraw(1);
-	check_count(all(), 0, 0);
-	check_count(user(1000), 0, 0);
+	check_count(count_of_all(), 0, 0);
+	check_count(count_of_user(1000), 0, 0);
 }
 
 static void token_keeps_its_node(void)
@@ -208,11 +211,11 @@ static void end_of_the_connection_ends_all_tokens(void)
 {
 	for (uint64_t id = 0; id < 10000; id++)
 		CHECK_EQUAL(grant(id, 1000 + id % 200, 1 << 20), 0);
-	check_count(all(), 10000, 10000ull << 20);
-	check_count(user(1000), 50, 50ull << 20);
+	check_count(count_of_all(), 10000, 10000ull << 20);
+	check_count(count_of_user(1000), 50, 50ull << 20);
 	end_all();
-	check_count(all(), 0, 0);
-	check_count(user(1000), 0, 0);
+	check_count(count_of_all(), 0, 0);
+	check_count(count_of_user(1000), 0, 0);
 	CHECK_EQUAL(file->lookups, 1);
 }
 
@@ -236,7 +239,7 @@ static void counts_stay_exact_with_many_threads(void)
 		CHECK(!pthread_create(&threads[i], NULL, grant_and_release, (void *)i));
 	for (int i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);
-	check_count(all(), 20, 200);
+	check_count(count_of_all(), 20, 200);
 	end_all();
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Policy files: what they say, and how mistakes in them are told. */
+/* Policy files: what they allow, and how mistakes in them are logged. */
 #include <errno.h>
 #include <linux/securebits.h>
 #include <string.h>
@@ -14,7 +14,9 @@
 
 static const struct policy defaults = { .all = { 100, 1000 }, .user = { 10, UINT64_MAX } };
 static const struct owner user = { .uid = 1000, .gid = 1000 };
-static const struct owner member = { .uid = 1001, .gid = 1001, .groups = (gid_t[]){ 7, 2000 }, .group_count = 2 };
+static const struct owner member = {
+	.uid = 1001, .gid = 1001, .groups = (gid_t[]){ 7, 2000 }, .group_count = 2,
+};
 
 static struct inode *file;
 
@@ -45,7 +47,7 @@ static uint32_t allowed(const char *text, const struct owner *owner)
 	return allowed_on(file, text, owner);
 }
 
-/* What is logged about a file with a mistake. */
+/* Returns the line that is logged about a file with a mistake. */
 static const char *mistake_of(const char *text)
 {
 	const char *said;
@@ -53,7 +55,6 @@ static const char *mistake_of(const char *text)
 	said_begin();
 	CHECK(!read_text(text));
 	said = said_end();
-	/* In one line. */
 	CHECK(strchr(said, '\n') == said + strlen(said) - 1);
 	return said;
 }
@@ -65,15 +66,16 @@ static void what_is_not_set_is_as_in_the_mount_options(void)
 {
 	struct policy *policy = read_text("# nothing\n");
 
-	CHECK(policy && policy->all.bytes == 1000 && policy->all.tokens == 100 && policy->user.tokens == 10);
+	CHECK(policy && policy->all.bytes == 1000 && policy->all.tokens == 100);
+	CHECK(policy->user.tokens == 10);
 	CHECK(!policy->rule_count && !policy->quota_count);
 	policy_free(policy);
 }
 
 static void limits(void)
 {
-	struct policy *policy = read_text("max_bytes = \"64G\"; max_tokens = 5\nuser_max_bytes = 4096;"
-					  "user_max_tokens = 3000000000;");
+	struct policy *policy = read_text("max_bytes = \"64G\"; max_tokens = 5\n"
+					  "user_max_bytes = 4096;user_max_tokens = 3000000000;");
 
 	CHECK(policy && policy->all.bytes == 64ull << 30 && policy->all.tokens == 5);
 	CHECK(policy->user.bytes == 4096 && policy->user.tokens == 3000000000);
@@ -85,14 +87,16 @@ static void first_rule_that_fits_decides(void)
 	CHECK_EQUAL(allowed("", &user), TOKEN_BOTH);
 	CHECK_EQUAL(allowed("rules = ( { allow = \"none\"; } );", &user), 0);
 	CHECK_EQUAL(allowed("rules = ( { user = 1; allow = \"none\"; } );", &user), TOKEN_BOTH);
-	CHECK_EQUAL(allowed("rules = ( { user = (1, \"1000\"); allow = \"read\"; }, { allow = \"none\"; } );", &user),
-		    FUSE_DMABUF_TOKEN_READ);
-	CHECK_EQUAL(allowed("rules = ( { user = \"root\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
-	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, { allow = \"read\"; } );", &member),
-		    FUSE_DMABUF_TOKEN_WRITE);
-	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, { allow = \"read\"; } );", &user),
-		    FUSE_DMABUF_TOKEN_READ);
-	CHECK_EQUAL(allowed("rules = ( { user = 1001; group = 5; allow = \"none\"; } );", &member), TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { user = (1, \"1000\"); allow = \"read\"; }, "
+			    "{ allow = \"none\"; } );", &user), FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(allowed("rules = ( { user = \"root\"; allow = \"none\"; } );", &user),
+		    TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, "
+			    "{ allow = \"read\"; } );", &member), FUSE_DMABUF_TOKEN_WRITE);
+	CHECK_EQUAL(allowed("rules = ( { group = 2000; allow = \"write\"; }, "
+			    "{ allow = \"read\"; } );", &user), FUSE_DMABUF_TOKEN_READ);
+	CHECK_EQUAL(allowed("rules = ( { user = 1001; group = 5; allow = \"none\"; } );", &member),
+		    TOKEN_BOTH);
 }
 
 static void patterns_of_paths(void)
@@ -103,16 +107,22 @@ static void patterns_of_paths(void)
 	CHECK(policy_path_fits("/*/private", "/u/private/x"));
 	CHECK(!policy_path_fits("/models", "/models2/a"));
 	CHECK(policy_path_fits("/?", "/.") && policy_path_fits("/*", "/.hidden"));
-	CHECK(policy_path_fits("/", "/a") && policy_path_fits("/", "/a/b") && policy_path_fits("/a/", "/a/b"));
-	CHECK(policy_path_fits("//a///b//", "/a/b/c") && policy_path_fits("//", "/a") && !policy_path_fits("//a//b", "/a"));
+	CHECK(policy_path_fits("/", "/a") && policy_path_fits("/", "/a/b"));
+	CHECK(policy_path_fits("/a/", "/a/b"));
+	CHECK(policy_path_fits("//a///b//", "/a/b/c") && policy_path_fits("//", "/a"));
+	CHECK(!policy_path_fits("//a//b", "/a"));
 	CHECK(!policy_path_fits("/a/", "/a") && !policy_path_fits("/a/b", "/a"));
 	CHECK(policy_path_fits("/*a*b", "/xaabxb") && !policy_path_fits("/*a*b", "/xaabx"));
-	CHECK(policy_path_fits("/a*", "/a") && policy_path_fits("/**", "/a") && !policy_path_fits("/a?", "/a"));
+	CHECK(policy_path_fits("/a*", "/a") && policy_path_fits("/**", "/a"));
+	CHECK(!policy_path_fits("/a?", "/a"));
 	CHECK(!policy_path_fits("/a?b", "/a/b") && !policy_path_fits("/a*b", "/a/b"));
 	CHECK(policy_path_fits("/a[1]\\", "/a[1]\\") && !policy_path_fits("/a[1]", "/a1"));
 }
 
-/* 2000 names, and a pattern of a request's length that a matcher could go back in for ever. */
+/*
+ * A path of 2000 names, and a pattern as long as a request, for which a backtracking matcher would
+ * never end.
+ */
 static void patterns_that_take_long(void)
 {
 	char pattern[8192] = "", path[4096] = "";
@@ -140,19 +150,21 @@ static void path_is_where_the_file_is(void)
 {
 	char name[INODE_NAME_MAX], text[INODE_NAME_MAX + 64];
 
-	snprintf(text, sizeof(text), "rules = ( { path = [\"/nowhere\", \"%s\"]; allow = \"none\"; } );",
+	snprintf(text, sizeof(text),
+		 "rules = ( { path = [\"/nowhere\", \"%s\"]; allow = \"none\"; } );",
 		 inode_name(file, name));
 	CHECK_EQUAL(allowed(text, &user), 0);
-	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user),
+		    TOKEN_BOTH);
 }
 
-/* A rule that forbids could be the one that it is about. */
+/* A rule that forbids could be about this very file. */
 static void file_whose_path_is_unknown_gets_nothing_where_there_are_rules(void)
 {
 	char name[INODE_NAME_MAX];
 	int known = file->fd;
 
-	/* What the system says of a descriptor that was opened by a handle and is not connected. */
+	/* The kernel shows the same path for a descriptor opened by a handle and not connected. */
 	file->fd = open("/", O_PATH);
 	CHECK(!*inode_name(file, name));
 	CHECK_EQUAL(allowed("rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), 0);
@@ -162,7 +174,8 @@ static void file_whose_path_is_unknown_gets_nothing_where_there_are_rules(void)
 
 static void rule_about_one_file(char *text, size_t size, const char *name, const char *allow)
 {
-	snprintf(text, size, "rules = ( { path = \"%s/%s\"; allow = \"%s\"; }, { path = \"/*\"; allow = \"write\"; } );",
+	snprintf(text, size, "rules = ( { path = \"%s/%s\"; allow = \"%s\"; }, "
+		 "{ path = \"/*\"; allow = \"write\"; } );",
 		 test_directory, name, allow);
 }
 
@@ -192,7 +205,7 @@ static void removed_file_has_no_token_where_removal_revokes(void)
 	inode_forget(removed, 1);
 }
 
-#define DEEP 17         /* directories with names of 255 bytes: more than PATH_MAX */
+#define DEEP 17         /* directories, with names of 255 bytes: the path is longer than PATH_MAX */
 
 static void fill_name(char name[256])
 {
@@ -216,7 +229,7 @@ static int enter_deep_directory(void)
 	return fd;
 }
 
-/* Takes over the descriptor. */
+/* Closes the descriptor. */
 static void remove_deep_directory(int fd)
 {
 	char name[256];
@@ -234,7 +247,8 @@ static void remove_deep_directory(int fd)
 
 static void file_whose_path_is_not_known_gets_nothing_from_rules_about_paths(void)
 {
-	int directory = enter_deep_directory(), fd = openat(directory, "file", O_CREAT | O_WRONLY, 0666);
+	int directory = enter_deep_directory();
+	int fd = openat(directory, "file", O_CREAT | O_WRONLY, 0666);
 	char name[INODE_NAME_MAX];
 	struct inode *deep;
 	struct stat attr;
@@ -244,10 +258,14 @@ static void file_whose_path_is_not_known_gets_nothing_from_rules_about_paths(voi
 	deep = inode_lookup(openat(directory, "file", O_PATH), &attr);
 	CHECK(deep && !*inode_name(deep, name));
 	CHECK(!policy_file_name(deep, name));
-	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; allow = \"none\"; } );", &user), 0);
-	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; allow = \"read-write\"; } );", &user), 0);
-	CHECK_EQUAL(allowed_on(deep, "rules = ( { user = 1; path = \"/\"; allow = \"none\"; } );", &user), TOKEN_BOTH);
-	CHECK_EQUAL(allowed_on(deep, "rules = ( { allow = \"read\"; }, { path = \"/\"; allow = \"none\"; } );", &user),
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; allow = \"none\"; } );",
+			       &user), 0);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { path = \"/nowhere\"; "
+			       "allow = \"read-write\"; } );", &user), 0);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { user = 1; path = \"/\"; allow = \"none\"; } );",
+			       &user), TOKEN_BOTH);
+	CHECK_EQUAL(allowed_on(deep, "rules = ( { allow = \"read\"; }, "
+			       "{ path = \"/\"; allow = \"none\"; } );", &user),
 		    FUSE_DMABUF_TOKEN_READ);
 	inode_forget(deep, 1);
 	CHECK(!unlinkat(directory, "file", 0));
@@ -276,7 +294,8 @@ static void permissions_count_whatever_the_policy_says(void)
 static void first_quota_that_fits_counts(void)
 {
 	static const struct token_count none, full = { 2, 300 };
-	struct policy *policy = read_text("quotas = ( { user = 1000; max_bytes = 300; }, { group = 2000; max_tokens = 2; } );");
+	struct policy *policy = read_text("quotas = ( { user = 1000; max_bytes = 300; }, "
+					  "{ group = 2000; max_tokens = 2; } );");
 
 	CHECK(policy);
 	CHECK(!policy_limit(policy, &user, 300, &none, &none));
@@ -284,30 +303,36 @@ static void first_quota_that_fits_counts(void)
 	CHECK(policy_limit(policy, &user, 1, &none, &full));
 	CHECK(policy_limit(policy, &member, 1, &none, &full));
 	CHECK(!policy_limit(policy, &(struct owner){ .uid = 5 }, 1, &none, &full));
-	CHECK(policy_limit(policy, &(struct owner){ .uid = 5 }, 1, &(struct token_count){ 100, 0 }, &none));
+	CHECK(policy_limit(policy, &(struct owner){ .uid = 5 }, 1, &(struct token_count){ 100, 0 },
+			   &none));
 	policy_free(policy);
 }
 
 static void mistakes_are_told_with_their_line(void)
 {
-	CHECK_MISTAKE("max_bytes = \"64G\"\nmax_bites = 5;\n", "2", "unknown setting \"max_bites\"");
+	CHECK_MISTAKE("max_bytes = \"64G\"\nmax_bites = 5;\n", "2",
+		      "unknown setting \"max_bites\"");
 	CHECK_MISTAKE("\n\nrules = (\n  { allow = \"some\"; }\n);", "4", "allow must be");
-	CHECK_MISTAKE("rules = ( { allow = \"read\";\n user = \"no such user\"; } );", "2", "there is no user");
+	CHECK_MISTAKE("rules = ( { allow = \"read\";\n user = \"no such user\"; } );", "2",
+		      "there is no user");
 	CHECK_MISTAKE("rules = ( { allow = \"read\"; group = 1.5; } );", "1", "group must be");
 	CHECK_MISTAKE("rules = ( { allow = \"read\"; path = \"models\"; } );", "1", "path must be");
 	CHECK_MISTAKE("rules = ( { allow = \"read\"; path = (); } );", "1", "empty");
 	CHECK_MISTAKE("rules = ( { path = \"/a\"; } );", "1", "have allow");
 	CHECK_MISTAKE("rules = ( 5 );", "1", "a rule must be");
 	CHECK_MISTAKE("rules = 5;", "1", "must be a list");
-	CHECK_MISTAKE("rules = ( { allow = \"read\"; colour = 1; } );", "1", "unknown setting \"colour\"");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; colour = 1; } );", "1",
+		      "unknown setting \"colour\"");
 	CHECK_MISTAKE("quotas = ( { allow = \"read\"; } );", "1", "unknown setting");
 	CHECK_MISTAKE("max_tokens = -1;", "1", "must be a decimal number");
 	CHECK_MISTAKE("max_tokens = \"-1\";", "1", "must be a decimal number");
 	CHECK_MISTAKE("max_tokens = true;", "1", "must be a decimal number");
-	/* Which libconfig takes for 0, and for 1000. */
+	/* libconfig takes these for 0 and 1000. */
 	CHECK_MISTAKE("max_bytes = 0x1000000000;", "1", "must be a decimal number");
-	CHECK_MISTAKE("rules = ( { allow = \"read\"; user = 0x1000003e8; } );", "1", "user must be");
-	CHECK_MISTAKE("rules = ( { allow = \"read\"; group = 0x1000003e8; } );", "1", "group must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; user = 0x1000003e8; } );", "1",
+		      "user must be");
+	CHECK_MISTAKE("rules = ( { allow = \"read\"; group = 0x1000003e8; } );", "1",
+		      "group must be");
 	CHECK_MISTAKE("\nmax_tokens = ;", "2", "syntax error");
 	CHECK_MISTAKE("max_tokens = 1;\nmax_tokens = 2;", "2", "duplicate");
 	CHECK_MISTAKE("@include \"/etc/passwd\"\n", "1", "@include is not possible");
@@ -320,13 +345,14 @@ static void what_is_no_file_is_told(void)
 	snprintf(fifo, sizeof(fifo), "/tmp/policy-%d", getpid());
 	CHECK(!policy_file_read("/nonexistent/policy", &defaults));
 	CHECK(!policy_file_read("/tmp", &defaults));
-	CHECK(!policy_file_read("/dev/zero", &defaults) && !policy_file_read("/dev/null", &defaults));
+	CHECK(!policy_file_read("/dev/zero", &defaults));
+	CHECK(!policy_file_read("/dev/null", &defaults));
 	CHECK(!mkfifo(fifo, 0600) && !policy_file_read(fifo, &defaults) && !unlink(fifo));
 }
 
 int main(void)
 {
-	/* As the server runs: the ids of a user take no capability away by themselves. */
+	/* As in the server: a change of the user ids does not take capabilities away. */
 	CHECK(!prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP));
 	nodes_begin();
 	file = node_lookup("file");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A policy without rules. */
+/* Makes policies without rules for tests. */
 #ifndef TEST_POLICY_H
 #define TEST_POLICY_H
 
@@ -8,6 +8,7 @@
 #include "broker/policy.h"
 #include "check.h"
 
+/* Returns a policy that limits only the bytes of all users together, for policy_free(). */
 static inline struct policy *test_policy(bool deny, uint64_t max_bytes)
 {
 	struct policy *policy = malloc(sizeof(*policy));

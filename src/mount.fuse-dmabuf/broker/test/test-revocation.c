@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Who loses a token, and when; the kernel's part is simulated. */
+/* Which tokens are revoked, and when, with a simulated kernel. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,14 +14,15 @@
 
 static struct inode *file, *other;
 
-/* As between the decision and the moment at which the kernel has taken the answer. */
+/* Grants a token whose answer the kernel has not taken yet. */
 static void grant_unanswered(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
 {
 	uint32_t direction;
 
 	CHECK_EQUAL(broker_grant(&(struct token_request){
-		.id = id, .inode = inode, .open_flags = O_RDWR, .size = size, .direction = TOKEN_BOTH,
-		.owner = { .uid = uid, .gid = uid }, .pid = 1, .exporter = "test" }, &direction), 0);
+		.id = id, .inode = inode, .open_flags = O_RDWR, .size = size,
+		.direction = TOKEN_BOTH, .owner = { .uid = uid, .gid = uid }, .pid = 1,
+		.exporter = "test" }, &direction), 0);
 }
 
 static void grant_for(struct inode *inode, uint64_t id, uid_t uid, uint64_t size)
@@ -42,7 +43,7 @@ static void begin(void)
 	broker_begin(test_policy(false, UINT64_MAX));
 }
 
-static const char *every(const struct token *token, void *data)
+static const char *reason_for_every_token(const struct token *token, void *data)
 {
 	(void)token;
 	(void)data;
@@ -51,7 +52,7 @@ static const char *every(const struct token *token, void *data)
 
 static struct revocation revoke_all(void)
 {
-	return revoke_tokens(&(struct revocation_selector){ .reason = every });
+	return revoke_tokens(&(struct revocation_selector){ .reason = reason_for_every_token });
 }
 
 static void revoked_token_counts_no_more_but_stays_until_it_is_released(void)
@@ -65,7 +66,8 @@ static void revoked_token_counts_no_more_but_stays_until_it_is_released(void)
 	CHECK_EQUAL(books_entries(), 2);
 	CHECK_EQUAL(revoke_all().revoked, 0);
 	CHECK_EQUAL(kernel.calls, 2);
-	CHECK(broker_release(&(struct token_end){ .id = 1, .reason = FUSE_DMABUF_RELEASE_REVOKED }));
+	CHECK(broker_release(&(struct token_end){
+		.id = 1, .reason = FUSE_DMABUF_RELEASE_REVOKED }));
 	CHECK_EQUAL(books_entries(), 1);
 	CHECK_EQUAL(broker_state(1000).all.bytes, 0);
 	broker_end();
@@ -119,7 +121,7 @@ static void *revoke_in_thread(void *result)
 	return NULL;
 }
 
-#define NOT_YET 99      /* what revoke_in_thread() has not overwritten */
+#define NOT_YET 99      /* revoke_in_thread() has not returned: the initial value of its result */
 
 static void token_that_is_not_live_yet_is_revoked_as_soon_as_it_is(void)
 {
@@ -187,8 +189,8 @@ static void chmod_ends_the_tokens_of_those_who_lost_their_right(void)
 	grant_for(other, 3, 1000, 10);
 	broker_recheck_file(file);
 	CHECK_EQUAL(kernel.calls, 0);
-	node_chmod(other, 0600);        /* in the source: not known here */
-	node_chmod(file, 0644);         /* reading stays, but what was granted is more */
+	node_chmod(other, 0600);        /* in the source, which the broker is not told */
+	node_chmod(file, 0644);         /* takes writing from uid 1000, whose token has both */
 	broker_recheck_file(file);
 	CHECK(is_revoked(1) && !is_revoked(2) && !is_revoked(3));
 	node_chmod(file, 0666);
@@ -204,13 +206,13 @@ static void removed_file_loses_all_tokens(void)
 	grant_for(file, 3, 0, 10);
 	broker_revoke_file(file);
 	CHECK(is_revoked(1) && !is_revoked(2) && is_revoked(3));
-	CHECK_EQUAL(kernel.calls_at_once, 1);
+	CHECK_EQUAL(kernel.bulk_calls, 1);
 	CHECK_EQUAL(kernel.last, file->nodeid);
 	CHECK_EQUAL(kernel.calls, 0);
 	broker_end();
 }
 
-/* Nobody had tokens when the removal began, so it did not look which file it is. */
+/* There are no tokens when the removal begins, so the file is not looked up. */
 static void token_granted_during_a_removal_is_found(void)
 {
 	struct inode *removed = node_lookup("removed");
@@ -294,28 +296,29 @@ static void removed_name_of_a_file_with_tokens_ends_them_with_the_last(void)
 	inode_forget(removed, 1);
 }
 
-/* ---------------------------------------------------------------- all at once */
+/* ---------------------------------------------------------------- many tokens in one call */
 
-static struct revocation revoke_all_at_once(void)
+static struct revocation revoke_all_in_one_call(void)
 {
-	return revoke_tokens(&(struct revocation_selector){ .reason = every, .all = true });
+	return revoke_tokens(&(struct revocation_selector){
+		.reason = reason_for_every_token, .all = true });
 }
 
 static void kernel_is_asked_once_for_all(void)
 {
 	begin();
-	CHECK_EQUAL(revoke_all_at_once().revoked, 0);
-	CHECK_EQUAL(kernel.calls_at_once, 0);
+	CHECK_EQUAL(revoke_all_in_one_call().revoked, 0);
+	CHECK_EQUAL(kernel.bulk_calls, 0);
 	for (uint64_t id = 1; id <= 100; id++)
 		grant_for(file, id, 1000, 10);
-	CHECK_EQUAL(revoke_all_at_once().revoked, 100);
-	CHECK_EQUAL(kernel.calls_at_once, 1);
+	CHECK_EQUAL(revoke_all_in_one_call().revoked, 100);
+	CHECK_EQUAL(kernel.bulk_calls, 1);
 	CHECK_EQUAL(kernel.calls, 0);
 	CHECK_EQUAL(broker_state(0).all.tokens, 0);
 	broker_end();
 }
 
-static void grant_meanwhile(void)
+static void grant_second_token(void)
 {
 	grant_for(file, 2, 1000, 10);
 }
@@ -324,15 +327,15 @@ static void token_that_the_kernel_may_have_ended_too_is_not_forgotten(void)
 {
 	begin();
 	grant_for(file, 1, 1000, 10);
-	kernel.on_revoke_at_once = grant_meanwhile;
-	CHECK_EQUAL(revoke_all_at_once().revoked, 2);
+	kernel.on_bulk_revoke = grant_second_token;
+	CHECK_EQUAL(revoke_all_in_one_call().revoked, 2);
 	CHECK_EQUAL(kernel.calls, 1);
 	CHECK_EQUAL(kernel.last, 2);
 	CHECK(is_revoked(1) && is_revoked(2));
 	broker_end();
 }
 
-static void what_the_kernel_refuses_at_once_stays_counted(void)
+static void what_the_kernel_refuses_in_one_call_stays_counted(void)
 {
 	struct revocation result;
 
@@ -340,23 +343,23 @@ static void what_the_kernel_refuses_at_once_stays_counted(void)
 	grant_for(file, 1, 1000, 10);
 	grant_for(file, 2, 1000, 10);
 	kernel.error = EINTR;
-	result = revoke_all_at_once();
+	result = revoke_all_in_one_call();
 	CHECK_EQUAL(result.failed, 2);
 	CHECK_EQUAL(result.error, EINTR);
 	CHECK_EQUAL(broker_state(0).all.bytes, 20);
 	kernel.error = 0;
-	CHECK_EQUAL(revoke_all_at_once().revoked, 2);
+	CHECK_EQUAL(revoke_all_in_one_call().revoked, 2);
 	broker_end();
 }
 
-static void *revoke_all_at_once_in_thread(void *result)
+static void *revoke_all_in_one_call_in_thread(void *result)
 {
-	*(struct revocation *)result = revoke_all_at_once();
+	*(struct revocation *)result = revoke_all_in_one_call();
 	return NULL;
 }
 
-/* One waits for DMA of one token; whoever ends all is not done before. */
-static void all_at_once_waits_for_other_revokers(void)
+/* One thread waits for the DMA of one token: a thread that revokes all must not return before. */
+static void revoking_all_in_one_call_waits_for_other_revokers(void)
 {
 	struct revocation first, second = { .revoked = NOT_YET };
 	pthread_t threads[2];
@@ -370,7 +373,7 @@ static void all_at_once_waits_for_other_revokers(void)
 	while (!begun)
 		usleep(1000);
 	grant_for(file, 2, 1000, 10);
-	CHECK(!pthread_create(&threads[1], NULL, revoke_all_at_once_in_thread, &second));
+	CHECK(!pthread_create(&threads[1], NULL, revoke_all_in_one_call_in_thread, &second));
 	usleep(50000);
 	CHECK_EQUAL(second.revoked, NOT_YET);
 	CHECK(is_revoked(2));
@@ -381,16 +384,21 @@ static void all_at_once_waits_for_other_revokers(void)
 	broker_end();
 }
 
-/* ---------------------------------------------------------------- rights that end while a grant is decided */
+/* --------------------------------------------------------------- rights that end during a grant */
 
-const char *__real_policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
-				const struct token_count *all, const struct token_count *user);
+const char *__real_policy_limit(const struct policy *policy, const struct owner *owner,
+				uint64_t size, const struct token_count *all,
+				const struct token_count *user);
 
 static void (*between_check_and_grant)(void);
 
-/* The linker calls it in the place of policy_limit(): the rights to the file have been looked up, and found. */
-const char *__wrap_policy_limit(const struct policy *policy, const struct owner *owner, uint64_t size,
-				const struct token_count *all, const struct token_count *user)
+/*
+ * The linker calls this function in place of policy_limit(): the rights to the file have been
+ * checked, and allow the grant.
+ */
+const char *__wrap_policy_limit(const struct policy *policy, const struct owner *owner,
+				uint64_t size, const struct token_count *all,
+				const struct token_count *user)
 {
 	void (*hook)(void) = between_check_and_grant;
 
@@ -558,7 +566,7 @@ static void counts_stay_exact_in_a_storm(void)
 	CHECK(!pthread_create(&thread, NULL, grant_and_release_many, NULL));
 	while (granting) {
 		revoke_all();
-		revoke_all_at_once();
+		revoke_all_in_one_call();
 	}
 	pthread_join(thread, NULL);
 	revoke_all();
@@ -567,7 +575,7 @@ static void counts_stay_exact_in_a_storm(void)
 	CHECK_EQUAL(broker_state(0).all.bytes, 0);
 	broker_end();
 	CHECK_EQUAL(file->lookups, 1);
-	CHECK(!books_have_file(file));
+	CHECK(!books_has_tokens_of(file));
 }
 
 int main(void)
@@ -591,8 +599,8 @@ int main(void)
 	RUN(removed_name_of_a_file_with_tokens_ends_them_with_the_last);
 	RUN(kernel_is_asked_once_for_all);
 	RUN(token_that_the_kernel_may_have_ended_too_is_not_forgotten);
-	RUN(what_the_kernel_refuses_at_once_stays_counted);
-	RUN(all_at_once_waits_for_other_revokers);
+	RUN(what_the_kernel_refuses_in_one_call_stays_counted);
+	RUN(revoking_all_in_one_call_waits_for_other_revokers);
 	RUN(rights_that_end_while_a_grant_is_decided_end_the_token);
 	RUN(removal_while_a_grant_is_decided_ends_the_token);
 	RUN(lowered_limit_takes_the_newest);
