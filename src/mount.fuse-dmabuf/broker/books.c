@@ -255,7 +255,7 @@ void books_walk_end(struct books_walk *walk)
 	TAILQ_REMOVE(&books.walks, walk, link);
 }
 
-struct token_count books_all(void)
+struct token_count books_count_of_all(void)
 {
 	return books.all;
 }

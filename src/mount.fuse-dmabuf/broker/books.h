@@ -107,7 +107,7 @@ struct token *books_walk_next(struct books_walk *walk);
 void books_walk_end(struct books_walk *walk);
 
 /* Return what all users, and what one user, have. Caller holds books_lock(). */
-struct token_count books_all(void);
+struct token_count books_count_of_all(void);
 struct token_count books_count_of_user(uid_t uid);
 
 /*

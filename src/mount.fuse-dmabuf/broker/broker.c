@@ -17,7 +17,7 @@ static struct policy *policy;
 /* Caller holds books_lock(). */
 static struct broker_state state_of(uid_t uid)
 {
-	return (struct broker_state){ books_all(), books_count_of_user(uid) };
+	return (struct broker_state){ books_count_of_all(), books_count_of_user(uid) };
 }
 
 static uint32_t direction_of_open(int flags)

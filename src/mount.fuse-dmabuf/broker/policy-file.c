@@ -212,8 +212,13 @@ static bool read_path(const config_setting_t *setting, void *data)
 		return log_mistake(setting, "path must be a pattern that begins with /, "
 				   "the root of the mount");
 	path = grow_array((void **)&rule->paths, rule->path_count, sizeof(*path));
-	if (!path || !(*path = strdup(text)))
+	if (!path)
 		return false;
+	*path = strdup(text);
+	if (!*path) {
+		log_error("%s: out of memory", file_name);
+		return false;
+	}
 	rule->path_count++;
 	return true;
 }
@@ -416,6 +421,8 @@ struct policy *policy_file_read(const char *file, const struct policy *defaults)
 	config_t config;
 	bool valid;
 
+	if (!policy)
+		log_error("%s: out of memory", file);
 	if (!text) {
 		free(policy);
 		return NULL;

@@ -68,7 +68,7 @@ static bool name_fits(const char *pattern, const char *name)
  * fnmatch() is not used because it calls itself for each name: a path of 2000 names would overflow
  * the stack of a thread.
  */
-bool policy_path_fits(const char *pattern, const char *path)
+bool policy_path_matches(const char *pattern, const char *path)
 {
 	while (name_fits(pattern, path)) {
 		pattern = strchrnul(pattern, '/');
@@ -128,7 +128,7 @@ bool policy_file_name(const struct inode *inode, char name[INODE_NAME_MAX])
 static bool has_path(const struct policy_rule *rule, const char *path)
 {
 	for (size_t i = 0; i < rule->path_count; i++) {
-		if (policy_path_fits(rule->paths[i], path))
+		if (policy_path_matches(rule->paths[i], path))
 			return true;
 	}
 	return !rule->path_count;

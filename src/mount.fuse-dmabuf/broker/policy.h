@@ -73,7 +73,7 @@ const char *policy_entries_limit(const struct policy *policy, const struct owner
  * Returns true if the pattern is that of the file, or of a directory above the file. * and ? do not
  * stand for slashes.
  */
-bool policy_path_fits(const char *pattern, const char *path);
+bool policy_path_matches(const char *pattern, const char *path);
 
 /*
  * Finds the path of a file, for patterns: where the file is now, or was when it was removed.

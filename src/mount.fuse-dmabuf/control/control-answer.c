@@ -59,7 +59,7 @@ static bool is_below(const struct inode *inode, struct selection *selection)
 	if (!selection->path[strspn(selection->path, "/")])
 		return true;
 	if (policy_file_name(inode, name))
-		return policy_path_fits(selection->path, name);
+		return policy_path_matches(selection->path, name);
 	selection->unknown++;
 	return false;
 }

@@ -114,7 +114,7 @@ static bool make_summary(struct summary *summary, struct books_walk *walk)
 	bool copied;
 
 	books_lock();
-	summary->all = books_all();
+	summary->all = books_count_of_all();
 	/* Its rules and quotas are not to be looked at without the lock. */
 	summary->limits = *broker_policy();
 	copied = users_copy_make(&summary->users);
