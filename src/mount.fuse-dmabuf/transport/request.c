@@ -18,9 +18,8 @@ void request_begin(struct fuse_session *session, const struct transport_server *
 
 void request_dispatch(const struct fuse_buf *request)
 {
-	int device = fuse_session_fd(handlers.session);
-
-	if (!handlers.server->answer(device, request->mem, request->size))
+	if (!handlers.server->answer(fuse_session_fd(handlers.session), request->mem,
+				     request->size))
 		fuse_session_process_buf(handlers.session, request);
 }
 
