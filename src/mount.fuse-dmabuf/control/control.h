@@ -21,8 +21,8 @@ struct control_mount {
 
 /*
  * Starts the threads. Called after the mount, and before other threads start, because they must
- * inherit that SIGHUP is blocked. Returns false if that fails; the log says why. If only
- * the socket cannot be opened, that is logged, and the server works without it.
+ * inherit that SIGHUP is blocked. Returns false if they cannot be started; the log says why. If
+ * only the socket cannot be opened, that is logged, and the server works without it.
  */
 bool control_begin(const struct control_mount *mount);
 
