@@ -180,7 +180,7 @@ static bool begin_control(struct control_mount *mount)
 {
 	int device = fuse_session_fd(session);
 
-	if (!connection_number(device, mount->mountpoint, &mount->connection)) {
+	if (!connection_find_number(device, mount->mountpoint, &mount->connection)) {
 		log_error("mountpoint %s: cannot find the number of its FUSE connection: %s",
 			  mount->mountpoint, strerror(errno));
 		return false;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Parses the requests of the control socket, carries them out and words the answers. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -12,7 +13,10 @@
 #include "log/log.h"
 #include "nodes/inode.h"
 
-/* One line for free(); takes over the object. */
+/*
+ * Returns the object as a line, which the caller frees, or NULL if memory runs out. Frees the
+ * object, which may be NULL.
+ */
 static char *as_line(json_t *object)
 {
 	char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
@@ -33,25 +37,28 @@ char *control_answer_error(const char *reason)
 
 /* ---------------------------------------------------------------- revoke */
 
-/* Which tokens, and the words for the log. */
+/* The tokens that a request selects, and the reason for the log. */
 struct selection {
 	enum { BY_TOKEN, BY_PATH, BY_UID, BY_ALL } by;
 	uint64_t token;
 	const char *path;
 	uid_t uid;
 	char reason[64];
-	uint64_t unknown;       /* tokens that may be below the path or not */
+	uint64_t unknown;       /* number of tokens whose path is not known */
 };
 
-/* Each look at the books counts anew. */
-static void forget_unknown(void *data)
+/* Called before each walk through the books: only the last walk's count is told. */
+static void reset_unknown(void *data)
 {
 	struct selection *selection = data;
 
 	selection->unknown = 0;
 }
 
-/* The path of a file can be too long to be known, but it is below the root. */
+/*
+ * Returns true if the file is below the path. The path of a file can be too long to be known: then
+ * the file counts as unknown, unless the path is the root, which all files are below.
+ */
 static bool is_below(const struct inode *inode, struct selection *selection)
 {
 	char name[INODE_NAME_MAX];
@@ -64,7 +71,8 @@ static bool is_below(const struct inode *inode, struct selection *selection)
 	return false;
 }
 
-static const char *is_selected(const struct token *token, void *data)
+/* Returns the reason to revoke the token, or NULL if the request does not select it. */
+static const char *reason_to_revoke(const struct token *token, void *data)
 {
 	struct selection *selection = data;
 	bool selected = true;
@@ -85,12 +93,14 @@ static const char *is_selected(const struct token *token, void *data)
 	return selected ? selection->reason : NULL;
 }
 
+/* Returns false if the request has not exactly one valid selection. */
 static bool parse_selection(const json_t *request, struct selection *selection)
 {
-	const json_t *token = json_object_get(request, "token"), *path = json_object_get(request, "path");
+	const json_t *token = json_object_get(request, "token");
+	const json_t *path = json_object_get(request, "path");
 	const json_t *uid = json_object_get(request, "uid"), *all = json_object_get(request, "all");
 
-	/* "command" and just one of these */
+	/* "command" and one of these */
 	if (json_object_size(request) != 2)
 		return false;
 	selection->by = token ? BY_TOKEN : path ? BY_PATH : uid ? BY_UID : BY_ALL;
@@ -99,7 +109,8 @@ static bool parse_selection(const json_t *request, struct selection *selection)
 	selection->uid = (uid_t)json_integer_value(uid);
 	return (json_is_integer(token) && json_integer_value(token) >= 0) ||
 	       (selection->path && *selection->path == '/') ||
-	       (json_is_integer(uid) && json_integer_value(uid) >= 0 && json_integer_value(uid) < UINT32_MAX) ||
+	       (json_is_integer(uid) && json_integer_value(uid) >= 0 &&
+		json_integer_value(uid) < UINT32_MAX) ||
 	       json_is_true(all);
 }
 
@@ -113,20 +124,23 @@ static bool has_token(uint64_t id)
 	return found;
 }
 
-static const char *failure_of(const struct revocation *result)
+static const char *failure_text(const struct revocation *result)
 {
-	return result->error == ENOTTY ? "this kernel cannot revoke tokens" : strerror(result->error);
+	return result->error == ENOTTY ? "this kernel cannot revoke tokens" :
+					 strerror(result->error);
 }
 
 static char *answer_revoked(const struct revocation *result, const struct selection *selection)
 {
-	json_t *answer = json_pack("{s:b, s:I}", "ok", !result->failed, "revoked", (json_int_t)result->revoked);
+	json_t *answer = json_pack("{s:b, s:I}", "ok", !result->failed,
+				   "revoked", (json_int_t)result->revoked);
 
 	if (selection->unknown)
-		json_object_set_new(answer, "unknown", json_integer((json_int_t)selection->unknown));
+		json_object_set_new(answer, "unknown",
+				    json_integer((json_int_t)selection->unknown));
 	if (result->failed) {
 		json_object_set_new(answer, "failed", json_integer((json_int_t)result->failed));
-		json_object_set_new(answer, "error", json_string(failure_of(result)));
+		json_object_set_new(answer, "error", json_string(failure_text(result)));
 	}
 	return as_line(answer);
 }
@@ -137,13 +151,15 @@ static char *answer_revoke(const json_t *request, const struct ucred *peer)
 	struct revocation result;
 
 	if (!parse_selection(request, &selection))
-		return control_answer_error("revoke needs one of token (a number), path (a pattern that begins with /), "
+		return control_answer_error("revoke needs one of token (a number), "
+					    "path (a pattern that begins with /), "
 					    "uid (a number), or all (true)");
 	if (selection.by == BY_TOKEN && !has_token(selection.token))
 		return control_answer_error("there is no such token");
-	snprintf(selection.reason, sizeof(selection.reason), "asked for by uid %u pid %d", peer->uid, peer->pid);
+	snprintf(selection.reason, sizeof(selection.reason), "asked for by uid %u pid %d",
+		 peer->uid, peer->pid);
 	result = revoke_tokens(&(struct revocation_selector){
-		.begin = forget_unknown, .reason = is_selected, .data = &selection,
+		.begin = reset_unknown, .reason = reason_to_revoke, .data = &selection,
 		.all = selection.by == BY_ALL });
 	log_info("%llu tokens revoked, %s", (unsigned long long)result.revoked, selection.reason);
 	return answer_revoked(&result, &selection);
@@ -157,7 +173,7 @@ static char *answer_request(const json_t *request, const struct ucred *peer)
 
 	if (command && !strcmp(command, "revoke"))
 		return answer_revoke(request, peer);
-	/* Who waits for a long revocation sees that the server lives. */
+	/* A client that waits for a long revocation asks by ping whether the server lives. */
 	if (command && !strcmp(command, "ping") && json_object_size(request) == 1)
 		return as_line(json_pack("{s:b}", "ok", 1));
 	return control_answer_error("command must be \"status\", \"revoke\" or \"ping\"");
@@ -170,12 +186,13 @@ static bool is_for_status(const json_t *request)
 	return command && !strcmp(command, "status") && json_object_size(request) == 1;
 }
 
-void control_answer(const char *text, size_t length, const struct ucred *peer, struct control_output *output)
+void control_answer(const char *text, size_t length, const struct ucred *peer,
+		    struct control_output *output)
 {
 	json_t *request = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
 	char *answer = NULL;
 
-	/* Letting go of a node may close its backing file, which needs them. */
+	/* Releasing a node may close its backing file, which needs privileges. */
 	privileges_resume();
 	if (!json_is_object(request))
 		answer = control_answer_error("the request must be a JSON object in one line");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is asked over the control socket, and the answers: fuse-dmabuf-control(7). */
+/* Answers the requests of the control socket, which fuse-dmabuf-control(7) describes. */
 #ifndef CONTROL_ANSWER_H
 #define CONTROL_ANSWER_H
 
@@ -8,10 +8,17 @@
 
 #include "control/control-output.h"
 
-/* A line of JSON; out of memory, nothing or a part without a line feed. */
-void control_answer(const char *request, size_t length, const struct ucred *peer, struct control_output *output);
+/*
+ * Adds the answer, a line of JSON, to @output. If memory runs out, @output gets nothing, or a part
+ * of the line without its line feed.
+ */
+void control_answer(const char *request, size_t length, const struct ucred *peer,
+		    struct control_output *output);
 
-/* The same for free(); NULL: out of memory. */
+/*
+ * Returns the line of JSON that tells a client why its request failed. The caller frees it. Returns
+ * NULL if memory runs out.
+ */
 char *control_answer_error(const char *reason);
 
 #endif

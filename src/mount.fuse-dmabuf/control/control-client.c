@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Accepts clients of the control socket, and serves each in a thread of its own. */
 #include <errno.h>
 #include <linux/limits.h>
 #include <poll.h>
@@ -18,14 +19,17 @@
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 
-/* A request is a line; the longest has a path. */
+/* Bytes. A request is one line; the longest requests have a path. */
 #define REQUEST_MAX 8192
 
-/* A client that is slower than this is not waited for. */
+/* For so long the server waits for a client that sends its request or takes its answer. */
 #define REQUEST_MILLISECONDS 5000
 #define ANSWER_MILLISECONDS 10000
 
-/* The group cannot keep root out. */
+/*
+ * How many clients are served at a time. Only root's clients get the places above CLIENTS_MAX, so
+ * that members of the group cannot keep root out.
+ */
 #define CLIENTS_MAX 16u
 #define CLIENTS_MAX_ROOT 32u
 
@@ -47,7 +51,7 @@ static struct {
 	.all = TAILQ_HEAD_INITIALIZER(clients.all),
 };
 
-/* False: the time is over. */
+/* Waits for the event. Returns false when the deadline is over. */
 static bool wait_for(int fd, short event, int64_t deadline)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = event };
@@ -56,7 +60,10 @@ static bool wait_for(int fd, short event, int64_t deadline)
 	return left > 0 && poll(&poll_fd, 1, (int)left) > 0;
 }
 
-/* Up to the line feed, or the end of what is sent. Negative: too slow, too long, gone. */
+/*
+ * Reads up to the line feed, or up to the end of what the client sends. Returns the length, or -1
+ * if the client is too slow, sends too much or has gone.
+ */
 static ssize_t read_line(int fd, char *line)
 {
 	int64_t deadline = monotonic_milliseconds() + REQUEST_MILLISECONDS;
@@ -85,7 +92,7 @@ static void end_client(struct client *client)
 	pthread_mutex_lock(&clients.lock);
 	TAILQ_REMOVE(&clients.all, client, link);
 	clients.count--;
-	/* Under the lock, because control_client_end() uses it. */
+	/* Closed under the lock, because control_client_end() uses the descriptor under it. */
 	close(client->fd);
 	pthread_cond_broadcast(&clients.changed);
 	pthread_mutex_unlock(&clients.lock);
@@ -141,8 +148,11 @@ static bool has_group(const gid_t *groups, socklen_t size, gid_t group)
 	return false;
 }
 
-/* Most are in few groups, and none is in more than NGROUPS_MAX. */
-static bool in_group(int fd, const struct ucred *peer, gid_t group)
+/*
+ * Returns true if the peer is in the group (0: no group). Most users are in few groups, for which
+ * the array on the stack is enough; NGROUPS_MAX is the most that a process can have.
+ */
+static bool is_in_group(int fd, const struct ucred *peer, gid_t group)
 {
 	gid_t few[1024], *groups = few;
 	socklen_t size = sizeof(few);
@@ -167,10 +177,14 @@ static bool may_connect(int fd, struct ucred *peer, gid_t group)
 {
 	socklen_t size = sizeof(*peer);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size) && (!peer->uid || in_group(fd, peer, group));
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size) &&
+	       (!peer->uid || is_in_group(fd, peer, group));
 }
 
-/* What fits into the socket's buffer; nobody is waited for. */
+/*
+ * Tells the client why it is not served, and closes the connection. Does not wait for the client:
+ * it gets as much of the answer as fits into the socket's buffer.
+ */
 static void refuse(int fd, const char *reason)
 {
 	char *answer = control_answer_error(reason);
@@ -181,7 +195,7 @@ static void refuse(int fd, const char *reason)
 	close(fd);
 }
 
-/* Takes over the descriptor. */
+/* Takes over the descriptor, which is closed when the client has been served or refused. */
 static void begin_client(int fd, gid_t group)
 {
 	struct client *client;
@@ -216,8 +230,9 @@ bool control_client_accept(int listen_fd, gid_t group)
 	} while (fd < 0 && may_open_again());
 	if (fd >= 0)
 		begin_client(fd, group);
-	/* Other failures are of clients that have gone again. */
-	return fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM);
+	/* After other errors nothing waits: those clients have already gone. */
+	return fd >= 0 ||
+	       (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM);
 }
 
 void control_client_end(void)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One connection to the control socket: who it is, a line that is read, an answer that is sent. */
+/*
+ * Clients of the control socket: decides who may connect, reads a request line, sends the answer.
+ */
 #ifndef CONTROL_CLIENT_H
 #define CONTROL_CLIENT_H
 
@@ -7,8 +9,9 @@
 #include <sys/types.h>
 
 /*
- * Takes a connection and serves it in a thread of its own, if its user is root or in the group. False: it cannot be
- * taken now, for want of descriptors or memory, and still waits.
+ * Accepts a connection and serves it in a thread of its own, if its user is root or in @group.
+ * Returns false if there are too few descriptors or too little memory now; the connection still
+ * waits then.
  */
 bool control_client_accept(int listen_fd, gid_t group);
 

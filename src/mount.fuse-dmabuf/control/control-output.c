@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Buffers an answer, and sends it as fast as the client takes it. */
 #include <poll.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,19 +12,23 @@
 void control_output_begin(struct control_output *output, int fd, int milliseconds)
 {
 	output->fd = fd;
-	output->patience = milliseconds;
+	output->milliseconds_left = milliseconds;
 	output->failed = false;
 	output->used = 0;
 }
 
-/* What the server takes to make the answer is not the client's. False: the time is over. */
+/*
+ * Waits until the client can take more. Returns false if its time is over. The time that the server
+ * takes to make the answer does not count.
+ */
 static bool wait_for_room(struct control_output *output)
 {
 	struct pollfd poll_fd = { .fd = output->fd, .events = POLLOUT };
 	int64_t begun = monotonic_milliseconds();
-	bool room = output->patience > 0 && poll(&poll_fd, 1, output->patience) > 0;
+	bool room = output->milliseconds_left > 0 &&
+		    poll(&poll_fd, 1, output->milliseconds_left) > 0;
 
-	output->patience -= (int)(monotonic_milliseconds() - begun);
+	output->milliseconds_left -= (int)(monotonic_milliseconds() - begun);
 	return room;
 }
 
@@ -82,7 +87,7 @@ void control_output_end(struct control_output *output)
 		output->failed = !send_all(output);
 }
 
-bool control_output_failed(const struct control_output *output)
+bool control_output_has_failed(const struct control_output *output)
 {
 	return output->failed;
 }

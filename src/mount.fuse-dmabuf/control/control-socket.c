@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The file of the control socket, which several servers make and remove in one directory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -17,14 +18,16 @@
 
 #define DIRECTORY "/run/fuse-dmabuf"
 
+/* Clients that can wait to be accepted. */
 #define BACKLOG 64
 
-/* What lies in the directory now. */
+/* The inode number of the socket file that this server has made. */
 static ino_t own_inode;
 
 /*
- * One server at a time makes or removes a socket. Closing lets the next one in. A file that is root's alone: whoever
- * can open the directory could lock it, too, and keep all servers from beginning and ending.
+ * Takes the lock with which one server at a time makes or removes a socket. Closing the descriptor
+ * releases the lock. Only root can open the file. The directory itself is not locked, because
+ * anyone who can open it could lock it, too, and keep all servers from beginning and ending.
  */
 static int lock_directory(void)
 {
@@ -43,8 +46,8 @@ static struct sockaddr_un address_of(unsigned int number)
 	return address;
 }
 
-/* To a group that the server is not in. */
-static bool hand_over(const char *path, gid_t group)
+/* Gives the socket to the group. Needs CAP_CHOWN, because the server is not in the group. */
+static bool give_to_group(const char *path, gid_t group)
 {
 	static const struct identity root = { .capabilities = CAPABILITY(CAP_CHOWN) };
 	bool done;
@@ -58,7 +61,10 @@ static bool hand_over(const char *path, gid_t group)
 	return done;
 }
 
-/* A socket that is there already belongs to a server that was killed: the number is this mount's alone. */
+/*
+ * Returns a socket that listens at the address, or -1 with errno set. A socket that is there
+ * already is of a server that was killed: no other mount has this number.
+ */
 static int bind_socket(const struct sockaddr_un *address, gid_t group)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -67,9 +73,10 @@ static int bind_socket(const struct sockaddr_un *address, gid_t group)
 	if (fd < 0)
 		return -1;
 	unlink(address->sun_path);
-	/* Who may connect is decided for each connection; the mode only keeps others away earlier. */
+	/* Each connection is checked after it was accepted; the mode keeps others away earlier. */
 	if (!bind(fd, (const struct sockaddr *)address, sizeof(*address)) &&
-	    hand_over(address->sun_path, group) && !chmod(address->sun_path, group ? 0660 : 0600) &&
+	    give_to_group(address->sun_path, group) &&
+	    !chmod(address->sun_path, group ? 0660 : 0600) &&
 	    !stat(address->sun_path, &attr) && !listen(fd, BACKLOG)) {
 		own_inode = attr.st_ino;
 		return fd;
@@ -78,7 +85,10 @@ static int bind_socket(const struct sockaddr_un *address, gid_t group)
 	return -1;
 }
 
-/* With that mode whatever umask mount(8) was called with. One that is there already may have another on purpose. */
+/*
+ * Makes the directory with mode 0755, whatever the umask of mount(8) is. A directory that is there
+ * already may have another mode on purpose, and keeps it.
+ */
 static bool make_directory(void)
 {
 	if (mkdir(DIRECTORY, 0755))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Makes the answer to "status" from the books and from the kernel's counters. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +21,6 @@ void control_status_begin(const char *source, const char *mountpoint)
 	served.mountpoint = mountpoint;
 }
 
-/* Names may be any bytes, JSON is UTF-8. */
 json_t *control_name_as_json(const char *name)
 {
 	json_t *string = json_string(name);
@@ -38,6 +38,7 @@ json_t *control_name_as_json(const char *name)
 	return string;
 }
 
+/* Returns how long ago the token was granted, in seconds. */
 static double age_of(const struct token *token)
 {
 	struct timespec now;
@@ -47,23 +48,25 @@ static double age_of(const struct token *token)
 	       (double)(now.tv_nsec - token->granted.tv_nsec) / 1e9;
 }
 
-/* The kernel's counters; what it does not tell is null. */
+/* Adds the kernel's counters of a token, as null if the kernel does not tell them (NULL). */
 static void add_counters(json_t *object, const struct kernel_counters *counters)
 {
 	json_t *more = counters ?
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "requests", (json_int_t)counters->requests,
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}",
+			  "requests", (json_int_t)counters->requests,
 			  "read_bytes", (json_int_t)counters->read_bytes,
 			  "write_bytes", (json_int_t)counters->write_bytes,
 			  "peer_bytes", (json_int_t)counters->peer_bytes,
 			  "maps", (json_int_t)counters->maps,
 			  "invalidations", (json_int_t)counters->invalidations) :
-		json_pack("{s:n, s:n, s:n, s:n, s:n, s:n}", "requests", "read_bytes", "write_bytes", "peer_bytes",
-			  "maps", "invalidations");
+		json_pack("{s:n, s:n, s:n, s:n, s:n, s:n}", "requests", "read_bytes",
+			  "write_bytes", "peer_bytes", "maps", "invalidations");
 
 	json_object_update_new(object, more);
 }
 
-static json_t *token_as_json(const struct token *token, const struct kernel_statistics *statistics)
+static json_t *token_as_json(const struct token *token,
+			     const struct kernel_statistics *statistics)
 {
 	const struct token_request *request = &token->request;
 	char name[INODE_NAME_MAX];
@@ -85,10 +88,11 @@ static json_t *token_as_json(const struct token *token, const struct kernel_stat
 
 static json_t *count_as_json(const struct token_count *count)
 {
-	return json_pack("{s:I, s:I}", "tokens", (json_int_t)count->tokens, "bytes", (json_int_t)count->bytes);
+	return json_pack("{s:I, s:I}", "tokens", (json_int_t)count->tokens,
+			 "bytes", (json_int_t)count->bytes);
 }
 
-/* A limit that is none is null. */
+/* A value above INT64_MAX means that there is no limit, which is null in JSON. */
 static json_t *limit_as_json(uint64_t limit)
 {
 	return limit > INT64_MAX ? json_null() : json_integer((json_int_t)limit);
@@ -97,25 +101,30 @@ static json_t *limit_as_json(uint64_t limit)
 static json_t *limits_as_json(const struct policy *policy)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:b}",
-		"max_tokens", limit_as_json(policy->all.tokens), "max_bytes", limit_as_json(policy->all.bytes),
+		"max_tokens", limit_as_json(policy->all.tokens),
+		"max_bytes", limit_as_json(policy->all.bytes),
 		"user_max_tokens", limit_as_json(policy->user.tokens),
 		"user_max_bytes", limit_as_json(policy->user.bytes), "deny", policy->deny);
 }
 
-/* What is told of the mount as a whole: as it was when the walk over the tokens began. */
+/* State of the mount as a whole, as it was when the walk over the tokens began. */
 struct summary {
 	struct token_count all;
-	struct policy limits;   /* without rules and quotas */
+	struct policy limits;   /* a copy, whose rules and quotas must not be used */
 	struct users_copy users;
 };
 
+/*
+ * Makes the summary and begins the walk. Returns false if memory runs out; nothing is to be freed
+ * then.
+ */
 static bool make_summary(struct summary *summary, struct books_walk *walk)
 {
 	bool copied;
 
 	books_lock();
 	summary->all = books_count_of_all();
-	/* Its rules and quotas are not to be looked at without the lock. */
+	/* The rules and quotas stay the broker's: they may be used only under the lock. */
 	summary->limits = *broker_policy();
 	copied = users_copy_make(&summary->users);
 	if (copied)
@@ -124,7 +133,8 @@ static bool make_summary(struct summary *summary, struct books_walk *walk)
 	return copied;
 }
 
-static json_t *summary_as_json(const struct summary *summary, const struct kernel_statistics *statistics)
+static json_t *summary_as_json(const struct summary *summary,
+			       const struct kernel_statistics *statistics)
 {
 	return json_pack("{s:b, s:b, s:s, s:i, s:o, s:o, s:b, s:o, s:o}",
 		"ok", 1,
@@ -147,30 +157,33 @@ static void add_users(struct control_output *output, const struct users_copy *us
 {
 	for (size_t i = 0; i < users->count; i++) {
 		add_text(output, i ? "," : "");
-		control_output_add_json(output, json_pack("{s:I, s:I, s:I}", "uid", (json_int_t)users->all[i].uid,
+		control_output_add_json(output, json_pack("{s:I, s:I, s:I}",
+			"uid", (json_int_t)users->all[i].uid,
 			"tokens", (json_int_t)users->all[i].count.tokens,
 			"bytes", (json_int_t)users->all[i].count.bytes), 0);
 	}
 }
 
-/* No lock is held while paths are looked up, or the client is waited for. */
-static void add_tokens(struct control_output *output, struct books_walk *walk, const struct kernel_statistics *statistics)
+/* Holds no lock while it looks up paths or waits for the client. */
+static void add_tokens(struct control_output *output, struct books_walk *walk,
+		       const struct kernel_statistics *statistics)
 {
 	struct tokens_copy some;
 	bool first = true;
 
-	while (!control_output_failed(output) && tokens_copy_next(&some, walk)) {
+	while (!control_output_has_failed(output) && tokens_copy_next(&some, walk)) {
 		for (size_t i = 0; i < some.count; i++) {
 			add_text(output, first ? "" : ",");
-			control_output_add_json(output, token_as_json(&some.tokens[i], statistics), 0);
+			control_output_add_json(output, token_as_json(&some.tokens[i], statistics),
+						0);
 			first = false;
 		}
 		tokens_copy_free(&some);
 	}
 }
 
-static void add_status(struct control_output *output, const struct summary *summary, struct books_walk *walk,
-		       const struct kernel_statistics *statistics)
+static void add_status(struct control_output *output, const struct summary *summary,
+		       struct books_walk *walk, const struct kernel_statistics *statistics)
 {
 	add_text(output, "{");
 	control_output_add_json(output, summary_as_json(summary, statistics), JSON_EMBED);

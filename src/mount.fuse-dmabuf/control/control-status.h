@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The answer to "status". It is made while it is sent, so that it takes no more memory for more tokens. */
+/*
+ * Makes the answer to the request "status". The answer is made while it is sent, so that more
+ * tokens do not take more memory.
+ */
 #ifndef CONTROL_STATUS_H
 #define CONTROL_STATUS_H
 
@@ -7,13 +10,23 @@
 
 #include "control/control-output.h"
 
-/* Both are kept, not copied. */
+/*
+ * Sets the names that the answer tells. They are not copied: they must last as long as requests
+ * come.
+ */
 void control_status_begin(const char *source, const char *mountpoint);
 
-/* Out of memory: nothing, or a part without a line feed at its end. */
+/*
+ * Adds the answer to @output. If memory runs out, @output gets nothing, or a part of the answer
+ * without its line feed.
+ */
 void control_status(struct control_output *output);
 
-/* A string for json_decref(): names may be any bytes, JSON is UTF-8. NULL: out of memory. */
+/*
+ * Returns the name as a JSON string, which the caller frees with json_decref(), or NULL if memory
+ * runs out. JSON is UTF-8, but names may have any bytes: in a name that is not UTF-8 all bytes
+ * beyond ASCII become question marks.
+ */
 json_t *control_name_as_json(const char *name);
 
 #endif

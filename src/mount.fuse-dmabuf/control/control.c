@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The two threads of control/: one reloads the policy for SIGHUP, the other accepts clients. */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -17,17 +18,23 @@
 #include "identity/privileges.h"
 #include "log/log.h"
 
-/* How long to wait when there is no descriptor for a client. It waits, too. */
+/* Time between two attempts to accept a client while there is no descriptor for it. */
 #define NO_DESCRIPTOR_MILLISECONDS 100
 
 static struct {
 	const struct control_mount *mount;
 	int stop_fd, signal_fd, listen_fd;
-	/* Two: a reload waits until the tokens that it revokes have no DMA in flight. */
+	/*
+	 * Two threads, because a reload waits until the tokens that it revokes have no DMA in
+	 * flight.
+	 */
 	pthread_t signals, clients;
 } control = { .stop_fd = -1, .signal_fd = -1, .listen_fd = -1 };
 
-/* For what comes from the descriptor, or for that time. False: the end has come. */
+/*
+ * Waits until the descriptor is readable or the time is over (-1: no descriptor, no limit of time).
+ * Returns false once control_end() has been called.
+ */
 static bool wait_for(int fd, int milliseconds)
 {
 	struct pollfd fds[] = {
@@ -40,7 +47,7 @@ static bool wait_for(int fd, int milliseconds)
 	return !fds[0].revents;
 }
 
-static void *attend_signals(void *unused)
+static void *serve_signals(void *unused)
 {
 	struct signalfd_siginfo info;
 
@@ -52,10 +59,13 @@ static void *attend_signals(void *unused)
 	return NULL;
 }
 
-static void *attend_clients(void *unused)
+static void *serve_clients(void *unused)
 {
 	(void)unused;
-	/* What strangers send is read and parsed without privileges, here and in the threads of the clients. */
+	/*
+	 * What strangers send is read and parsed without privileges. The clients' threads, which
+	 * this thread starts, have none either.
+	 */
 	privileges_suspend();
 	while (wait_for(control.listen_fd, -1)) {
 		if (!control_client_accept(control.listen_fd, control.mount->group))
@@ -64,7 +74,8 @@ static void *attend_clients(void *unused)
 	return NULL;
 }
 
-static bool take_signals(void)
+/* Blocks SIGHUP, and opens the descriptors by which it and the end are told to the threads. */
+static bool prepare_signals(void)
 {
 	sigset_t hangup;
 
@@ -77,6 +88,7 @@ static bool take_signals(void)
 	return control.signal_fd >= 0 && control.stop_fd >= 0;
 }
 
+/* Makes wait_for() return false in both threads. */
 static void stop(void)
 {
 	static const uint64_t one = 1;
@@ -87,11 +99,11 @@ static void stop(void)
 
 static int start_both(void)
 {
-	int error = pthread_create(&control.signals, NULL, attend_signals, NULL);
+	int error = pthread_create(&control.signals, NULL, serve_signals, NULL);
 
 	if (error)
 		return error;
-	error = pthread_create(&control.clients, NULL, attend_clients, NULL);
+	error = pthread_create(&control.clients, NULL, serve_clients, NULL);
 	if (error) {
 		stop();
 		pthread_join(control.signals, NULL);
@@ -99,7 +111,10 @@ static int start_both(void)
 	return error;
 }
 
-/* No signal is theirs, nor of the threads that they start: libfuse waits for SIGTERM in the main thread. */
+/*
+ * Returns 0 or an errno. The threads, and those that they start, take no signals: SIGTERM is for
+ * the main thread.
+ */
 static int start_threads(void)
 {
 	sigset_t all, previous;
@@ -117,7 +132,7 @@ bool control_begin(const struct control_mount *mount)
 	int error;
 
 	control.mount = mount;
-	if (!take_signals()) {
+	if (!prepare_signals()) {
 		log_error("cannot prepare for control: %s", strerror(errno));
 		return false;
 	}

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Finds the number of a mount's connection. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,8 +7,8 @@
 
 #include "transport/transport.h"
 
-/* Since Linux 6.16. */
-static bool kernel_tells(int device, unsigned int *number)
+/* Reads the number from /proc/self/fdinfo of the device, which has it since Linux 6.16. */
+static bool number_from_fdinfo(int device, unsigned int *number)
 {
 	char path[64], *line = NULL;
 	size_t room = 0;
@@ -26,10 +27,11 @@ static bool kernel_tells(int device, unsigned int *number)
 }
 
 /*
- * The path may lead to something else that was mounted there meanwhile. What the kernel knows of it is enough:
- * this server does not answer yet.
+ * Takes the number from the mount point, for older kernels. The number is wrong if something else
+ * was mounted there meanwhile. AT_STATX_DONT_SYNC: the kernel must not ask this server, which does
+ * not answer yet.
  */
-static bool mount_tells(const char *mountpoint, unsigned int *number)
+static bool number_from_mountpoint(const char *mountpoint, unsigned int *number)
 {
 	struct statx attr;
 
@@ -39,7 +41,7 @@ static bool mount_tells(const char *mountpoint, unsigned int *number)
 	return true;
 }
 
-bool connection_number(int device, const char *mountpoint, unsigned int *number)
+bool connection_find_number(int device, const char *mountpoint, unsigned int *number)
 {
-	return kernel_tells(device, number) || mount_tells(mountpoint, number);
+	return number_from_fdinfo(device, number) || number_from_mountpoint(mountpoint, number);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Completes the answer to INIT by sending libfuse's answers itself (fuse_session_custom_io()). */
 #include <linux/fuse.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,12 +14,12 @@
 static struct {
 	struct fuse_session *session;
 	void (*fail)(int error);
-	uint32_t accepted;      /* of flags2 by the server */
-	uint64_t unique;        /* of the request INIT, or 0 when it has been answered */
-	uint32_t offered;       /* its flags2 */
+	uint32_t accepted;      /* flags of flags2 that the server accepts */
+	uint64_t unique;        /* number of the request INIT, or 0 when it has been answered */
+	uint32_t offered;       /* flags of flags2 that the kernel offers */
 } init;
 
-/* Returns true if the kernel offers this flag of flags2 and libfuse has not answered it already. */
+/* Returns true if the kernel offers the flag and libfuse has not accepted it already. */
 static bool may_add(const struct fuse_init_out *out, uint32_t flag)
 {
 	return init.offered & flag && !(out->flags2 & flag);
@@ -43,7 +44,7 @@ static ssize_t send_init_answer(int device, struct iovec *parts, int count)
 	return sent;
 }
 
-static ssize_t send_answer(int device, struct iovec *parts, int count, void *unused)
+static ssize_t write_answer(int device, struct iovec *parts, int count, void *unused)
 {
 	const struct fuse_out_header *out = parts[0].iov_base;
 
@@ -59,10 +60,10 @@ static ssize_t read_request(int device, void *memory, size_t size, void *unused)
 	return read(device, memory, size);
 }
 
-void init_answer_complete(struct fuse_session *session, const void *request, size_t size, uint32_t accepted,
-			  void (*fail)(int error))
+void init_answer_complete(struct fuse_session *session, const void *request, size_t size,
+			  uint32_t accepted, void (*fail)(int error))
 {
-	static const struct fuse_custom_io io = { .writev = send_answer, .read = read_request };
+	static const struct fuse_custom_io io = { .writev = write_answer, .read = read_request };
 	const struct fuse_in_header *header = request;
 	const struct fuse_init_in *in = transport_body(header, size, sizeof(*in));
 
@@ -74,5 +75,6 @@ void init_answer_complete(struct fuse_session *session, const void *request, siz
 	init.unique = header->unique;
 	init.offered = in->flags2;
 	if (fuse_session_custom_io(session, &io, sizeof(io), fuse_session_fd(session)))
-		log_warning("libfuse does not let the answer to INIT be completed: no io_uring, no syncfs(2)");
+		log_warning("libfuse does not let the answer to INIT be completed: "
+			    "no io_uring, no syncfs(2)");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Completes the answer to INIT, by which kernel and server agree on how they work together, with what libfuse 3.17 does
- * not know: FUSE over io_uring, and what the server accepts beside.
+ * Completes the answer to INIT, by which kernel and server agree on how they work together, with
+ * what libfuse 3.17 does not know: FUSE over io_uring, and flags that the server accepts.
  */
 #ifndef INIT_ANSWER_H
 #define INIT_ANSWER_H
@@ -11,10 +11,11 @@
 #include <stdint.h>
 
 /*
- * Looks at what the kernel offers by the request INIT, before libfuse gets it, so that the answer is completed on its way
- * out, with the flags of flags2 that are @accepted. An error of io_uring that comes later is told by fail().
+ * Notes what the kernel offers in the request INIT, before libfuse gets the request. The answer of
+ * libfuse is completed on its way to the kernel, with those of the flags @accepted that the kernel
+ * offers in flags2, and with io_uring if that is possible. Calls fail() if io_uring fails later.
  */
-void init_answer_complete(struct fuse_session *session, const void *request, size_t size, uint32_t accepted,
-			  void (*fail)(int error));
+void init_answer_complete(struct fuse_session *session, const void *request, size_t size,
+			  uint32_t accepted, void (*fail)(int error));
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The threads that read requests from the device, and the main thread, which waits for the end. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
@@ -16,17 +17,17 @@
 #include "transport/request.h"
 #include "transport/uring.h"
 
-/* By which a thread tells the main thread that the session has ended. */
-#define ENDED SIGUSR1
+/* A thread sends this signal to tell the main thread that the session has ended. */
+#define SIGNAL_ENDED SIGUSR1
 
-/* More than libfuse takes for one: 256 pages and a header. */
+/* Bytes: more than libfuse allocates for a request, which is 256 pages and a header. */
 #define REQUEST_MEMORY (2u << 20)
 
 static struct {
 	struct fuse_session *session;
 	const struct transport_server *server;
 	atomic_int error;
-	atomic_uint available;  /* threads that are not answering */
+	atomic_uint available;  /* threads that do not answer a request */
 
 	pthread_mutex_t lock;
 	pthread_t threads[TRANSPORT_THREADS_MAX];
@@ -36,7 +37,7 @@ static struct {
 
 static void *work(void *unused);
 
-/* One more, while there are not all. An errno. */
+/* Starts a thread, unless there are TRANSPORT_THREADS_MAX. Returns 0 or an errno. */
 static int start_thread(void)
 {
 	int error = 0;
@@ -54,22 +55,26 @@ static int start_thread(void)
 	return error;
 }
 
-/* The next request, or what fuse_session_receive_buf() says. The only place where a thread can be cancelled. */
+/*
+ * Reads the next request. Returns what fuse_session_receive_buf() returns: the size, 0 if the
+ * session has ended, or a negative errno. A thread can be cancelled only here and in
+ * wait_for_memory().
+ */
 static int receive(struct fuse_buf *request)
 {
 	int got;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	readers_take_turn();
+	readers_acquire_permit();
 	got = fuse_session_receive_buf(loop.session, request);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	readers_got(request->mem, got);
+	readers_note_request(request->mem, got);
 	return got;
 }
 
 /*
- * Until there may be memory for a request. The others have the turn meanwhile. It is tried here, because libfuse
- * complains each time.
+ * Waits until there may be memory for a request. The other threads read meanwhile. The memory is
+ * tried here, because libfuse complains each time that it gets none.
  */
 static void wait_for_memory(void)
 {
@@ -78,8 +83,9 @@ static void wait_for_memory(void)
 	void *volatile trial = NULL;
 
 	if (log_is_due(&next))
-		log_warning("out of memory for one more request at the same time: others may wait for each other");
-	readers_pass_turn();
+		log_warning("out of memory for one more request at the same time: "
+			    "others may wait for each other");
+	readers_release_permit();
 	do {
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
 		nanosleep(&pause, NULL);
@@ -94,7 +100,7 @@ static void end_session(int error)
 	if (error)
 		atomic_store(&loop.error, error);
 	fuse_session_exit(loop.session);
-	kill(getpid(), ENDED);
+	kill(getpid(), SIGNAL_ENDED);
 }
 
 static void answer(const struct fuse_buf *request)
@@ -102,19 +108,23 @@ static void answer(const struct fuse_buf *request)
 	const struct fuse_in_header *header = request->mem;
 
 	if (request->size >= sizeof(*header) && header->opcode == FUSE_INIT)
-		init_answer_complete(loop.session, request->mem, request->size, loop.server->init_flags2,
-				     end_session);
+		init_answer_complete(loop.session, request->mem, request->size,
+				     loop.server->init_flags2, end_session);
 	request_dispatch(request);
 }
 
-/* When the last thread is busy there must be another. */
-static void lend_thread(void)
+/*
+ * Counts the calling thread as busy. Starts another thread if no thread is available then, because
+ * requests would wait for each other.
+ */
+static void keep_thread_available(void)
 {
 	static atomic_llong next;
 	int error = atomic_fetch_sub(&loop.available, 1) == 1 ? start_thread() : 0;
 
 	if (error && log_is_due(&next))
-		log_warning("cannot start a thread, requests wait for each other: %s", strerror(error));
+		log_warning("cannot start a thread, requests wait for each other: %s",
+			    strerror(error));
 }
 
 static void free_request(void *request)
@@ -134,7 +144,7 @@ static void *work(void *unused)
 			wait_for_memory();
 		if (got < 0)
 			continue;
-		lend_thread();
+		keep_thread_available();
 		answer(&request);
 		atomic_fetch_add(&loop.available, 1);
 	}
@@ -143,13 +153,13 @@ static void *work(void *unused)
 	return unused;
 }
 
-/* For a signal that ends the server, or a thread that has seen the end. */
+/* Waits for a signal that ends the server, or for a thread that has found the session ended. */
 static void wait_for_end(const sigset_t *signals)
 {
 	int signal;
 
 	while (!fuse_session_exited(loop.session)) {
-		if (sigwait(signals, &signal) || signal == ENDED)
+		if (sigwait(signals, &signal) || signal == SIGNAL_ENDED)
 			continue;
 		fuse_session_exit(loop.session);
 		log_info("ended by signal %d", signal);
@@ -188,10 +198,10 @@ int transport_run(void)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, ENDED);
-	/* For good: one that comes late must not end the server before it has unmounted. */
+	sigaddset(&signals, SIGNAL_ENDED);
+	/* Never unblocked: a late signal must not kill the server before it has unmounted. */
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	/* The threads take none. */
+	/* The threads inherit a mask that blocks all signals. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = start_thread();

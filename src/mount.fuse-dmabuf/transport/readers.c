@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A thread that has a turn reads a request, answers it and reads again: nobody else is woken. A turn goes to
- * another thread when its own is about to wait for the disk, or is seen not to have come back. There are more
- * turns when requests are found waiting again and again. This is watched by a thread of its own, which sleeps
- * while there are no requests.
+ * Permits to read requests, and the monitor thread that moves, adds and removes them. The monitor
+ * looks at all threads once a tick, and sleeps while there are no requests. readers.h explains the
+ * scheme.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -21,89 +20,103 @@
 #include "transport/readers.h"
 #include "transport/transport.h"
 
-/* What a request that blocks unexpectedly can cost the others, twice this; a thousandth of a processor. */
+/*
+ * Time between two checks: 1 ms. A request that blocks unexpectedly can delay the others by twice
+ * this; the checks cost a thousandth of a processor.
+ */
 #define TICK_NANOSECONDS 1000000
 
-/* A thread that is not asleep, but has not come back either, may lack a processor: another would, too. */
-#define LONG_TICKS 5u
+/*
+ * A thread that is runnable, but does not finish its request, may lack a processor, and another
+ * thread would lack one, too. So it loses its permit only after this many ticks.
+ */
+#define RUNNABLE_TICKS_MAX 5u
 
-/* So many ticks more must have seen too few turns (or too many) than not, before it is believed. */
-#define ENOUGH_TICKS 16u
+/*
+ * Hysteresis: permits are added (or one is removed) only after this many more ticks asked for it
+ * than against it.
+ */
+#define HYSTERESIS_TICKS 16u
 
-/* Without requests for so many ticks the watch sleeps. */
-#define QUIET_TICKS 64u
+/* After this many ticks without requests the monitor thread sleeps. */
+#define IDLE_TICKS_MAX 64u
 
 enum state {
-	STANDING_BY,    /* no turn */
-	READING,        /* has a turn, and waits for a request */
-	ANSWERING,      /* has a turn, and will be back soon */
+	NO_PERMIT,      /* waits for a permit, or answers a request without one */
+	READING,        /* has a permit, and waits for a request */
+	ANSWERING,      /* has a permit, and is expected to read again soon */
 };
 
 struct reader {
 	_Atomic enum state state;
-	atomic_uint answered;
+	atomic_uint request_count;      /* requests that the thread has read */
 	_Atomic pid_t thread;
 
-	/* The watch's. */
-	unsigned int seen, ticks;
+	/* Used by the monitor thread only. */
+	unsigned int last_request_count;        /* request_count at the last check */
+	unsigned int ticks;                     /* spent on the present request */
 };
 
 static struct {
 	struct reader all[TRANSPORT_THREADS_MAX];
 	atomic_uint count;
-	sem_t turns;            /* those that nobody has */
-	atomic_uint turn_count; /* all of them */
-	atomic_int surplus;     /* to be given up */
+	sem_t free_permits;             /* permits that no thread has */
+	atomic_uint permit_count;       /* all permits */
+	atomic_int excess_permits;      /* permits that threads have yet to give up */
 	int device;
 
-	pthread_t watch;
+	pthread_t monitor;
 	sem_t wake_up;
-	atomic_bool asleep, ending;
+	atomic_bool asleep, ending;     /* the monitor thread is */
 } readers;
 
 static _Thread_local struct reader *self;
 
-static bool give_up_surplus(void)
+/* Returns true if there was an excess permit: the calling thread's own no longer exists then. */
+static bool drop_excess_permit(void)
 {
-	int surplus = atomic_load(&readers.surplus);
+	int excess = atomic_load(&readers.excess_permits);
 
-	while (surplus > 0) {
-		if (atomic_compare_exchange_weak(&readers.surplus, &surplus, surplus - 1)) {
-			atomic_fetch_sub(&readers.turn_count, 1);
+	while (excess > 0) {
+		if (atomic_compare_exchange_weak(&readers.excess_permits, &excess, excess - 1)) {
+			atomic_fetch_sub(&readers.permit_count, 1);
 			return true;
 		}
 	}
 	return false;
 }
 
-/* Whether this thread still has the turn that it had when it began to answer. */
-static bool keeps_turn(void)
+/*
+ * Returns true, and marks the calling thread as reading, if it still has its permit: the monitor
+ * may have taken the permit while the thread answered a request.
+ */
+static bool keep_permit(void)
 {
 	enum state state = ANSWERING;
 
 	return atomic_compare_exchange_strong(&self->state, &state, READING) || state == READING;
 }
 
-void readers_take_turn(void)
+void readers_acquire_permit(void)
 {
 	if (!self) {
 		self = &readers.all[atomic_fetch_add(&readers.count, 1)];
 		atomic_store(&self->thread, gettid());
 	}
-	if (keeps_turn()) {
-		if (!give_up_surplus())
+	if (keep_permit()) {
+		if (!drop_excess_permit())
 			return;
-		atomic_store(&self->state, STANDING_BY);
+		atomic_store(&self->state, NO_PERMIT);
 	}
-	while (sem_wait(&readers.turns))
+	while (sem_wait(&readers.free_permits))
 		;
 	atomic_store(&self->state, READING);
 }
 
-void readers_pass_turn(void)
+void readers_release_permit(void)
 {
-	atomic_store(&self->state, STANDING_BY);
-	sem_post(&readers.turns);
+	atomic_store(&self->state, NO_PERMIT);
+	sem_post(&readers.free_permits);
 }
 
 static bool may_take_long(const void *request, ssize_t size)
@@ -122,18 +135,18 @@ static bool may_take_long(const void *request, ssize_t size)
 	case FUSE_COPY_FILE_RANGE:
 		return true;
 	default:
-		/* Requests for tokens are the highest. */
+		/* The opcodes of requests for tokens are the highest. */
 		return header->opcode > FUSE_STATX;
 	}
 }
 
-void readers_got(const void *request, ssize_t size)
+void readers_note_request(const void *request, ssize_t size)
 {
 	if (size <= 0)
 		return;
-	atomic_fetch_add_explicit(&self->answered, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&self->request_count, 1, memory_order_relaxed);
 	if (may_take_long(request, size)) {
-		readers_pass_turn();
+		readers_release_permit();
 	} else {
 		atomic_store(&self->state, ANSWERING);
 	}
@@ -141,15 +154,15 @@ void readers_got(const void *request, ssize_t size)
 		sem_post(&readers.wake_up);
 }
 
-/* ---------------------------------------------------------------- the watch */
+/* ---------------------------------------------------------------- the monitor thread */
 
-struct sight {
-	unsigned int reading, answering;
-	bool active;    /* since the last look */
+struct activity {
+	unsigned int reading, answering;        /* threads in these states */
+	bool has_requests;      /* a thread has read one since the last check */
 };
 
-/* Whether a thread waits for something else than a processor. */
-static bool sleeps(pid_t thread)
+/* Returns true if the thread waits for something other than a processor. */
+static bool is_sleeping(pid_t thread)
 {
 	char path[48], line[128];
 	const char *state = NULL;
@@ -166,117 +179,133 @@ static bool sleeps(pid_t thread)
 	return !state || state[2] != 'R';
 }
 
-/* A thread that answers the same request as a tick ago loses its turn to another. */
-static void pass_on_turn(struct reader *reader)
+/*
+ * Takes the permit from a thread that answers the same request as a tick ago, unless the thread is
+ * runnable and may finish soon.
+ */
+static void take_permit(struct reader *reader)
 {
 	enum state state = ANSWERING;
 
-	if (++reader->ticks < LONG_TICKS && !sleeps(reader->thread))
+	if (++reader->ticks < RUNNABLE_TICKS_MAX && !is_sleeping(reader->thread))
 		return;
-	if (atomic_compare_exchange_strong(&reader->state, &state, STANDING_BY))
-		sem_post(&readers.turns);
+	if (atomic_compare_exchange_strong(&reader->state, &state, NO_PERMIT))
+		sem_post(&readers.free_permits);
 }
 
-static struct sight look(void)
+/* Returns what the threads do, and takes the permits of those that block. */
+static struct activity check_readers(void)
 {
 	unsigned int count = atomic_load(&readers.count);
-	struct sight sight = { 0 };
+	struct activity activity = { 0 };
 	struct reader *reader;
-	unsigned int answered;
+	unsigned int request_count;
 	enum state state;
 
 	for (unsigned int i = 0; i < count; i++) {
 		reader = &readers.all[i];
-		answered = atomic_load_explicit(&reader->answered, memory_order_relaxed);
+		request_count = atomic_load_explicit(&reader->request_count, memory_order_relaxed);
 		state = atomic_load(&reader->state);
-		if (answered != reader->seen) {
-			sight.active = true;
+		if (request_count != reader->last_request_count) {
+			activity.has_requests = true;
 			reader->ticks = 0;
 		} else if (state == ANSWERING) {
-			pass_on_turn(reader);
+			take_permit(reader);
 		}
-		reader->seen = answered;
-		sight.reading += state == READING;
-		sight.answering += state == ANSWERING;
+		reader->last_request_count = request_count;
+		activity.reading += state == READING;
+		activity.answering += state == ANSWERING;
 	}
-	return sight;
+	return activity;
 }
 
-static bool requests_wait(void)
+static bool has_waiting_requests(void)
 {
 	struct pollfd poll_device = { .fd = readers.device, .events = POLLIN };
 
 	return poll(&poll_device, 1, 0) > 0 && poll_device.revents & POLLIN;
 }
 
-static void add_turns(void)
+/* Doubles the number of permits, up to one for each thread that there may be. */
+static void add_permits(void)
 {
-	unsigned int count = atomic_load(&readers.turn_count);
+	unsigned int count = atomic_load(&readers.permit_count);
 
 	for (unsigned int i = 0; i < count && count + i < TRANSPORT_THREADS_MAX; i++) {
-		atomic_fetch_add(&readers.turn_count, 1);
-		sem_post(&readers.turns);
+		atomic_fetch_add(&readers.permit_count, 1);
+		sem_post(&readers.free_permits);
 	}
 }
 
-static void remove_turn(void)
+/* Removes a permit, but not the last one, as soon as a thread would read with it again. */
+static void remove_permit(void)
 {
-	if (atomic_load(&readers.turn_count) > 1 && !atomic_load(&readers.surplus))
-		atomic_fetch_add(&readers.surplus, 1);
+	if (atomic_load(&readers.permit_count) > 1 && !atomic_load(&readers.excess_permits))
+		atomic_fetch_add(&readers.excess_permits, 1);
 }
 
-/* True when it has been so more often than not, for long enough. */
-static bool is_believed(unsigned int *evidence, bool seen)
+/*
+ * Returns true if @condition has held on HYSTERESIS_TICKS more calls than not; *score counts them.
+ */
+static bool is_sustained(unsigned int *score, bool condition)
 {
-	if (seen)
-		++*evidence;
-	else if (*evidence)
-		--*evidence;
-	if (*evidence < ENOUGH_TICKS)
+	if (condition)
+		++*score;
+	else if (*score)
+		--*score;
+	if (*score < HYSTERESIS_TICKS)
 		return false;
-	*evidence = 0;
+	*score = 0;
 	return true;
 }
 
-/* Too few turns: requests wait although those who have turns get on. Too many: several wait for requests. */
-static void weigh(const struct sight *sight)
+/*
+ * There are too few permits if requests wait although the threads that have permits make progress,
+ * and too many if several threads wait for requests.
+ */
+static void adjust_permits(const struct activity *activity)
 {
 	static unsigned int too_few, too_many;
 
-	if (is_believed(&too_few, sight->active && !sight->reading && requests_wait()))
-		add_turns();
-	if (is_believed(&too_many, sight->reading > 1))
-		remove_turn();
+	if (is_sustained(&too_few, activity->has_requests && !activity->reading &&
+			 has_waiting_requests()))
+		add_permits();
+	if (is_sustained(&too_many, activity->reading > 1))
+		remove_permit();
 }
 
-/* Until the next request. One that comes meanwhile is seen here, or sees that the watch is asleep. */
-static void sleep_long(void)
+/*
+ * Sleeps until a thread reads the next request. A request that is read meanwhile is seen by the
+ * check here, or the thread that reads it sees that the monitor is asleep and wakes it.
+ */
+static void sleep_until_request(void)
 {
 	atomic_store(&readers.asleep, true);
-	if (look().answering && atomic_exchange(&readers.asleep, false))
+	if (check_readers().answering && atomic_exchange(&readers.asleep, false))
 		return;
 	while (sem_wait(&readers.wake_up))
 		;
 }
 
-static void *watch(void *unused)
+static void *monitor(void *unused)
 {
 	static const struct timespec tick = { .tv_nsec = TICK_NANOSECONDS };
-	unsigned int quiet = 0;
-	struct sight sight;
+	unsigned int idle_ticks = 0;
+	struct activity activity;
 
 	while (!atomic_load(&readers.ending)) {
 		nanosleep(&tick, NULL);
-		sight = look();
-		weigh(&sight);
-		quiet = sight.active || sight.answering ? 0 : quiet + 1;
-		if (quiet > QUIET_TICKS)
-			sleep_long();
+		activity = check_readers();
+		adjust_permits(&activity);
+		idle_ticks = activity.has_requests || activity.answering ? 0 : idle_ticks + 1;
+		if (idle_ticks > IDLE_TICKS_MAX)
+			sleep_until_request();
 	}
 	return unused;
 }
 
-static int start_watch(void)
+/* Returns 0 or an errno. */
+static int start_monitor(void)
 {
 	sigset_t all, before;
 	int error;
@@ -284,7 +313,7 @@ static int start_watch(void)
 	/* Signals are for the main thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	error = pthread_create(&readers.watch, NULL, watch, NULL);
+	error = pthread_create(&readers.monitor, NULL, monitor, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return error;
 }
@@ -294,10 +323,10 @@ bool readers_begin(int device)
 	int error;
 
 	readers.device = device;
-	atomic_store(&readers.turn_count, 1);
-	sem_init(&readers.turns, 0, 1);
+	atomic_store(&readers.permit_count, 1);
+	sem_init(&readers.free_permits, 0, 1);
 	sem_init(&readers.wake_up, 0, 0);
-	error = start_watch();
+	error = start_monitor();
 	if (error)
 		log_error("cannot start a thread: %s", strerror(error));
 	return !error;
@@ -307,7 +336,7 @@ void readers_end(void)
 {
 	atomic_store(&readers.ending, true);
 	sem_post(&readers.wake_up);
-	pthread_join(readers.watch, NULL);
-	sem_destroy(&readers.turns);
+	pthread_join(readers.monitor, NULL);
+	sem_destroy(&readers.free_permits);
 	sem_destroy(&readers.wake_up);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One request: who answers it, and how the answer goes to the kernel. */
+/* One request: decides who answers it, and by which way the answer goes to the kernel. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -7,15 +7,16 @@
 
 #include "transport/transport.h"
 
-/* Sets what request_dispatch() needs. Both must last as long as requests come. */
+/* Sets who answers requests. @session and @server must last as long as requests come. */
 void request_begin(struct fuse_session *session, const struct transport_server *server);
 
-/* Has the request answered by the server, or, if libfuse knows it, by libfuse. */
+/* Has the server answer the request, or libfuse if the server leaves the request to libfuse. */
 void request_dispatch(const struct fuse_buf *request);
 
 /*
- * Sends an answer in the way its request came, by io_uring when this thread asks for the next one: a struct
- * fuse_out_header and what follows. Returns the bytes, or -1 with errno set.
+ * Sends an answer, a struct fuse_out_header and its body, by the way by which the request came. An
+ * answer by io_uring goes out later, when this thread waits for the next request or calls
+ * uring_entry_commit(). Returns the number of bytes, or -1 with errno set.
  */
 ssize_t request_send_answer(int device, const struct iovec *parts, int count);
 

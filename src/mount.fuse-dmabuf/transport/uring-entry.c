@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One entry of FUSE over io_uring: its memory, its ring, and the commands to the kernel. */
 #include <errno.h>
 #include <liburing.h>
 #include <linux/fuse.h>
@@ -10,14 +11,17 @@
 #include "transport/uring-entry.h"
 #include "transport/uring-protocol.h"
 
-/* Of Linux 6.15, later than the headers may be. */
+/* New in Linux 6.15; the installed headers may be older. */
 #ifndef IORING_ENTER_NO_IOWAIT
 #define IORING_ENTER_NO_IOWAIT (1u << 7)
 #define IORING_FEAT_NO_IOWAIT (1u << 17)
 #endif
 
-/* Before the payload: the header, and room to put the parts of a request together. */
-#define FRONT 4096u
+/*
+ * Bytes before the payload. They hold the header, and right before the payload there is room to put
+ * the parts of a request together.
+ */
+#define PAYLOAD_OFFSET 4096u
 
 struct uring_entry {
 	struct io_uring ring;
@@ -28,39 +32,46 @@ struct uring_entry {
 	char *payload;
 	size_t payload_size;
 	struct iovec areas[2];
-	uint64_t unique;        /* of the request that is to be answered, or 0 */
-	bool put;               /* the answer is there, and not given yet */
+	uint64_t unique;        /* number of the request that must be answered, or 0 */
+	bool has_answer;        /* the entry has an answer that the kernel does not have yet */
 };
 
-static _Thread_local struct uring_entry *own;
+static _Thread_local struct uring_entry *own_entry;
 
-static bool map(struct uring_entry *entry, size_t payload_size)
+static bool allocate_memory(struct uring_entry *entry, size_t payload_size)
 {
-	char *memory = mmap(NULL, FRONT + payload_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = mmap(NULL, PAYLOAD_OFFSET + payload_size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return false;
 	entry->header = (struct uring_header *)memory;
-	entry->payload = memory + FRONT;
+	entry->payload = memory + PAYLOAD_OFFSET;
 	entry->payload_size = payload_size;
-	entry->areas[0] = (struct iovec){ .iov_base = entry->header, .iov_len = sizeof(*entry->header) };
+	entry->areas[0] = (struct iovec){
+		.iov_base = entry->header, .iov_len = sizeof(*entry->header),
+	};
 	entry->areas[1] = (struct iovec){ .iov_base = entry->payload, .iov_len = payload_size };
 	return true;
 }
 
-/* A thread that waits need not be interrupted in order to be told. */
+/*
+ * Returns 0 or a negative errno. IORING_SETUP_DEFER_TASKRUN: the kernel need not interrupt a thread
+ * to tell it of a completion that it waits for.
+ */
 static int begin_ring(struct uring_entry *entry)
 {
-	int error = io_uring_queue_init(1, &entry->ring, IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER |
-					IORING_SETUP_DEFER_TASKRUN);
+	int error = io_uring_queue_init(1, &entry->ring, IORING_SETUP_SQE128 |
+					IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 
 	if (error)
 		return error;
 	entry->enter_flags = IORING_ENTER_GETEVENTS;
 	if (entry->ring.features & IORING_FEAT_NO_IOWAIT)
 		entry->enter_flags |= IORING_ENTER_NO_IOWAIT;
-	/* Descriptors are for files: the thread keeps it without one. */
-	if (io_uring_register_ring_fd(&entry->ring) == 1 && io_uring_close_ring_fd(&entry->ring) == 1)
+	/* A registered ring needs no descriptor; descriptors are kept for the users' files. */
+	if (io_uring_register_ring_fd(&entry->ring) == 1 &&
+	    io_uring_close_ring_fd(&entry->ring) == 1)
 		entry->enter_flags |= IORING_ENTER_REGISTERED_RING;
 	return 0;
 }
@@ -73,40 +84,46 @@ struct uring_entry *uring_entry_new(int device, unsigned int queue, size_t paylo
 	if (!entry)
 		return NULL;
 	entry->queue = queue;
-	if (!map(entry, payload_size)) {
+	if (!allocate_memory(entry, payload_size)) {
 		free(entry);
 		return NULL;
 	}
 	entry->device = device;
 	error = begin_ring(entry);
 	if (error) {
-		munmap(entry->header, FRONT + payload_size);
+		munmap(entry->header, PAYLOAD_OFFSET + payload_size);
 		free(entry);
 		errno = -error;
 		return NULL;
 	}
-	own = entry;
+	own_entry = entry;
 	return entry;
 }
 
 void uring_entry_free(struct uring_entry *entry)
 {
-	/* The last answer, if the thread was cancelled when it was about to give it: what was asked for has been done. */
+	/*
+	 * Gives the last answer if the thread was cancelled just before it gave it: the request has
+	 * been carried out, and its caller must learn that.
+	 */
 	io_uring_submit(&entry->ring);
 	io_uring_queue_exit(&entry->ring);
-	munmap(entry->header, FRONT + entry->payload_size);
+	munmap(entry->header, PAYLOAD_OFFSET + entry->payload_size);
 	free(entry);
-	own = NULL;
+	own_entry = NULL;
 }
 
-/* There is room for the one submission that there can be. */
-static void prepare(struct uring_entry *entry, enum uring_command command)
+/* Fills the submission of @command. The ring has room for it: there is never more than one. */
+static void prepare_submission(struct uring_entry *entry, enum uring_command command)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&entry->ring);
 	struct uring_request *request = (struct uring_request *)sqe->cmd;
 
-	/* Not as a registered file: that a ring lets go some time after its process has ended, and the mount and all
-	 * tokens would go on without their server. */
+	/*
+	 * The device is not a registered file: a ring lets go of such a file some time after its
+	 * process has ended, and until then the mount and all tokens would go on without their
+	 * server.
+	 */
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, entry->device, entry->areas, 2, 0);
 	sqe->cmd_op = command;
 	*request = (struct uring_request){ .queue = (uint16_t)entry->queue };
@@ -114,8 +131,12 @@ static void prepare(struct uring_entry *entry, enum uring_command command)
 		request->commit_id = entry->header->entry.commit_id;
 }
 
-/* As it would be read from the device: header, first argument, the rest. The payload is there already. */
-static bool compose(struct uring_entry *entry, struct fuse_buf *request)
+/*
+ * Puts a request together as it would be read from the device: header, first argument, the rest.
+ * The rest is in the payload, the other two are copied to the bytes before it. Returns false if the
+ * sizes that the kernel gave do not fit.
+ */
+static bool compose_request(struct uring_entry *entry, struct fuse_buf *request)
 {
 	struct fuse_in_header header;
 	size_t rest = entry->header->entry.payload_size, first;
@@ -137,8 +158,9 @@ static bool compose(struct uring_entry *entry, struct fuse_buf *request)
 }
 
 /*
- * As io_uring_submit_and_wait(), which would make processors of a server with nothing to do appear to wait for a disk,
- * and is no cancellation point. Asynchronously a thread can only be cancelled here, where it holds nothing.
+ * Does what io_uring_submit_and_wait() does, but is a cancellation point, and with
+ * IORING_ENTER_NO_IOWAIT the processors of an idle server do not appear to wait for a disk. The
+ * thread holds nothing during the system call, so asynchronous cancellation is safe here.
  */
 static int submit_and_wait(struct uring_entry *entry)
 {
@@ -149,8 +171,8 @@ static int submit_and_wait(struct uring_entry *entry)
 	io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
 	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	result = io_uring_enter((unsigned int)entry->ring.enter_ring_fd, io_uring_sq_ready(&entry->ring), 1,
-				entry->enter_flags, NULL);
+	result = io_uring_enter((unsigned int)entry->ring.enter_ring_fd,
+				io_uring_sq_ready(&entry->ring), 1, entry->enter_flags, NULL);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	pthread_setcanceltype(type, NULL);
 	return result;
@@ -161,9 +183,9 @@ int uring_entry_wait(struct uring_entry *entry, struct fuse_buf *request)
 	struct io_uring_cqe *cqe;
 	int result;
 
-	if (entry->put)
-		prepare(entry, URING_COMMIT_AND_FETCH);
-	entry->put = false;
+	if (entry->has_answer)
+		prepare_submission(entry, URING_COMMIT_AND_FETCH);
+	entry->has_answer = false;
 	while (io_uring_peek_cqe(&entry->ring, &cqe) || io_uring_sq_ready(&entry->ring)) {
 		result = submit_and_wait(entry);
 		if (result < 0 && result != -EINTR)
@@ -173,16 +195,19 @@ int uring_entry_wait(struct uring_entry *entry, struct fuse_buf *request)
 	io_uring_cqe_seen(&entry->ring, cqe);
 	if (result < 0)
 		return -result;
-	return compose(entry, request) ? 0 : EPROTO;
+	return compose_request(entry, request) ? 0 : EPROTO;
 }
 
-/* What the kernel refuses is complete when it is submitted. An errno. */
+/*
+ * Submits @command without waiting for a request. Returns 0 or an errno: a command that the kernel
+ * refuses completes during its submission.
+ */
 static int submit(struct uring_entry *entry, enum uring_command command)
 {
 	struct io_uring_cqe *cqe;
 	int result;
 
-	prepare(entry, command);
+	prepare_submission(entry, command);
 	result = io_uring_submit(&entry->ring);
 	if (result < 0)
 		return -result;
@@ -194,37 +219,37 @@ int uring_entry_register(struct uring_entry *entry)
 	return submit(entry, URING_REGISTER);
 }
 
-bool uring_entry_waits_for(uint64_t unique)
+bool uring_entry_has_request(uint64_t unique)
 {
-	return own && unique && own->unique == unique;
+	return own_entry && unique && own_entry->unique == unique;
 }
 
-ssize_t uring_entry_put(const struct iovec *parts, int count)
+ssize_t uring_entry_set_answer(const struct iovec *parts, int count)
 {
 	size_t size = 0;
 
 	for (int i = 1; i < count; i++)
 		size += parts[i].iov_len;
-	if (size > own->payload_size) {
+	if (size > own_entry->payload_size) {
 		errno = EINVAL;
 		return -1;
 	}
-	memcpy(own->header->in_out, parts[0].iov_base, sizeof(struct fuse_out_header));
-	own->header->entry.payload_size = (uint32_t)size;
+	memcpy(own_entry->header->in_out, parts[0].iov_base, sizeof(struct fuse_out_header));
+	own_entry->header->entry.payload_size = (uint32_t)size;
 	size = 0;
 	for (int i = 1; i < count; i++) {
-		memcpy(own->payload + size, parts[i].iov_base, parts[i].iov_len);
+		memcpy(own_entry->payload + size, parts[i].iov_base, parts[i].iov_len);
 		size += parts[i].iov_len;
 	}
-	own->unique = 0;
-	own->put = true;
+	own_entry->unique = 0;
+	own_entry->has_answer = true;
 	return (ssize_t)(sizeof(struct fuse_out_header) + size);
 }
 
-bool uring_entry_give(void)
+bool uring_entry_commit(void)
 {
-	if (!own || !own->put)
+	if (!own_entry || !own_entry->has_answer)
 		return true;
-	own->put = false;
-	return !submit(own, URING_COMMIT_AND_FETCH);
+	own_entry->has_answer = false;
+	return !submit(own_entry, URING_COMMIT_AND_FETCH);
 }

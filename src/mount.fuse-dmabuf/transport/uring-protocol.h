@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE over io_uring, in the form of <linux/fuse.h> since Linux 6.14, of which there may be an older one here: see
- * Documentation/filesystems/fuse/fuse-io-uring.rst of Linux.
+ * The kernel's interface of FUSE over io_uring, which <linux/fuse.h> has since Linux 6.14; the
+ * installed one may be older. Linux explains it in
+ * Documentation/filesystems/fuse/fuse-io-uring.rst.
  */
 #ifndef URING_PROTOCOL_H
 #define URING_PROTOCOL_H
 
 #include <stdint.h>
 
-/* In the flags2 of INIT. */
+/* Flag of flags2 in INIT. */
 #define URING_IN_FLAGS2 (1u << (41 - 32))
 
 enum uring_command {
@@ -16,7 +17,7 @@ enum uring_command {
 	URING_COMMIT_AND_FETCH = 2,
 };
 
-/* What the kernel and an entry exchange, beside the payload. */
+/* What the kernel and the server exchange in an entry, beside the payload. */
 struct uring_header {
 	char in_out[128];       /* struct fuse_in_header, or struct fuse_out_header */
 	char operation[128];    /* the first argument of the request */
@@ -29,7 +30,7 @@ struct uring_header {
 	} entry;
 };
 
-/* In the second half of the submission. */
+/* The command, in the second half of the submission. */
 struct uring_request {
 	uint64_t flags;
 	uint64_t commit_id;

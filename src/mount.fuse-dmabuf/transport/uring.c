@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The threads that serve requests by io_uring, a group of them for each processor's queue. */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
@@ -19,19 +20,20 @@
 #include "transport/uring-protocol.h"
 #include "transport/uring.h"
 
-/* The kernel's FUSE_MIN_READ_BUFFER. */
+/* Bytes: the kernel's FUSE_MIN_READ_BUFFER. */
 #define PAYLOAD_MIN 8192u
 
 enum state {
-	READING,        /* the device, for now or for ever */
-	PREPARING,
-	SERVING,
+	READING,        /* requests are read from the device, until INIT or for ever */
+	PREPARING,      /* threads make their entries and wait for the answer to INIT */
+	SERVING,        /* requests come by io_uring */
 };
 
 /*
- * A queue for each processor that there can be, and so many threads for each: as many of its requests can wait, for a
- * disk or a file system that is frozen, before others have to. All from the start, because the kernel gives an entry
- * that comes later no request that waits already.
+ * Threads for each queue, and there is a queue for each possible processor. So many requests of a
+ * queue can wait, for a disk or for a frozen file system, before other requests of that queue must
+ * wait, too. All threads are started at the beginning: an entry that is registered later would get
+ * none of the requests that wait already.
  */
 #define THREADS_MIN 8u
 #define THREADS_MAX 16u
@@ -49,15 +51,16 @@ static struct {
 		pthread_t id;
 		unsigned int queue;
 	} *threads;
-	unsigned int count, prepared;
-	int error;              /* of a thread that could not be prepared */
+	unsigned int thread_count;
+	unsigned int prepared;  /* threads that have made their entries, or failed to */
+	int error;              /* errno of a thread that failed to, or 0 */
 } uring = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 /*
- * To where the programs run whose requests come by this queue, if the server may run there: it can have been bound to
- * other processors. It works from them, too.
+ * Binds the calling thread to the processor on which the programs run whose requests come by the
+ * queue. If the server may not run there, the thread serves the queue from other processors.
  */
-static void go_to_processor(unsigned int number)
+static void bind_to_processor(unsigned int number)
 {
 	cpu_set_t *set = CPU_ALLOC(uring.queues);
 	size_t size = CPU_ALLOC_SIZE(uring.queues);
@@ -72,8 +75,11 @@ static void go_to_processor(unsigned int number)
 	CPU_FREE(set);
 }
 
-/* Tells that this thread has its entry, or why not, and waits until the kernel was told, too, or is not. */
-static bool is_agreed(int error)
+/*
+ * Reports that this thread has its entry, or the errno why it has none, and waits for the end of
+ * PREPARING. Returns true if io_uring has been agreed on with the kernel.
+ */
+static bool wait_for_agreement(int error)
 {
 	bool agreed;
 
@@ -89,26 +95,30 @@ static bool is_agreed(int error)
 	return agreed;
 }
 
-/* One that is not answered would keep its entry for ever. */
+/* A request that is not answered would occupy its entry for ever, so it gets an error. */
 static void answer_request(const struct fuse_buf *request)
 {
 	const struct fuse_in_header *header = request->mem;
 
 	request_dispatch(request);
-	if (uring_entry_waits_for(header->unique)) {
+	if (uring_entry_has_request(header->unique)) {
 		log_error("request %u was not answered", header->opcode);
 		transport_answer(fuse_session_fd(uring.session), header, EIO, NULL, 0);
 	}
 }
 
-/* The kernel goes on without io_uring if it does not take the first of a queue. */
+/*
+ * Returns false if the kernel refuses the entry. If that is the first one of a queue, the kernel
+ * goes on without io_uring, so this is only a warning.
+ */
 static bool register_entry(struct uring_entry *entry)
 {
 	static atomic_llong next;
 	int error = uring_entry_register(entry);
 
 	if (error && !fuse_connection_has_ended(error) && log_is_due(&next))
-		log_warning("the kernel does not take a thread's io_uring: %s", strerror(error));
+		log_warning("the kernel does not take a thread's io_uring: %s",
+			    strerror(error));
 	return !error;
 }
 
@@ -121,7 +131,7 @@ static void serve(struct uring_entry *entry)
 		return;
 	while (!(error = uring_entry_wait(entry, &request)))
 		answer_request(&request);
-	/* The end of the connection is seen by the threads that read the device. */
+	/* The threads that read the device handle the end of the connection. */
 	if (!fuse_connection_has_ended(error))
 		uring.fail(error);
 }
@@ -154,9 +164,9 @@ static void *work(void *argument)
 	struct uring_entry *entry;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	go_to_processor(thread->queue);
+	bind_to_processor(thread->queue);
 	entry = new_entry(thread->queue);
-	if (is_agreed(entry ? 0 : errno))
+	if (wait_for_agreement(entry ? 0 : errno))
 		serve_and_free(entry);
 	else if (entry)
 		uring_entry_free(entry);
@@ -165,12 +175,15 @@ static void *work(void *argument)
 
 static unsigned int threads_per_queue(void)
 {
-	unsigned int share = TRANSPORT_THREADS_MAX / uring.queues;
+	unsigned int threads = TRANSPORT_THREADS_MAX / uring.queues;
 
-	return share < THREADS_MIN ? THREADS_MIN : share > THREADS_MAX ? THREADS_MAX : share;
+	return threads < THREADS_MIN ? THREADS_MIN : threads > THREADS_MAX ? THREADS_MAX : threads;
 }
 
-/* Who answers INIT takes no signals, and so they do not. An errno. */
+/*
+ * Returns 0 or an errno. The threads take no signals: they inherit the mask of the thread that
+ * answers INIT.
+ */
 static int start_threads(void)
 {
 	unsigned int total = uring.queues * threads_per_queue();
@@ -182,24 +195,27 @@ static int start_threads(void)
 	for (unsigned int i = 0; i < total && !error; i++) {
 		uring.threads[i].queue = i % uring.queues;
 		error = pthread_create(&uring.threads[i].id, NULL, work, &uring.threads[i]);
-		uring.count += !error;
+		uring.thread_count += !error;
 	}
 	return error;
 }
 
-/* Threads with entries for all queues. An errno. */
+/* Starts the threads and waits until all have their entries. Returns 0 or an errno. */
 static int prepare(void)
 {
 	int error;
 
-	/* What get_nprocs_conf() reads; with one queue less than the kernel has no request would ever come. */
+	/*
+	 * get_nprocs_conf() reads this file. With one queue less than the kernel has, no request
+	 * would ever come.
+	 */
 	if (access("/sys/devices/system/cpu/possible", R_OK))
 		return errno;
 	uring.queues = (unsigned int)get_nprocs_conf();
 	pthread_mutex_lock(&uring.lock);
 	uring.state = PREPARING;
 	error = start_threads();
-	while (uring.prepared < uring.count)
+	while (uring.prepared < uring.thread_count)
 		pthread_cond_wait(&uring.changed, &uring.lock);
 	if (!error)
 		error = uring.error;
@@ -215,8 +231,8 @@ static void set_state(enum state state)
 	pthread_mutex_unlock(&uring.lock);
 }
 
-/* What the kernel demands, with the sizes that libfuse has answered. */
-static size_t payload_of(const struct fuse_init_out *out)
+/* Returns the payload size that the kernel demands, given the sizes that libfuse has answered. */
+static size_t payload_size_for(const struct fuse_init_out *out)
 {
 	size_t size = (size_t)out->max_pages * (size_t)sysconf(_SC_PAGESIZE);
 
@@ -225,13 +241,14 @@ static size_t payload_of(const struct fuse_init_out *out)
 	return size < PAYLOAD_MIN ? PAYLOAD_MIN : size;
 }
 
-bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out, void (*fail)(int error))
+bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out,
+		   void (*fail)(int error))
 {
 	int error;
 
 	uring.session = session;
 	uring.fail = fail;
-	uring.payload_size = payload_of(out);
+	uring.payload_size = payload_size_for(out);
 	error = prepare();
 	if (!error)
 		return true;
@@ -249,12 +266,12 @@ void uring_begin(bool agreed)
 
 void uring_end(void)
 {
-	for (unsigned int i = 0; i < uring.count; i++)
+	for (unsigned int i = 0; i < uring.thread_count; i++)
 		pthread_cancel(uring.threads[i].id);
-	for (unsigned int i = 0; i < uring.count; i++)
+	for (unsigned int i = 0; i < uring.thread_count; i++)
 		pthread_join(uring.threads[i].id, NULL);
 	free(uring.threads);
 	uring.threads = NULL;
-	uring.count = uring.prepared = 0;
+	uring.thread_count = uring.prepared = 0;
 	uring.error = 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests by io_uring instead of by reading the device, where the kernel offers it (module parameter enable_uring of
- * fuse): each processor has a queue, and threads bound to it, so that a request is answered where it is made and no
- * other processor must be woken. What interrupts or forgets is still read from the device.
+ * Serves requests that come by io_uring instead of by reading the device, where the kernel offers
+ * that (module parameter enable_uring of fuse). Each processor has a queue, and threads bound to
+ * that processor, so that a request is answered where it is made and no other processor must be
+ * woken. FUSE_INTERRUPT, FUSE_FORGET and FUSE_BATCH_FORGET are still read from the device.
  */
 #ifndef URING_H
 #define URING_H
@@ -12,15 +13,20 @@
 #include <stdbool.h>
 
 /*
- * Starts the threads, before the answer to INIT asks for io_uring. Returns false if that is not possible: the log says why,
- * and requests are read. An error that comes later is told by fail().
+ * Starts the threads. The caller then asks for io_uring in @out, the answer to INIT, and calls
+ * uring_begin(). Returns false if io_uring is not possible: the log says why, and requests are read
+ * from the device. A thread calls fail() for an error that comes later.
  */
-bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out, void (*fail)(int error));
+bool uring_prepare(struct fuse_session *session, const struct fuse_init_out *out,
+		   void (*fail)(int error));
 
-/* Lets the threads that uring_prepare() has started serve, or end if the kernel has not been told. */
+/*
+ * Lets the threads that uring_prepare() has started serve. If @agreed is false, the kernel did not
+ * get the answer to INIT, and they end.
+ */
 void uring_begin(bool agreed);
 
-/* When no more requests are to be answered. */
+/* Ends the threads, after which no request that comes by io_uring is answered. */
 void uring_end(void);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The control socket while a reload waits for the kernel, whose part in revoking is the linker's wrapper here. */
+/*
+ * Tests of control/: clients of the control socket while others are slow, while a reload waits for
+ * the kernel, and while tokens come and go. A wrapper of the linker revokes in place of the kernel.
+ */
 #include <errno.h>
 #include <grp.h>
 #include <signal.h>
@@ -20,7 +23,7 @@
 
 #define POLICY "/tmp/fuse-dmabuf-test-control.conf"
 
-/* Whose members may ask. */
+/* The group whose members may use the socket. */
 #define GROUP 4000
 
 static struct inode *file;
@@ -37,12 +40,15 @@ int __wrap_kernel_token_revoke(uint64_t id)
 	return 0;
 }
 
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*function)(void *), void *data);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*function)(void *), void *data);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*function)(void *), void *data);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*function)(void *), void *data);
 
 static bool no_threads;
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*function)(void *), void *data)
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+			  void *(*function)(void *), void *data)
 {
 	return no_threads ? EAGAIN : __real_pthread_create(thread, attr, function, data);
 }
@@ -50,13 +56,13 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 const char *__real_inode_name(const struct inode *inode, char name[INODE_NAME_MAX]);
 const char *__wrap_inode_name(const struct inode *inode, char name[INODE_NAME_MAX]);
 
-static atomic_int names_to_wait_for;    /* milliseconds left */
+static atomic_int name_milliseconds;    /* time that inode_name() still takes, in all calls */
 static atomic_bool long_names;
 
 const char *__wrap_inode_name(const struct inode *inode, char name[INODE_NAME_MAX])
 {
-	while (names_to_wait_for > 0) {
-		names_to_wait_for--;
+	while (name_milliseconds > 0) {
+		name_milliseconds--;
 		usleep(1000);
 	}
 	if (long_names) {
@@ -70,8 +76,9 @@ const char *__wrap_inode_name(const struct inode *inode, char name[INODE_NAME_MA
 static void grant(uint64_t id, struct inode *inode)
 {
 	struct token_request request = {
-		.id = id, .inode = inode, .open_flags = O_RDONLY, .size = 4096, .direction = FUSE_DMABUF_TOKEN_READ,
-		.exporter = "test" };
+		.id = id, .inode = inode, .open_flags = O_RDONLY, .size = 4096,
+		.direction = FUSE_DMABUF_TOKEN_READ, .exporter = "test",
+	};
 	uint32_t direction;
 
 	CHECK_EQUAL(broker_grant(&request, &direction), 0);
@@ -96,34 +103,37 @@ static struct sockaddr_un socket_address(void)
 	struct stat attr;
 
 	CHECK(!stat(test_directory, &attr));
-	snprintf(address.sun_path, sizeof(address.sun_path), "/run/fuse-dmabuf/%u.socket", minor(attr.st_dev));
+	snprintf(address.sun_path, sizeof(address.sun_path), "/run/fuse-dmabuf/%u.socket",
+		 minor(attr.st_dev));
 	return address;
 }
 
 static int connect_client(void)
 {
-	const struct timeval patience = { .tv_sec = 10 };
+	const struct timeval timeout = { .tv_sec = 10 };
 	struct sockaddr_un address = socket_address();
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
 	CHECK(fd >= 0);
-	CHECK(!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)));
+	CHECK(!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)));
 	CHECK(!connect(fd, (const struct sockaddr *)&address, sizeof(address)));
 	return fd;
 }
 
-/* Asks, and leaves the answer to be read. */
+/* Sends a request. Returns the socket from which the caller reads the answer. */
 static int begin_to_ask(const char *request)
 {
 	int client = connect_client();
 
-	/* One that is not served is told so before it has asked. */
+	/*
+	 * The server may refuse the client, and close the connection, before the request is sent.
+	 */
 	if (send(client, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
 		CHECK_EQUAL(errno, EPIPE);
 	return client;
 }
 
-/* Whether the beginning of the answer says so; it stays to be read. */
+/* Returns true if the answer says that the request succeeded. The answer can still be read. */
 static bool is_answered(int client)
 {
 	static const char wanted[] = "{\"ok\":true";
@@ -133,7 +143,7 @@ static bool is_answered(int client)
 	return !strcmp(begin, wanted);
 }
 
-/* The beginning of the answer. */
+/* Sends a request, and reads the first 4095 bytes of the answer. */
 static void ask(const char *request, char answer[4096])
 {
 	int client = begin_to_ask(request);
@@ -155,7 +165,10 @@ static bool is_served(void)
 	return served;
 }
 
-/* Takes no more of its answer. Another client that has gone may have its place for a moment. */
+/*
+ * Begins a client that takes no more than the beginning of its answer. It tries again if it is
+ * refused, because a client that has gone may still occupy a place for a moment.
+ */
 static int begin_slow_client(void)
 {
 	int client;
@@ -179,7 +192,10 @@ static void nothing_is_left_where_threads_cannot_be_started(const struct control
 	CHECK(access(address.sun_path, F_OK) && errno == ENOENT);
 }
 
-/* A descriptor of / is of no place below the source: like one of a file whose path is too long to be known. */
+/*
+ * The server knows no path of an inode that is not below the source, here of /: that is like a file
+ * whose path is too long to be known.
+ */
 static void token_whose_path_is_not_known_is_told_of(void)
 {
 	struct stat attr;
@@ -205,22 +221,22 @@ static void nobody_waits_while_the_status_is_made(void)
 	int client;
 
 	grant(1, file);
-	names_to_wait_for = 5000;
+	name_milliseconds = 5000;
 	client = begin_to_ask(STATUS);
-	while (names_to_wait_for == 5000)
+	while (name_milliseconds == 5000)
 		usleep(1000);
 	CHECK_EQUAL(broker_state(0).all.tokens, 1);
-	CHECK(names_to_wait_for > 0);
-	names_to_wait_for = 0;
+	CHECK(name_milliseconds > 0);
+	name_milliseconds = 0;
 	CHECK(is_answered(client));
 	close(client);
 	release(1);
 }
 
-/* Of root; and more tokens than the buffer of a socket can tell of. */
+/* The limit for root's clients; and more tokens than fit into the buffer of a socket. */
 enum { CLIENTS_MAX = 32, MANY = 3000 };
 
-/* They hold their places while they have time to take the answer. */
+/* Slow clients occupy their places until their time to take the answer is over. */
 static void clients_that_take_no_answer_hold_nobody_up_and_are_let_go(void)
 {
 	int slow[CLIENTS_MAX];
@@ -253,7 +269,7 @@ static long memory_kib(void)
 	return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-/* The paths alone are 12 MB, for each of them. */
+/* In the answer to each client the paths alone take 12 MB. */
 static void clients_take_no_more_memory_for_more_tokens(void)
 {
 	enum { SLOW = 8 };
@@ -287,7 +303,10 @@ static size_t count_of(const char *text, const char *word)
 	return count;
 }
 
-/* All that lasted, and none twice, when tokens end and are granted while the client takes its time. */
+/*
+ * The answer has each token that lasted, and none twice, although tokens end and are granted while
+ * the client is slow.
+ */
 static void status_is_whole_although_the_books_change(void)
 {
 	enum { SIZE = 16 << 20 };
@@ -321,7 +340,7 @@ static void status_is_whole_although_the_books_change(void)
 	free(answer);
 }
 
-/* As many as the kernel lets a process have. */
+/* 65536 groups are as many as the kernel lets a process have. */
 static void member_of_many_groups_may_ask(void)
 {
 	static gid_t groups[65536];
@@ -333,7 +352,8 @@ static void member_of_many_groups_may_ask(void)
 	child = fork();
 	CHECK(child >= 0);
 	if (!child) {
-		CHECK(!setgroups(65536, groups) && !setresgid(1000, 1000, 1000) && !setresuid(1000, 1000, 1000));
+		CHECK(!setgroups(65536, groups) && !setresgid(1000, 1000, 1000) &&
+		      !setresuid(1000, 1000, 1000));
 		_exit(is_served() ? 0 : 2);
 	}
 	CHECK_EQUAL(waitpid(child, &status, 0), child);

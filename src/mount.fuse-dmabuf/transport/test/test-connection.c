@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A mount that nobody serves yet, as the server finds its own when it starts. */
+/*
+ * Tests of connection.c with a mount that nobody serves yet, as the server finds its own mount when
+ * it starts.
+ */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,21 +14,21 @@
 #include "check.h"
 #include "transport/transport.h"
 
-/* For meson: the test could not be done. */
+/* Exit status that tells meson that the test was skipped. */
 #define SKIPPED 77
 
 static char mountpoint[] = "/tmp/fuse-dmabuf-test-XXXXXX";
 static int device;
 
-static unsigned int number_now(void)
+static unsigned int find_number(void)
 {
 	unsigned int number = 0;
 
-	CHECK(connection_number(device, mountpoint, &number));
+	CHECK(connection_find_number(device, mountpoint, &number));
 	return number;
 }
 
-static bool kernel_tells(void)
+static bool has_number_in_fdinfo(void)
 {
 	char path[64], text[512] = "";
 	FILE *file;
@@ -42,16 +45,16 @@ static void number_is_that_of_the_mount(void)
 	struct statx attr;
 
 	CHECK(!statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &attr));
-	CHECK_EQUAL(number_now(), attr.stx_dev_minor);
+	CHECK_EQUAL(find_number(), attr.stx_dev_minor);
 }
 
 static void number_is_not_that_of_a_mount_on_top(void)
 {
-	unsigned int number = number_now();
+	unsigned int number = find_number();
 
 	CHECK(!mount("tmpfs", mountpoint, "tmpfs", 0, NULL));
-	if (kernel_tells())
-		CHECK_EQUAL(number_now(), number);
+	if (has_number_in_fdinfo())
+		CHECK_EQUAL(find_number(), number);
 	CHECK(!umount2(mountpoint, MNT_DETACH));
 }
 

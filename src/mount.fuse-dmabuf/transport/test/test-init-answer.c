@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is agreed on with the kernel beyond what libfuse knows, through a socket in the place of /dev/fuse. */
+/*
+ * Tests of init-answer.c: what server and kernel agree on beyond what libfuse knows. A socket takes
+ * the place of /dev/fuse.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -13,18 +16,21 @@
 
 #define UNIQUE 2
 
-/* A flag of flags2 that the server accepts. */
+/* Stands for a flag of flags2 that the server accepts. */
 #define ACCEPTED (1u << 28)
 
 static int device, kernel;
-static struct fuse_custom_io io;    /* what libfuse was given */
-static int threads_left;            /* until no more can be started */
+static struct fuse_custom_io io;    /* what fuse_session_custom_io() was given */
+static int threads_left;            /* how many pthread_create() still starts */
 static uint32_t accepted = ACCEPTED;
 
 int __wrap_fuse_session_fd(struct fuse_session *session);
-int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct fuse_custom_io *given, size_t size, int fd);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_fuse_session_custom_io_317(struct fuse_session *session,
+				      const struct fuse_custom_io *given, size_t size, int fd);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *argument);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *argument);
 
 int __wrap_fuse_session_fd(struct fuse_session *session)
 {
@@ -32,7 +38,8 @@ int __wrap_fuse_session_fd(struct fuse_session *session)
 	return device;
 }
 
-int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct fuse_custom_io *given, size_t size, int fd)
+int __wrap_fuse_session_custom_io_317(struct fuse_session *session,
+				      const struct fuse_custom_io *given, size_t size, int fd)
 {
 	(void)session;
 	CHECK_EQUAL(size, sizeof(io));
@@ -41,9 +48,12 @@ int __wrap_fuse_session_custom_io_317(struct fuse_session *session, const struct
 	return 0;
 }
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *argument)
 {
-	return threads_left-- > 0 ? __real_pthread_create(thread, attributes, run, argument) : EAGAIN;
+	if (threads_left-- > 0)
+		return __real_pthread_create(thread, attributes, run, argument);
+	return EAGAIN;
 }
 
 static void fail(int error)
@@ -65,15 +75,18 @@ static void offer(uint32_t flags, uint32_t flags2)
 	init_answer_complete(NULL, &init, sizeof(init), accepted, fail);
 }
 
-/* The flags2 of the answer that the kernel gets, when libfuse answers with others. */
-static uint32_t answered(void)
+/* Lets libfuse answer with flags2 = 1. Returns the flags2 of the answer that the kernel gets. */
+static uint32_t answered_flags2(void)
 {
 	struct reply {
 		struct fuse_out_header header;
 		struct fuse_init_out out;
 	} reply = {
 		.header = { .len = sizeof(reply), .unique = UNIQUE },
-		.out = { .major = 7, .minor = 40, .flags = FUSE_INIT_EXT, .flags2 = 1, .max_write = 1 << 20, .max_pages = 256 },
+		.out = {
+			.major = 7, .minor = 40, .flags = FUSE_INIT_EXT, .flags2 = 1,
+			.max_write = 1 << 20, .max_pages = 256,
+		},
 	}, got;
 	struct iovec parts[] = {
 		{ .iov_base = &reply.header, .iov_len = sizeof(reply.header) },
@@ -99,7 +112,7 @@ static void io_uring_is_asked_for_when_all_threads_are_there(void)
 {
 	threads_left = 1 << 20;
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2);
-	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2);
+	CHECK_EQUAL(answered_flags2(), 1 | URING_IN_FLAGS2);
 }
 
 static void io_uring_is_not_asked_for_when_a_thread_is_missing(void)
@@ -108,7 +121,7 @@ static void io_uring_is_not_asked_for_when_a_thread_is_missing(void)
 		int left = threads_left;
 
 		offer(FUSE_INIT_EXT, URING_IN_FLAGS2);
-		CHECK_EQUAL(answered(), 1);
+		CHECK_EQUAL(answered_flags2(), 1);
 		threads_left = left;
 	}
 }
@@ -117,17 +130,17 @@ static void what_the_server_accepts_is_asked_for_without_io_uring(void)
 {
 	threads_left = 0;
 	offer(FUSE_INIT_EXT, ACCEPTED);
-	CHECK_EQUAL(answered(), 1 | ACCEPTED);
+	CHECK_EQUAL(answered_flags2(), 1 | ACCEPTED);
 }
 
 static void what_the_server_accepts_is_asked_for_whether_io_uring_is_possible_or_not(void)
 {
 	threads_left = 1 << 20;
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
-	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2 | ACCEPTED);
+	CHECK_EQUAL(answered_flags2(), 1 | URING_IN_FLAGS2 | ACCEPTED);
 	threads_left = 0;
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
-	CHECK_EQUAL(answered(), 1 | ACCEPTED);
+	CHECK_EQUAL(answered_flags2(), 1 | ACCEPTED);
 }
 
 static void what_the_server_does_not_accept_is_not_asked_for(void)
@@ -137,13 +150,15 @@ static void what_the_server_does_not_accept_is_not_asked_for(void)
 	offer(FUSE_INIT_EXT, ACCEPTED);
 	CHECK(!io.writev);
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);
-	CHECK_EQUAL(answered(), 1 | URING_IN_FLAGS2);
+	CHECK_EQUAL(answered_flags2(), 1 | URING_IN_FLAGS2);
 }
 
-/* The part that is missing is not to be written. */
+/* Such an answer has no struct fuse_init_out, so there is no flags2 to write to. */
 static void answer_of_an_older_protocol_is_left_as_it_is(void)
 {
-	struct fuse_out_header reply = { .len = sizeof(reply), .error = -EPROTO, .unique = UNIQUE }, got;
+	struct fuse_out_header reply = {
+		.len = sizeof(reply), .error = -EPROTO, .unique = UNIQUE,
+	}, got;
 	struct iovec part = { .iov_base = &reply, .iov_len = sizeof(reply) };
 
 	offer(FUSE_INIT_EXT, URING_IN_FLAGS2 | ACCEPTED);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Threads that read requests from a socket, which is like the device: one message is one request. */
+/*
+ * Tests of readers.c: threads read requests from a socket, which is like the device, because one
+ * message is one request.
+ */
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -12,7 +15,7 @@
 
 enum { THREADS = 12 };
 
-/* By its "unique" a request says what its answer takes. */
+/* A request's "unique" tells the thread whether the answer blocks. */
 enum { QUICK, BLOCKS };
 
 static int device[2];
@@ -35,9 +38,9 @@ static void *serve(void *thread)
 	ssize_t got;
 
 	do {
-		readers_take_turn();
+		readers_acquire_permit();
 		got = read(device[0], &header, sizeof(header));
-		readers_got(&header, got);
+		readers_note_request(&header, got);
 		if (got > 0)
 			answer(&header, (int)(intptr_t)thread);
 	} while (got > 0);
@@ -46,7 +49,9 @@ static void *serve(void *thread)
 
 static void ask(uint32_t opcode, uint64_t unique)
 {
-	struct fuse_in_header header = { .len = sizeof(header), .opcode = opcode, .unique = unique };
+	struct fuse_in_header header = {
+		.len = sizeof(header), .opcode = opcode, .unique = unique,
+	};
 
 	CHECK_EQUAL(write(device[1], &header, sizeof(header)), sizeof(header));
 }
@@ -59,7 +64,7 @@ static void quick_requests_are_answered_by_one_thread(void)
 		sem_wait(&answered);
 		sem_wait(&begun);
 	}
-	/* Now and then a thread that the system does not let run loses its turn. */
+	/* Sometimes a thread loses its permit because the system does not let the thread run. */
 	CHECK(atomic_load(&changes) < 250);
 }
 
@@ -98,7 +103,7 @@ static void requests_that_block_are_begun_together(void)
 		sem_wait(&answered);
 }
 
-/* The watch sleeps by then. */
+/* The monitor thread sleeps after the pause, and must be woken. */
 static void first_request_after_a_pause_may_block(void)
 {
 	usleep(200000);
