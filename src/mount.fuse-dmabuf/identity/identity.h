@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * identity/ lets a thread act as the caller of a request, or as nobody, and reads the credentials
- * of the owners of tokens. This header sets the ids, groups and capabilities of a thread. May call:
- * containers, limits, log. The file system below decides by these ids, groups and capabilities, by
- * its own state of that moment. Nothing else of the thread changes, so no user may signal or renice
- * the thread who could not before.
+ * of the owners of tokens. This header sets the ids, groups and capabilities of a thread.
+ * May call: containers, limits, log.
+ *
+ * The file system below decides by these ids, groups and capabilities, by its own state of that
+ * moment. Nothing else of the thread changes, so no user may signal or renice the thread who could
+ * not do so before.
  */
 #ifndef IDENTITY_H
 #define IDENTITY_H
