@@ -44,18 +44,18 @@ struct caller {
 
 /*
  * Makes the thread act as the caller of @req, first without capabilities: most operations need
- * none, and for which files capabilities count has to be looked up. The thread gets only the
- * caller's ids, without groups and capabilities, if the credentials are not known: the process is
- * in a PID namespace that the server does not see, or acts for another process. Returns false with
- * errno set on failure; nothing is to be undone then. @targets must remain valid until
+ * none, and to find out for which files they count, more of /proc must be read. The thread gets
+ * only the caller's ids, without groups and capabilities, if the credentials are not known: the
+ * process is in a PID namespace that the server does not see, or acts for another process. Returns
+ * false with errno set on failure; nothing is to be undone then. @targets must remain valid until
  * caller_should_retry() has returned false.
  */
 bool caller_begin(struct caller *caller, fuse_req_t req, const struct target *targets,
 		  size_t count);
 
 /*
- * Does the same, but with the caller's capabilities from the first try: for operations that are
- * allowed without capabilities, but have another result then.
+ * Does the same, but with the caller's capabilities from the first try: for operations that succeed
+ * without capabilities, but with another result than with them.
  */
 bool caller_begin_with_all(struct caller *caller, fuse_req_t req, const struct target *targets,
 			   size_t count);

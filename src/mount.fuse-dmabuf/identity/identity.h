@@ -28,8 +28,8 @@ struct identity {
 };
 
 /*
- * Gives the calling thread an identity until identity_end(). Capabilities that the server itself
- * may not have are left out. Returns false with errno set if the kernel refuses; nothing is to be
+ * Gives the calling thread an identity until identity_end(). Capabilities that are not permitted
+ * to the server are left out. Returns false with errno set if the kernel refuses; nothing is to be
  * undone then.
  */
 bool identity_assume(const struct identity *identity);

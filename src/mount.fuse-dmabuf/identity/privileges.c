@@ -47,7 +47,7 @@ static bool read_sets(void)
 	return sets.known = true;
 }
 
-/* The inheritable set becomes empty. */
+/* The inheritable set becomes empty: a program that the server started would inherit nothing. */
 static bool write_sets(uint64_t effective, uint64_t permitted)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -79,9 +79,7 @@ static bool keep_only_needed(void)
 
 bool privileges_drop(void)
 {
-	/*
-	 * With NO_SETUID_FIXUP the file system ids of a thread have no effect on its capabilities.
-	 */
+	/* With NO_SETUID_FIXUP the file system ids of a thread do not change its capabilities. */
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !keep_only_needed()) {
 		log_error("cannot give up privileges: %s (start the server as root, "

@@ -29,7 +29,7 @@ struct inode {
 	ino_t ino;
 	uint64_t nodeid;        /* the kernel's number for the node */
 	struct file_identity identity;
-	uint64_t lookups;       /* how often the kernel was told of the node, which ends at 0 */
+	uint64_t lookups;       /* how often the kernel was told of the node; it ends at 0 */
 	/* The file is gone, and another file has the device and inode number by now. */
 	bool is_stale;
 	/* Names in this directory were looked up since the kernel knows the node. */
@@ -74,9 +74,7 @@ void inode_forget(struct inode *inode, uint64_t lookups);
  */
 bool inode_use(struct inode *inode);
 
-/*
- * Ends a use of the node. Frees the node if this was the last use and the kernel has forgotten it.
- */
+/* Ends a use. Frees the node if this was the last use and the kernel has forgotten the node. */
 void inode_end_use(struct inode *inode);
 
 /*
