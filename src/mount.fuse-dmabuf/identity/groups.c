@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Shared lists of group ids: a hash table of reference-counted lists. */
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,11 +18,11 @@ struct groups {
 
 static struct {
 	pthread_mutex_t lock;
-	struct hash_table groups;       /* by hash_of() */
+	struct hash_table groups;       /* by hash_gids() */
 } lists = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* FNV-1a, a word at a time. */
-static uint32_t hash_of(const gid_t *gids, size_t count)
+/* FNV-1a, over words instead of bytes. */
+static uint32_t hash_gids(const gid_t *gids, size_t count)
 {
 	uint32_t hash = 2166136261u;
 
@@ -35,21 +36,21 @@ static struct groups *groups_of(struct hash_link *link)
 	return hash_entry(link, struct groups, link);
 }
 
-static bool is_equal(const struct groups *groups, const gid_t *gids, size_t count)
+static bool has_gids(const struct groups *groups, const gid_t *gids, size_t count)
 {
 	return groups->count == count && !memcmp(groups->gids, gids, count * sizeof(*gids));
 }
 
-static struct groups *find(const gid_t *gids, size_t count, uint32_t hash)
+static struct groups *find_list(const gid_t *gids, size_t count, uint32_t hash)
 {
 	struct hash_link *link = hash_table_find(&lists.groups, hash);
 
-	while (link && !is_equal(groups_of(link), gids, count))
+	while (link && !has_gids(groups_of(link), gids, count))
 		link = hash_table_find_next(link);
 	return link ? groups_of(link) : NULL;
 }
 
-static struct groups *add(const gid_t *gids, size_t count, uint32_t hash)
+static struct groups *add_list(const gid_t *gids, size_t count, uint32_t hash)
 {
 	struct groups *groups = malloc(sizeof(*groups) + count * sizeof(*gids));
 
@@ -63,15 +64,15 @@ static struct groups *add(const gid_t *gids, size_t count, uint32_t hash)
 
 const gid_t *groups_get(const gid_t *gids, size_t count)
 {
-	uint32_t hash = hash_of(gids, count);
+	uint32_t hash = hash_gids(gids, count);
 	struct groups *groups;
 
 	if (!count)
 		return NULL;
 	pthread_mutex_lock(&lists.lock);
-	groups = find(gids, count, hash);
+	groups = find_list(gids, count, hash);
 	if (!groups)
-		groups = add(gids, count, hash);
+		groups = add_list(gids, count, hash);
 	if (groups)
 		groups->users++;
 	pthread_mutex_unlock(&lists.lock);

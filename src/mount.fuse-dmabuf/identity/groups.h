@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Lists of groups. Equal ones are one: tokens are many, and the groups of those who hold them are few. */
+/*
+ * Shared lists of group ids. Equal lists are stored once, because tokens are many, and the lists of
+ * their owners are few.
+ */
 #ifndef GROUPS_H
 #define GROUPS_H
 
 #include <stddef.h>
 #include <sys/types.h>
 
-/* The list with this content, for groups_put(). NULL: out of memory, or it is empty. */
+/*
+ * Returns the list with this content, to be released with groups_put(). Returns NULL if the list is
+ * empty, or if memory is short.
+ */
 const gid_t *groups_get(const gid_t *gids, size_t count);
 
-/* May be NULL. */
+/* Releases a list. @groups may be NULL. */
 void groups_put(const gid_t *groups);
 
 #endif

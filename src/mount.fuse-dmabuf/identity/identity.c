@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Identity of a thread: sets its ids, groups and capabilities, with few system calls. */
 #include <errno.h>
 #include <grp.h>
 #include <stdlib.h>
@@ -11,46 +12,53 @@
 #include "identity/identity.h"
 #include "identity/privileges.h"
 
-/* Lists that are longer are set each time. */
+/* In groups. A longer list is not remembered, and is set each time. */
 #define REMEMBERED_GROUPS 64
 
-/* The groups that this thread has. They stay after identity_end(): next to CAP_DAC_OVERRIDE they decide nothing. */
+/*
+ * The groups that this thread has. They stay after identity_end(), because groups decide nothing
+ * for a thread with CAP_DAC_OVERRIDE.
+ */
 static _Thread_local struct {
 	bool known;
 	size_t count;
 	gid_t gids[REMEMBERED_GROUPS];
-} present;
+} current;
 
-/* What identity_end() brings back. */
+/* The state of this thread that identity_end() restores. */
 static _Thread_local struct {
 	uint64_t capabilities;
-	bool other_ids;         /* the thread has those of somebody else */
+	bool has_other_ids;     /* the thread has the ids of another user or group */
 } own;
 
 static bool has_groups(const struct identity *identity)
 {
-	return present.known && present.count == identity->group_count &&
-	       (!present.count || !memcmp(present.gids, identity->groups, present.count * sizeof(gid_t)));
+	return current.known && current.count == identity->group_count &&
+	       (!current.count ||
+		!memcmp(current.gids, identity->groups, current.count * sizeof(gid_t)));
 }
 
-/* The system call, because glibc's setgroups() changes all threads. */
+/* Uses the system call, because glibc's setgroups() changes all threads. */
 static bool set_groups(const struct identity *identity)
 {
 	if (has_groups(identity))
 		return true;
-	present.known = false;
+	current.known = false;
 	if (syscall(SYS_setgroups, identity->group_count, identity->groups))
 		return false;
 	if (identity->group_count > REMEMBERED_GROUPS)
 		return true;
-	present.known = true;
-	present.count = identity->group_count;
-	if (present.count)
-		memcpy(present.gids, identity->groups, present.count * sizeof(gid_t));
+	current.known = true;
+	current.count = identity->group_count;
+	if (current.count)
+		memcpy(current.gids, identity->groups, current.count * sizeof(gid_t));
 	return true;
 }
 
-/* setfsuid() does not say whether it failed; asked for an impossible id, it says which one there is. */
+/*
+ * setfsuid() does not report failure. Called with an id that is not valid, it changes nothing and
+ * returns the present id.
+ */
 static bool set_ids(uid_t uid, gid_t gid)
 {
 	setfsgid(gid);
@@ -58,7 +66,7 @@ static bool set_ids(uid_t uid, gid_t gid)
 	return setfsgid((gid_t)-1) == (int)gid && setfsuid((uid_t)-1) == (int)uid;
 }
 
-/* The server's, without a system call. */
+/* The server's uid, which the kernel passed at the start: no system call is needed. */
 static uid_t own_uid(void)
 {
 	return (uid_t)getauxval(AT_EUID);
@@ -71,16 +79,17 @@ static gid_t own_gid(void)
 
 static bool take_ids(const struct identity *identity)
 {
-	own.other_ids = identity->uid != own_uid() || identity->gid != own_gid();
-	return !own.other_ids || set_ids(identity->uid, identity->gid);
+	own.has_other_ids = identity->uid != own_uid() || identity->gid != own_gid();
+	return !own.has_other_ids || set_ids(identity->uid, identity->gid);
 }
 
 bool identity_assume(const struct identity *identity)
 {
 	own.capabilities = privileges_effective();
-	own.other_ids = false;
+	own.has_other_ids = false;
 	errno = EPERM;
-	if (set_groups(identity) && take_ids(identity) && privileges_set_effective(identity->capabilities))
+	if (set_groups(identity) && take_ids(identity) &&
+	    privileges_set_effective(identity->capabilities))
 		return true;
 	identity_end();
 	return false;
@@ -90,8 +99,9 @@ void identity_end(void)
 {
 	int saved = errno;
 
-	/* A thread that kept the ids of a user must not serve others. */
-	if (!privileges_set_effective(own.capabilities) || (own.other_ids && !set_ids(own_uid(), own_gid())))
+	/* A thread that kept the ids of a user must not serve other users. */
+	if (!privileges_set_effective(own.capabilities) ||
+	    (own.has_other_ids && !set_ids(own_uid(), own_gid())))
 		abort();
 	errno = saved;
 }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Acting as nobody: chooses the ids. */
 #include "identity/identity.h"
 #include "identity/nobody.h"
 
-/* As for NFS. */
+/* Uid and gid: the same as NFS uses. */
 #define NOBODY 65534
 
-/* The server's own ids where nobody's cannot be had. */
+/* The ids of nobody, or the server's own (root) where the ids of nobody cannot be used. */
 static struct identity nobody;
 
 /*
- * A file system of another machine may ask who opens a file: there it stays root. So it does in a user namespace
- * that has no such user, and whose root is none for the file system either.
+ * The ids stay those of root on a file system of another machine, which may ask who opens a file,
+ * and refuse nobody. They also stay in a user namespace that has no user 65534: the file system
+ * does not take the root of such a namespace for root.
  */
 void nobody_begin(bool source_is_local)
 {

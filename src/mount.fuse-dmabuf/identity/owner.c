@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Owners of tokens: their groups, capabilities and rights. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,7 +10,10 @@
 #include "identity/privileges.h"
 #include "identity/processes.h"
 
-/* Those of another user namespace count for some files only: as if there were none. */
+/*
+ * Capabilities of another user namespace count only for some files. They are ignored, because
+ * owner->capabilities count for all files.
+ */
 static uint64_t capabilities_of(const struct process *process, pid_t pid)
 {
 	uint64_t capabilities = process->capabilities & PRIVILEGES_OF_ACCESS;
@@ -38,13 +42,16 @@ bool owner_read_process(struct owner *owner, pid_t pid)
 	bool known;
 
 	if (!process_read(pid, &process)) {
-		/* That there is no such process would be a strange answer to one. */
+		/* "No such process" would be a strange answer to a process. */
 		if (errno == ENOENT || errno == ESRCH)
 			errno = EACCES;
 		return false;
 	}
 	known = take_groups(owner, &process);
-	/* Overridden credentials: the process has more than what asks for it. */
+	/*
+	 * If the ids differ, the process has overridden its credentials for the request, and its
+	 * capabilities are more than those of the request.
+	 */
 	if (known && process.fsuid == owner->uid && process.fsgid == owner->gid)
 		owner->capabilities = capabilities_of(&process, pid);
 	process_free(&process);
@@ -69,24 +76,24 @@ bool owner_in_group(const struct owner *owner, gid_t gid)
 	return false;
 }
 
-static bool may(int fd, int mode)
+static bool may_access(int fd, int mode)
 {
 	return !faccessat(fd, "", mode, AT_EACCESS | AT_EMPTY_PATH);
 }
 
-/* The kernel is asked, as the owner, so that ACLs and whatever else it knows count. */
+/* Asks the kernel, as the owner, so that ACLs and all else that the kernel checks count. */
 int owner_rights(const struct owner *owner, int fd)
 {
 	const struct identity identity = {
-		.uid = owner->uid, .gid = owner->gid, .groups = owner->groups, .group_count = owner->group_count,
-		.capabilities = owner->capabilities,
+		.uid = owner->uid, .gid = owner->gid, .groups = owner->groups,
+		.group_count = owner->group_count, .capabilities = owner->capabilities,
 	};
 	int rights = 0;
 
 	if (!identity_assume(&identity))
 		return 0;
-	rights |= may(fd, R_OK) ? R_OK : 0;
-	rights |= may(fd, W_OK) ? W_OK : 0;
+	rights |= may_access(fd, R_OK) ? R_OK : 0;
+	rights |= may_access(fd, W_OK) ? W_OK : 0;
 	identity_end();
 	return rights;
 }

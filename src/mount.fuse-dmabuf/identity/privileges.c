@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Capabilities of the server and its threads: which are kept, and which are effective. */
 #include <errno.h>
 #include <linux/securebits.h>
 #include <stdint.h>
@@ -12,17 +13,21 @@
 #include "log/log.h"
 
 /*
- * What the server does by itself: it reads the source for all (the kernel checks who may see it), opens files by
- * handles, acts for callers, and mounts and registers backing files. It changes nothing by itself.
+ * The server's own capabilities. By itself the server reads the source for all users (the kernel
+ * checks who may see it), opens files by handles, acts for callers, mounts, and registers backing
+ * files. It changes no file by itself.
  */
-#define OWN \
+#define OWN_CAPABILITIES \
 	(CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | CAPABILITY(CAP_SETGID) | \
 	 CAPABILITY(CAP_SETUID) | CAPABILITY(CAP_SYS_ADMIN))
 
-/* A server that was started without this one serves root like others at quotas and reserved blocks. */
-#define DISPENSABLE CAPABILITY(CAP_SYS_RESOURCE)
+/*
+ * The server also starts without this capability. It then serves root like other users at quotas
+ * and reserved blocks.
+ */
+#define OPTIONAL_CAPABILITIES CAPABILITY(CAP_SYS_RESOURCE)
 
-/* Of this thread: asked once, and changed here only. */
+/* The sets of this thread: read once, because only this file changes them. */
 static _Thread_local struct {
 	bool known;
 	uint64_t effective, permitted;
@@ -42,13 +47,14 @@ static bool read_sets(void)
 	return sets.known = true;
 }
 
-/* What programs would inherit is none. */
+/* The inheritable set becomes empty: a program that the server started would inherit nothing. */
 static bool write_sets(uint64_t effective, uint64_t permitted)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = {
 		{ .effective = (uint32_t)effective, .permitted = (uint32_t)permitted },
-		{ .effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32) },
+		{ .effective = (uint32_t)(effective >> 32),
+		  .permitted = (uint32_t)(permitted >> 32) },
 	};
 
 	if (syscall(SYS_capset, &header, data))
@@ -60,24 +66,24 @@ static bool write_sets(uint64_t effective, uint64_t permitted)
 
 static bool keep_only_needed(void)
 {
-	uint64_t needed = OWN | PRIVILEGES_OF_CALLERS;
+	uint64_t needed = OWN_CAPABILITIES | PRIVILEGES_OF_CALLERS;
 
 	if (!read_sets())
 		return false;
-	if (needed & ~sets.permitted & ~DISPENSABLE) {
+	if (needed & ~sets.permitted & ~OPTIONAL_CAPABILITIES) {
 		errno = EPERM;
 		return false;
 	}
-	return write_sets(OWN, needed & sets.permitted);
+	return write_sets(OWN_CAPABILITIES, needed & sets.permitted);
 }
 
 bool privileges_drop(void)
 {
-	/* NO_SETUID_FIXUP: the file system ids of a thread have no effect on its capabilities. */
+	/* With NO_SETUID_FIXUP the file system ids of a thread do not change its capabilities. */
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || !keep_only_needed()) {
-		log_error("cannot give up privileges: %s (start it as root, with all of root's capabilities)",
-			  strerror(errno));
+		log_error("cannot give up privileges: %s (start the server as root, "
+			  "with all of root's capabilities)", strerror(errno));
 		return false;
 	}
 	return true;
@@ -106,6 +112,6 @@ void privileges_suspend(void)
 
 void privileges_resume(void)
 {
-	if (!privileges_set_effective(OWN))
+	if (!privileges_set_effective(OWN_CAPABILITIES))
 		abort();
 }

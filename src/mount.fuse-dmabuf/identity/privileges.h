@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The capabilities of the server. */
+/* Capabilities of the server and its threads. */
 #ifndef PRIVILEGES_H
 #define PRIVILEGES_H
 
@@ -9,24 +9,38 @@
 
 #include "identity/identity.h"
 
-/* What a caller may have, and a thread has only while it acts for a caller who has it. */
+/* Capabilities of callers. A thread has one only while it acts for a caller who has it. */
 #define PRIVILEGES_OF_CALLERS \
 	(CAPABILITY(CAP_CHOWN) | CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH) | \
-	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_MKNOD) | CAPABILITY(CAP_SETFCAP) | \
+	 CAPABILITY(CAP_FOWNER) | CAPABILITY(CAP_FSETID) | CAPABILITY(CAP_MKNOD) | \
+	 CAPABILITY(CAP_SETFCAP) | \
 	 CAPABILITY(CAP_SYS_ADMIN) | CAPABILITY(CAP_SYS_RESOURCE))
 
-/* With these a file can be read and written whatever its mode says. */
+/* Capabilities to read and write a file in spite of its mode. */
 #define PRIVILEGES_OF_ACCESS (CAPABILITY(CAP_DAC_OVERRIDE) | CAPABILITY(CAP_DAC_READ_SEARCH))
 
-/* Gives up what the server does not need, for good. False: explained in the log. */
+/*
+ * Gives up the capabilities that the server does not need, for good. Returns false after the log
+ * has explained the reason.
+ */
 bool privileges_drop(void);
 
-/* Of the calling thread, and of those that it starts while it does without. */
+/*
+ * Takes all effective capabilities from the calling thread, and so from threads that it starts
+ * before privileges_resume().
+ */
 void privileges_suspend(void);
+
+/* Gives the calling thread the server's own capabilities again. */
 void privileges_resume(void);
 
-/* The effective capabilities of the calling thread. Setting them fails with errno if they are not permitted ones. */
+/* Returns the effective capabilities of the calling thread. */
 uint64_t privileges_effective(void);
+
+/*
+ * Sets the effective capabilities of the calling thread; those that are not permitted are left out.
+ * Returns false with errno set if the kernel refuses.
+ */
 bool privileges_set_effective(uint64_t capabilities);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Credentials and user namespaces of processes: reads and parses files of /proc. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,12 +12,15 @@
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 
-/* 65536 groups of 10 digits, and the other lines. */
+/* In bytes: 65536 groups of 10 digits, and the other lines. */
 #define STATUS_MAX (1u << 20)
 
 static int proc = -1;
 
-/* Projects, too: nobody uses their ids, but a namespace that was given those of users and groups rarely has them. */
+/*
+ * Projects are read, too. Nobody uses their ids in a namespace, but a namespace that was given all
+ * ids of users and groups rarely has those of projects, so they tell it from the server's own.
+ */
 static const char *const map_names[] = { "uid_map", "gid_map", "projid_map" };
 
 static char own_maps[3][USER_NAMESPACE_MAP_MAX];
@@ -34,8 +38,9 @@ static int open_file(const char *process, const char *name)
 }
 
 /*
- * Reads a file, to its end or until @last is in what was read, and ends that with a 0. NULL: to its end. False: see
- * errno; E2BIG: no room.
+ * Reads a file until @last was read, or to its end if @last is NULL or missing, and terminates the
+ * text with a 0 byte, for which @room does not count. Returns false with errno set on failure:
+ * E2BIG if the room is too small.
  */
 static bool read_until(int fd, const char *last, char *text, size_t room)
 {
@@ -48,7 +53,7 @@ static bool read_until(int fd, const char *last, char *text, size_t room)
 			return false;
 		size += (size_t)got;
 		text[size] = '\0';
-		/* Most often the end would take another system call to see. */
+		/* With @last, most often no further system call is needed to see the end. */
 		if (!got || (last && strstr(text, last)))
 			return true;
 	}
@@ -56,8 +61,9 @@ static bool read_until(int fd, const char *last, char *text, size_t room)
 	return false;
 }
 
-/* The room is one byte less: for the 0. */
-static bool read_file(const char *process, const char *name, const char *last, char *text, size_t size)
+/* Reads a file of a process as read_until() does. One byte of @size is for the 0. */
+static bool read_file(const char *process, const char *name, const char *last, char *text,
+		      size_t size)
 {
 	int fd = open_file(process, name), saved;
 	bool read;
@@ -80,8 +86,8 @@ static bool read_own_maps(void)
 	return true;
 }
 
-/* Mounted nowhere. */
-static int new_proc(void)
+/* Returns a descriptor of a new /proc that is mounted nowhere, or -1 with errno set. */
+static int create_proc(void)
 {
 	int context = fsopen("proc", FSOPEN_CLOEXEC), fd = -1;
 
@@ -95,12 +101,12 @@ static int new_proc(void)
 
 bool processes_begin(void)
 {
-	proc = new_proc();
-	/* A container may not be allowed it. */
+	proc = create_proc();
+	/* A container may not be allowed to create one. */
 	if (proc < 0)
 		proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (proc < 0 || !read_own_maps()) {
-		log_error("/proc: %s", strerror(errno));
+		log_error("cannot read /proc: %s", strerror(errno));
 		return false;
 	}
 	return true;
@@ -113,8 +119,12 @@ void processes_end(void)
 
 /* ---------------------------------------------------------------- credentials */
 
-/* The number in the column behind a name at the beginning of a line. */
-static bool find_number(const char *status, const char *name, unsigned int column, int base, uint64_t *number)
+/*
+ * Reads the number in a column of the line that begins with @name; columns count from 0 after the
+ * name. Returns false if there is none.
+ */
+static bool find_number(const char *status, const char *name, unsigned int column, int base,
+			uint64_t *number)
 {
 	const char *at = strstr(status, name);
 	char *end;
@@ -131,7 +141,7 @@ static bool find_number(const char *status, const char *name, unsigned int colum
 	return true;
 }
 
-static size_t count_words(const char *line)
+static size_t count_numbers(const char *line)
 {
 	size_t count = 0;
 
@@ -140,7 +150,7 @@ static size_t count_words(const char *line)
 	return count;
 }
 
-/* "Groups:\t4 24 27 \n" */
+/* Reads the groups from a line "Groups:\t4 24 27 \n". */
 static bool find_groups(const char *status, struct process *process)
 {
 	static const char name[] = "\nGroups:";
@@ -151,11 +161,11 @@ static bool find_groups(const char *status, struct process *process)
 	if (!at)
 		return false;
 	at += strlen(name);
-	count = count_words(at);
-	if (count > sizeof(process->few) / sizeof(process->few[0])) {
+	count = count_numbers(at);
+	if (count > sizeof(process->group_buffer) / sizeof(process->group_buffer[0])) {
 		process->groups = malloc(count * sizeof(gid_t));
 		if (!process->groups) {
-			process->groups = process->few;
+			process->groups = process->group_buffer;
 			errno = ENOMEM;
 			return false;
 		}
@@ -166,13 +176,14 @@ static bool find_groups(const char *status, struct process *process)
 	return true;
 }
 
-/* A name of a program cannot pretend to be a line: the kernel escapes what would end its own. */
+/* The name of a program cannot forge a line: the kernel escapes newlines in the name. */
 static bool parse_status(const char *status, struct process *process)
 {
 	uint64_t fsuid, fsgid;
 
-	errno = ESRCH;   /* a process that ends has less to say */
-	if (!find_number(status, "\nUid:", 3, 10, &fsuid) || !find_number(status, "\nGid:", 3, 10, &fsgid) ||
+	errno = ESRCH;   /* the status of a process that ends has fewer lines */
+	if (!find_number(status, "\nUid:", 3, 10, &fsuid) ||
+	    !find_number(status, "\nGid:", 3, 10, &fsgid) ||
 	    !find_number(status, "\nCapEff:", 0, 16, &process->capabilities))
 		return false;
 	process->fsuid = (uid_t)fsuid;
@@ -183,7 +194,7 @@ static bool parse_status(const char *status, struct process *process)
 
 static bool read_and_parse(const char *number, struct process *process, char *text, size_t size)
 {
-	/* The line behind the last that is needed. */
+	/* "CapBnd:" begins the line after the last one that is needed. */
 	return read_file(number, "status", "\nCapBnd:", text, size) && parse_status(text, process);
 }
 
@@ -210,13 +221,13 @@ bool process_read(pid_t pid, struct process *process)
 void process_clear(struct process *process)
 {
 	process->capabilities = 0;
-	process->groups = process->few;
+	process->groups = process->group_buffer;
 	process->group_count = 0;
 }
 
 void process_free(struct process *process)
 {
-	if (process->groups != process->few)
+	if (process->groups != process->group_buffer)
 		free(process->groups);
 	process_clear(process);
 }
@@ -227,13 +238,16 @@ static bool has_own_map(const char *process, int map)
 {
 	char text[USER_NAMESPACE_MAP_MAX];
 
-	return read_file(process, map_names[map], *own_maps[map] ? own_maps[map] : NULL, text, sizeof(text)) &&
+	return read_file(process, map_names[map], *own_maps[map] ? own_maps[map] : NULL,
+			 text, sizeof(text)) &&
 	       !strcmp(text, own_maps[map]);
 }
 
 /*
- * A process may not see which namespace another is in, but its ids: as the server sees them, or, of the server's own
- * namespace, as the one above does. Only root can make another that looks the same.
+ * The server may not see which namespace another process is in, but it may see the id maps of the
+ * namespace. The kernel shows them with ids of the server's namespace; those of the server's own
+ * namespace, with ids of the namespace above. Only root can make another namespace whose maps look
+ * the same.
  */
 bool user_namespace_is_own(pid_t pid)
 {
@@ -248,12 +262,14 @@ bool user_namespace_read(pid_t pid, struct user_namespace *user_namespace)
 	char number[16];
 
 	snprintf(number, sizeof(number), "%d", pid);
-	return read_file(number, map_names[0], NULL, user_namespace->uids, sizeof(user_namespace->uids)) &&
-	       read_file(number, map_names[1], NULL, user_namespace->gids, sizeof(user_namespace->gids));
+	return read_file(number, map_names[0], NULL,
+			 user_namespace->uids, sizeof(user_namespace->uids)) &&
+	       read_file(number, map_names[1], NULL,
+			 user_namespace->gids, sizeof(user_namespace->gids));
 }
 
-/* Lines of "first id inside, first id outside, how many". */
-static bool maps(const char *map, uint32_t id)
+/* Returns true if @id is mapped. @map has lines of "first id inside, first id outside, count". */
+static bool maps_id(const char *map, uint32_t id)
 {
 	unsigned long first, count;
 	char *at = (char *)map;
@@ -271,10 +287,10 @@ static bool maps(const char *map, uint32_t id)
 
 bool user_namespace_maps_user(const struct user_namespace *user_namespace, uid_t uid)
 {
-	return maps(user_namespace->uids, uid);
+	return maps_id(user_namespace->uids, uid);
 }
 
 bool user_namespace_maps_group(const struct user_namespace *user_namespace, gid_t gid)
 {
-	return maps(user_namespace->gids, gid);
+	return maps_id(user_namespace->gids, gid);
 }

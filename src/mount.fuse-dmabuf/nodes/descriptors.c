@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Descriptors of nodes: which nodes keep one, and which lose theirs. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -7,16 +8,25 @@
 #include "nodes/handle.h"
 #include "nodes/inode.h"
 
-/* The files of all the directories that a program works in. Each keeps about a KiB of the kernel's memory. */
-#define MAX 16384u
+/*
+ * In descriptors: enough for the files of all directories that a program works in. Each of them
+ * holds about 1 KiB of the kernel's memory.
+ */
+#define DESCRIPTORS_MAX 16384u
 
-/* Nodes that are passed over for one that can be closed: a file system without handles, all files open. */
-#define TRIES 32
+/*
+ * Nodes to look at for one that can lose its descriptor. There may be none: on a file system
+ * without handles, or when all files are open.
+ */
+#define TRIES_MAX 32
 
-/* When the process is at its limit: more than a request needs. */
-#define SPARE 16
+/* Descriptors to close when the process is at its limit: more than a request needs. */
+#define SPARE_DESCRIPTORS 16
 
-/* In the order of their last use, nearly: one that was used since it was last looked at goes to the end again. */
+/*
+ * Nodes that have a descriptor, nearly in the order of their last use: a node that was used since
+ * the list last came to it goes to the end again.
+ */
 static struct {
 	pthread_mutex_t lock;
 	TAILQ_HEAD(, inode) order;
@@ -25,13 +35,16 @@ static struct {
 	.lock = PTHREAD_MUTEX_INITIALIZER, .order = TAILQ_HEAD_INITIALIZER(descriptors.order),
 };
 
-/* Takes the descriptor of a node that nobody uses. The node's lock is held. -1: it must keep it. */
-static int take(struct inode *inode)
+/*
+ * Takes the descriptor from a node that is not in use. Returns it for the caller to close, or -1 if
+ * the node keeps it. Caller holds the node's lock.
+ */
+static int take_descriptor(struct inode *inode)
 {
 	int fd = inode->fd;
 
-	if (inode->descriptor.used_lately || inode->users) {
-		inode->descriptor.used_lately = false;
+	if (inode->descriptor.is_recently_used || inode->users) {
+		inode->descriptor.is_recently_used = false;
 		return -1;
 	}
 	if (!inode->descriptor.handle)
@@ -42,16 +55,19 @@ static int take(struct inode *inode)
 	return fd;
 }
 
-/* The oldest one's, if it can be had; else that goes to the end. */
+/*
+ * Takes the descriptor of the oldest node. If the node must keep it, moves the node to the end of
+ * the list and returns -1. Caller holds the list's lock.
+ */
 static int take_oldest(void)
 {
 	struct inode *inode = TAILQ_FIRST(&descriptors.order);
 	int fd = -1;
 
 	TAILQ_REMOVE(&descriptors.order, inode, descriptor.order);
-	/* Whoever holds this lock may wait for that of the list. */
+	/* Waiting could deadlock: the owner of a node's lock may wait for the lock of the list. */
 	if (!pthread_mutex_trylock(&inode->lock)) {
-		fd = take(inode);
+		fd = take_descriptor(inode);
 		pthread_mutex_unlock(&inode->lock);
 	}
 	if (fd < 0) {
@@ -63,13 +79,16 @@ static int take_oldest(void)
 	return fd;
 }
 
-/* Closing can take long, when it is the end of a removed file. */
+/*
+ * Closes one descriptor if there are more than @max. Returns false if none was closed. The lock is
+ * not held while closing, which can take long if it is the end of a removed file.
+ */
 static bool close_one(size_t max)
 {
 	int fd = -1;
 
 	pthread_mutex_lock(&descriptors.lock);
-	for (int i = 0; i < TRIES && fd < 0 && descriptors.count > max; i++)
+	for (int i = 0; i < TRIES_MAX && fd < 0 && descriptors.count > max; i++)
 		fd = take_oldest();
 	pthread_mutex_unlock(&descriptors.lock);
 	if (fd < 0)
@@ -78,20 +97,20 @@ static bool close_one(size_t max)
 	return true;
 }
 
-/* When the process is at its limit. */
-static bool close_some(void)
+/* Called when the process is at its limit. Returns false if no descriptor was closed. */
+static bool close_spare(void)
 {
 	bool closed = false;
 
-	for (int i = 0; i < SPARE && close_one(0); i++)
+	for (int i = 0; i < SPARE_DESCRIPTORS && close_one(0); i++)
 		closed = true;
 	return closed;
 }
 
 void descriptors_begin(size_t limit)
 {
-	descriptor_limit_set_reserve(close_some);
-	descriptors.max = limit / 2 < MAX ? limit / 2 : MAX;
+	descriptor_limit_set_reserve(close_spare);
+	descriptors.max = limit / 2 < DESCRIPTORS_MAX ? limit / 2 : DESCRIPTORS_MAX;
 }
 
 size_t descriptors_count(void)
@@ -111,7 +130,7 @@ void descriptors_add(struct inode *inode)
 	inode->descriptor.is_listed = true;
 	descriptors.count++;
 	pthread_mutex_unlock(&descriptors.lock);
-	/* Two, so that there are fewer again after many were in use. */
+	/* Closes two, so that the number falls to the limit again after many nodes were in use. */
 	if (close_one(descriptors.max))
 		close_one(descriptors.max);
 }

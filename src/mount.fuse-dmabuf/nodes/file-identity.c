@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Attributes and identity of a file, by one statx() call. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -6,24 +7,23 @@
 #include "nodes/file-identity.h"
 #include "nodes/source.h"
 
-/* The file system of the source, on which other mounts are not visible. */
-static dev_t device;
-static bool local;
+/* Of the file system of the source. Other mounts are not visible on the source. */
+static dev_t source_device;
+static bool is_local;
 
 void file_identity_begin(int root_fd, dev_t root_device)
 {
-	device = root_device;
-	local = source_is_local(root_fd);
+	source_device = root_device;
+	is_local = source_is_local(root_fd);
 }
 
-/* statx() tells all at once. */
 bool file_identity_read(int fd, struct stat *attr, struct file_identity *identity)
 {
 	struct statx x;
 
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &x))
 		return false;
-	/* The time of birth, if there is one. */
+	/* The generation is the time of birth, or 0 if the file system has none. */
 	if (!(x.stx_mask & STATX_BTIME))
 		x.stx_btime = (struct statx_timestamp){ 0 };
 	identity->generation = (uint32_t)x.stx_btime.tv_sec ^ x.stx_btime.tv_nsec << 2;
@@ -42,8 +42,8 @@ bool file_identity_read(int fd, struct stat *attr, struct file_identity *identit
 		.st_mtim = { x.stx_mtime.tv_sec, x.stx_mtime.tv_nsec },
 		.st_ctim = { x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec },
 	};
-	/* Without the key, or when it was tampered with, such files cannot be opened. */
-	identity->readable = local && attr->st_dev == device &&
+	/* Encrypted files cannot be opened without the key, verity files not after tampering. */
+	identity->readable = is_local && attr->st_dev == source_device &&
 			  !(x.stx_attributes & (STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY));
 	return true;
 }

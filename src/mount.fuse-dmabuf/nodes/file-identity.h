@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What there is to know of a file when it is met. */
+/* Attributes of a file, and the properties of a file that stat() does not tell. */
 #ifndef FILE_IDENTITY_H
 #define FILE_IDENTITY_H
 
@@ -7,15 +7,21 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-/* What stat() does not say. */
+/* Properties that stat() does not tell. */
 struct file_identity {
-	uint32_t generation;    /* differs from that of a file that had the inode number earlier, nearly always */
-	bool readable;          /* its file system has no reason of its own not to open it for reading */
+	/* Nearly always differs from that of an earlier file with the same inode number. */
+	uint32_t generation;
+	/* The file system has no reason of its own to refuse to open the file for reading. */
+	bool readable;
 };
 
+/* Remembers the device of the source, and whether its file system is local. */
 void file_identity_begin(int root_fd, dev_t root_device);
 
-/* False: see errno. */
+/*
+ * Reads the attributes and the identity of the descriptor's file. Returns false with errno set if
+ * statx() fails.
+ */
 bool file_identity_read(int fd, struct stat *attr, struct file_identity *identity);
 
 #endif

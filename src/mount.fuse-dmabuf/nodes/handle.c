@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* File handles on the mount of the source: makes, compares and opens them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,20 +8,20 @@
 #include "log/log.h"
 #include "nodes/handle.h"
 
-/* Any descriptor of the mount that is not O_PATH. -1: no handles. */
+/* A descriptor of the mount to open handles with; it must not be O_PATH. -1: no handles. */
 static int mount_fd = -1;
 
-struct room {
+struct handle_buffer {
 	struct file_handle handle;
 	unsigned char bytes[MAX_HANDLE_SZ];
 };
 
-static bool read_handle(int fd, struct room *room)
+static bool read_handle(int fd, struct handle_buffer *buffer)
 {
 	int mount_id;
 
-	room->handle.handle_bytes = sizeof(room->bytes);
-	return !name_to_handle_at(fd, "", &room->handle, &mount_id, AT_EMPTY_PATH);
+	buffer->handle.handle_bytes = sizeof(buffer->bytes);
+	return !name_to_handle_at(fd, "", &buffer->handle, &mount_id, AT_EMPTY_PATH);
 }
 
 static size_t size_of(const struct file_handle *handle)
@@ -31,23 +32,23 @@ static size_t size_of(const struct file_handle *handle)
 struct file_handle *handle_make(int fd)
 {
 	struct file_handle *handle;
-	struct room room;
+	struct handle_buffer buffer;
 
-	if (mount_fd < 0 || !read_handle(fd, &room))
+	if (mount_fd < 0 || !read_handle(fd, &buffer))
 		return NULL;
-	handle = malloc(size_of(&room.handle));
+	handle = malloc(size_of(&buffer.handle));
 	if (handle)
-		memcpy(handle, &room, size_of(&room.handle));
+		memcpy(handle, &buffer, size_of(&buffer.handle));
 	return handle;
 }
 
 bool handle_fits(const struct file_handle *handle, int fd)
 {
-	struct room room;
+	struct handle_buffer buffer;
 
-	return read_handle(fd, &room) && room.handle.handle_type == handle->handle_type &&
-	       room.handle.handle_bytes == handle->handle_bytes &&
-	       !memcmp(room.handle.f_handle, handle->f_handle, handle->handle_bytes);
+	return read_handle(fd, &buffer) && buffer.handle.handle_type == handle->handle_type &&
+	       buffer.handle.handle_bytes == handle->handle_bytes &&
+	       !memcmp(buffer.handle.f_handle, handle->f_handle, handle->handle_bytes);
 }
 
 int handle_open(struct file_handle *handle)
@@ -55,7 +56,8 @@ int handle_open(struct file_handle *handle)
 	return open_by_handle_at(mount_fd, handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static bool works(int root_fd)
+/* Returns true if the root of the source can be opened by its handle. */
+static bool handles_work(int root_fd)
 {
 	struct file_handle *handle = handle_make(root_fd);
 	int fd = handle ? handle_open(handle) : -1;
@@ -70,7 +72,7 @@ static bool works(int root_fd)
 void handles_begin(int root_fd)
 {
 	mount_fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (mount_fd < 0 || !works(root_fd)) {
+	if (mount_fd < 0 || !handles_work(root_fd)) {
 		log_info("no file handles on the source: each known file holds a descriptor");
 		handles_end();
 	}

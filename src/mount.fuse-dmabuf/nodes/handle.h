@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * File handles: what a file system itself takes to find one file again, as NFS servers do. One is only ever made
- * of a descriptor, so it leads to nothing that was not reached from the source.
+ * File handles, by which a file system finds a file again, as for NFS servers. A handle is made
+ * only from a descriptor, so it leads to no file that was not reached from the source.
  */
 #ifndef HANDLE_H
 #define HANDLE_H
@@ -9,17 +9,28 @@
 #include <fcntl.h>
 #include <stdbool.h>
 
-/* Tries them out on the source. Without them (some file systems, containers) handle_make() fails. */
+/*
+ * Finds out whether handles work on the source. If they do not (on some file systems, in
+ * containers), handle_make() fails.
+ */
 void handles_begin(int root_fd);
+
+/* Closes the descriptor by which handles are opened. handle_make() fails then. */
 void handles_end(void);
 
-/* NULL: not possible, or out of memory. */
+/*
+ * Returns the handle of the descriptor's file; the caller frees it with free(). Returns NULL if
+ * there are no handles, or if memory is short.
+ */
 struct file_handle *handle_make(int fd);
 
-/* Whether the descriptor is of that very file, not of one that got its inode number later. */
+/*
+ * Returns true if the handle is of the descriptor's file. A file that got the same inode number
+ * later has another handle.
+ */
 bool handle_fits(const struct file_handle *handle, int fd);
 
-/* An O_PATH descriptor. -1: see errno; ESTALE: the file is gone. */
+/* Returns an O_PATH descriptor, or -1 with errno set: ESTALE if the file is gone. */
 int handle_open(struct file_handle *handle);
 
 #endif

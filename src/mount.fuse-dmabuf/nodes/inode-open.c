@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Descriptors of the nodes' files: getting them, keeping them, and what to do when there are no more. */
+/* Nodes in use: opens their files, also when the process has no descriptor left, and names them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 #include "nodes/handle.h"
 #include "nodes/inode.h"
 
-/* /proc/self/fd: from there it is a shorter way. */
+/* Descriptor of /proc/self/fd: paths of open files are shorter from there than from the root. */
 static int own_fds = -1;
 
 int inode_open_child(const struct inode *parent, const char *name)
@@ -30,7 +30,7 @@ bool inode_open_begin(void)
 {
 	own_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (own_fds < 0)
-		log_error("/proc/self/fd: %s", strerror(errno));
+		log_error("cannot open /proc/self/fd: %s", strerror(errno));
 	return own_fds >= 0;
 }
 
@@ -56,7 +56,8 @@ bool inode_is_append_only(const struct inode *inode)
 {
 	struct statx attr;
 
-	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) && attr.stx_attributes & STATX_ATTR_APPEND;
+	return !statx(inode->fd, "", AT_EMPTY_PATH, STATX_TYPE, &attr) &&
+	       attr.stx_attributes & STATX_ATTR_APPEND;
 }
 
 static int open_by_handle(struct inode *inode)
@@ -81,7 +82,7 @@ bool inode_use(struct inode *inode)
 	usable = inode->fd >= 0;
 	if (usable) {
 		inode->users++;
-		inode->descriptor.used_lately = true;
+		inode->descriptor.is_recently_used = true;
 	}
 	pthread_mutex_unlock(&inode->lock);
 	if (opened)
@@ -100,7 +101,10 @@ const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX])
 	return fd_path(inode->fd, path);
 }
 
-/* A descriptor that was opened by a handle need not be connected to the tree. It then says what only the root is. */
+/*
+ * Returns false if the descriptor is not connected to the tree, as one that was opened by a handle
+ * may be. Its name is then "/", which otherwise only the root has.
+ */
 static bool is_connected(const struct inode *inode, const char *name)
 {
 	return inode->nodeid == FUSE_ROOT_ID || strcmp(name, "/");

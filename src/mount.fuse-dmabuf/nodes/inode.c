@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The table of nodes: finds, adds, keeps and frees them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -14,23 +15,24 @@
 static struct {
 	pthread_mutex_t lock;
 	struct inode root;
-	struct hash_table nodes;        /* by number_of() */
+	struct hash_table nodes;        /* by key_of() */
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /*
- * A nodeid is made of the inode number. The high bits tell those apart that are alike then: files of btrfs
- * subvolumes, huge numbers, and a file whose number another has by now. The hash does not depend on them.
+ * A nodeid is made from the inode number. If the low bits of two files are equal, the high bits
+ * differ: for files of btrfs subvolumes, for huge inode numbers, and for a stale file whose number
+ * another file has by now. The key in the hash table is the low bits alone.
  */
 #define NUMBER_BITS 48
 #define NUMBER_MASK ((1ull << NUMBER_BITS) - 1)
 
-/* Consecutive numbers are spread over the high bits by the multiplication. */
+/* The multiplication spreads consecutive numbers over the high bits. */
 static uint64_t spread(uint64_t number)
 {
 	return number * 0x9e3779b97f4a7c15u;
 }
 
-static uint64_t number_of(dev_t dev, ino_t ino)
+static uint64_t key_of(dev_t dev, ino_t ino)
 {
 	return (ino ^ (dev == table.root.dev ? 0 : spread(dev))) & NUMBER_MASK;
 }
@@ -51,7 +53,7 @@ static struct inode *find_nodeid(uint64_t nodeid)
 
 static uint64_t new_nodeid(dev_t dev, ino_t ino)
 {
-	uint64_t nodeid = number_of(dev, ino);
+	uint64_t nodeid = key_of(dev, ino);
 
 	while (nodeid <= FUSE_ROOT_ID || find_nodeid(nodeid))
 		nodeid += NUMBER_MASK + 1;
@@ -60,12 +62,12 @@ static uint64_t new_nodeid(dev_t dev, ino_t ino)
 
 static bool has_numbers(const struct inode *inode, dev_t dev, ino_t ino)
 {
-	return inode->ino == ino && inode->dev == dev && !inode->stale;
+	return inode->ino == ino && inode->dev == dev && !inode->is_stale;
 }
 
 static struct inode *find_numbers(dev_t dev, ino_t ino)
 {
-	struct hash_link *link = hash_table_find(&table.nodes, number_of(dev, ino));
+	struct hash_link *link = hash_table_find(&table.nodes, key_of(dev, ino));
 
 	while (link && !has_numbers(inode_of(link), dev, ino))
 		link = hash_table_find_next(link);
@@ -88,7 +90,7 @@ bool inodes_begin(int root_fd)
 	struct stat attr;
 
 	if (fstat(root_fd, &attr)) {
-		log_error("source: %s", strerror(errno));
+		log_error("source: its attributes cannot be read: %s", strerror(errno));
 		return false;
 	}
 	if (!inode_open_begin())
@@ -129,7 +131,8 @@ struct inode *inode_from_nodeid(fuse_ino_t nodeid)
 	return inode;
 }
 
-static struct inode *new_inode(int fd, const struct stat *attr, const struct file_identity *identity)
+static struct inode *new_inode(int fd, const struct stat *attr,
+			       const struct file_identity *identity)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
@@ -141,12 +144,16 @@ static struct inode *new_inode(int fd, const struct stat *attr, const struct fil
 	inode->identity = *identity;
 	inode->fd = fd;
 	pthread_mutex_init(&inode->lock, NULL);
-	hash_table_add(&table.nodes, &inode->link, number_of(attr->st_dev, attr->st_ino));
+	hash_table_add(&table.nodes, &inode->link, key_of(attr->st_dev, attr->st_ino));
 	return inode;
 }
 
-/* The node with these numbers, or a new one, with one more lookup. Sets *added if it is new: the descriptor is its. */
-static struct inode *find_or_add(int fd, const struct stat *attr, const struct file_identity *identity, bool *added)
+/*
+ * Returns the node with these numbers, or a new one, with one more lookup; NULL if memory is short.
+ * Sets *added if the node is new: it has then taken over the descriptor.
+ */
+static struct inode *find_or_add(int fd, const struct stat *attr,
+				 const struct file_identity *identity, bool *added)
 {
 	struct inode *inode;
 
@@ -162,10 +169,11 @@ static struct inode *find_or_add(int fd, const struct stat *attr, const struct f
 }
 
 /*
- * Whether the node is the descriptor's file. It is, if it has a descriptor itself: both files exist now, and
- * have the same numbers. Sets *fd, which is left over, to be closed; -1: none.
+ * Returns true if the node is of the descriptor's file. A node that has a descriptor itself always
+ * is: both files exist now, and have the same numbers. The node may take over *fd; *fd is set to
+ * the descriptor that the caller has to close, or to -1.
  */
-static bool join(struct inode *inode, int *fd)
+static bool join_descriptor(struct inode *inode, int *fd)
 {
 	bool fits = true, needed = false;
 	int previous;
@@ -187,16 +195,22 @@ static bool join(struct inode *inode, int *fd)
 	return fits;
 }
 
-/* What is left of a node whose file is gone: the kernel still knows it, and is told ESTALE. */
+/*
+ * Marks a node whose file is gone, and ends the lookup of find_or_add(). The kernel still knows the
+ * node, and gets ESTALE for it.
+ */
 static void set_stale(struct inode *inode)
 {
 	pthread_mutex_lock(&table.lock);
-	inode->stale = true;
+	inode->is_stale = true;
 	pthread_mutex_unlock(&table.lock);
 	inode_forget(inode, 1);
 }
 
-/* Takes over the descriptor if there is a node. */
+/*
+ * Returns the node of the descriptor's file, which takes over the descriptor. Returns NULL with
+ * errno set, and leaves the descriptor, if memory is short.
+ */
 static struct inode *node_of(int fd, const struct stat *attr, const struct file_identity *identity)
 {
 	struct inode *inode;
@@ -207,7 +221,7 @@ static struct inode *node_of(int fd, const struct stat *attr, const struct file_
 			descriptors_add(inode);
 			return inode;
 		}
-		if (join(inode, &fd)) {
+		if (join_descriptor(inode, &fd)) {
 			if (fd >= 0)
 				close(fd);
 			return inode;
@@ -240,7 +254,7 @@ static void end_inode(struct inode *inode)
 	bool used;
 
 	pthread_mutex_lock(&inode->lock);
-	inode->forgotten = true;
+	inode->is_forgotten = true;
 	used = inode->users;
 	pthread_mutex_unlock(&inode->lock);
 	if (!used)
@@ -268,7 +282,7 @@ void inode_end_use(struct inode *inode)
 	bool last;
 
 	pthread_mutex_lock(&inode->lock);
-	last = !--inode->users && inode->forgotten;
+	last = !--inode->users && inode->is_forgotten;
 	pthread_mutex_unlock(&inode->lock);
 	if (last)
 		free_inode(inode);

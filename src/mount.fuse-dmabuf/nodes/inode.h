@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * nodes/ has the nodes that the kernel knows, their descriptors, and passthrough. Each is one inode of the source; all names of a file lead to the same node.
- * An O_PATH descriptor holds it, so that its device and inode number cannot be given to another file meanwhile.
- * A node that is not in use may have lost that, and has a file handle instead: see descriptors.h.
+ * nodes/ keeps the nodes, which are the inodes of the source that the kernel knows, with their
+ * descriptors and backing ids. This header has the table of nodes.
  * May call: containers, identity, limits, log.
+ *
+ * All names of a file lead to the same node. A node holds an O_PATH descriptor, so that its device
+ * and inode number cannot be given to another file meanwhile. A node that is not in use may have
+ * lost the descriptor, and then has a file handle instead: see descriptors.h.
  */
 #ifndef INODE_H
 #define INODE_H
@@ -24,71 +27,107 @@ struct inode {
 	struct hash_link link;
 	dev_t dev;
 	ino_t ino;
-	uint64_t nodeid;        /* the kernel's name for it */
+	uint64_t nodeid;        /* the kernel's number for the node */
 	struct file_identity identity;
-	uint64_t lookups;       /* how often the kernel was told; the node ends at 0 */
-	bool stale;             /* its file is gone, and the numbers above are another's by now */
-	atomic_bool names_looked_up; /* in this directory, since the kernel knows it */
+	uint64_t lookups;       /* how often the kernel was told of the node; it ends at 0 */
+	/* The file is gone, and another file has the device and inode number by now. */
+	bool is_stale;
+	/* Names in this directory were looked up since the kernel knows the node. */
+	atomic_bool names_looked_up;
 
-	pthread_mutex_t lock;   /* of what follows */
-	int fd;                 /* O_PATH; stays as it is while the node is in use; -1: none */
-	unsigned int users;
-	bool forgotten;         /* the last user ends it */
+	pthread_mutex_t lock;   /* protects the fields below */
+	int fd;                 /* O_PATH, or -1; does not change while the node is in use */
+	unsigned int users;     /* the node is in use if this is not 0 */
+	bool is_forgotten;      /* by the kernel: the end of the last use frees the node */
 	struct inode_descriptor descriptor;
 	struct inode_backing backing;
 };
 
-/* Takes over the descriptor. False: out of memory. */
+/*
+ * Makes the root node, which takes over the descriptor. Returns false after the log has explained
+ * the reason.
+ */
 bool inodes_begin(int root_fd);
+
+/* Frees all nodes. */
 void inodes_end(void);
 
 /*
- * NULL: there is none. A file that was forgotten gets the same nodeid again, so that handles of files on the mount
- * last.
+ * Returns the node, or NULL if there is none. A file that was forgotten gets the same nodeid again,
+ * so that handles of files on the mount stay valid.
  */
 struct inode *inode_from_nodeid(fuse_ino_t nodeid);
 
 /*
- * The node of an O_PATH descriptor, with one more lookup, and its attributes. Takes over the descriptor,
- * also on failure. NULL: see errno.
+ * Returns the node of an O_PATH descriptor, with one more lookup, and sets its attributes. Takes
+ * over the descriptor, also on failure. Returns NULL with errno set on failure.
  */
 struct inode *inode_lookup(int fd, struct stat *attr);
 
+/* Subtracts lookups. With the last one the node leaves the table, and is freed when not in use. */
 void inode_forget(struct inode *inode, uint64_t lookups);
 
 /*
- * From now on it has a descriptor, and lasts, although the kernel may forget it as soon as it is answered.
- * False: see errno; ESTALE: the file is gone.
+ * Begins a use of the node: until inode_end_use() the node has a descriptor and is not freed,
+ * although the kernel may forget the node as soon as the kernel's request is answered. Returns
+ * false with errno set on failure: ESTALE if the file is gone.
  */
 bool inode_use(struct inode *inode);
+
+/* Ends a use. Frees the node if this was the last use and the kernel has forgotten the node. */
 void inode_end_use(struct inode *inode);
 
-/* Keeps a node that is in use: it stays so, whatever the kernel forgets. */
+/*
+ * Adds a use and a lookup to a node that is in use: the node remains in use, and in the table, also
+ * if the kernel forgets it.
+ */
 void inode_keep(struct inode *inode);
+
+/* Reverts inode_keep(). */
 void inode_let_go(struct inode *inode);
 
-/* The node of a descriptor's file, kept, if the kernel knows it and it is in use. NULL: it is not. */
+/*
+ * Returns the node of a descriptor's file, kept as by inode_keep(), or NULL if the kernel does not
+ * know the node or it is not in use.
+ */
 struct inode *inode_find_used(int fd);
 
-/* inode-open.c: for reopen(). False: explained in the log. */
+/*
+ * Prepares reopen(), which is in inode-open.c as all below. Returns false after the log has
+ * explained the reason.
+ */
 bool inode_open_begin(void);
+
+/* Closes the descriptor that reopen() needs. */
 void inode_open_end(void);
 
-/* openat() of one name below a node in use, never through a symbolic link. */
+/*
+ * Returns an O_PATH descriptor of the file with a name in a directory, or -1 with errno set.
+ * Follows no symbolic link. @parent is in use.
+ */
 int inode_open_child(const struct inode *parent, const char *name);
 
-/* Whether it can only be appended to (chattr +a), now. Of a node in use. */
+/* Returns true if the file can only be appended to now (chattr +a). The node is in use. */
 bool inode_is_append_only(const struct inode *inode);
 
-/* Another descriptor of the same file, with the flags given. */
+/*
+ * Opens the file of a descriptor again, with other flags. Returns the new descriptor, or -1 with
+ * errno set.
+ */
 int reopen(int fd, int flags);
 
-/* "/proc/self/fd/N": for the system calls that take no O_PATH descriptor. */
+/*
+ * Return the path "/proc/self/fd/N" in @path, for system calls that take no O_PATH descriptor. The
+ * node is in use.
+ */
 #define INODE_PATH_MAX 32
 const char *fd_path(int fd, char path[INODE_PATH_MAX]);
 const char *inode_path(const struct inode *inode, char path[INODE_PATH_MAX]);
 
-/* Where the file is now, below the source. "": that cannot be found out. */
+/*
+ * Returns the present path of the file, relative to the source, in @name, or "" if it cannot be
+ * found out. The node is in use.
+ */
 #define INODE_NAME_MAX 4096
 const char *inode_name(const struct inode *inode, char name[INODE_NAME_MAX]);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* FUSE passthrough: registers backing files, and keeps their ids for the next open. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,16 +16,16 @@
 #include "nodes/inode.h"
 #include "nodes/passthrough.h"
 
-/* Files that were closed keep their ids, which saves two system calls when they are opened again. */
+/* In nodes: a closed file keeps its id, which saves two system calls when it is opened again. */
 #define MAX_IDLE 1024u
 
-/* More than there are of errno. */
+/* Greater than any errno. */
 #define ERRORS_MAX 256
 
-static int device = -1;
-static bool enabled;
+static int fuse_device = -1;
+static bool is_enabled;
 
-/* Nodes that have an id and no open file; those that were closed first are the oldest. */
+/* Nodes that have an id and no open file, in the order in which they were closed. */
 static struct {
 	pthread_mutex_t lock;
 	TAILQ_HEAD(, inode) order;
@@ -33,28 +34,31 @@ static struct {
 
 void passthrough_negotiate(struct fuse_conn_info *connection, int device_fd)
 {
-	device = device_fd;
-	enabled = fuse_set_feature_flag(connection, FUSE_CAP_PASSTHROUGH);
-	/* The source may be one stacked filesystem (overlayfs), and nothing may be stacked on this one. */
+	fuse_device = device_fd;
+	is_enabled = fuse_set_feature_flag(connection, FUSE_CAP_PASSTHROUGH);
+	/* The source may be one stacked filesystem (overlayfs); the mount allows none on top. */
 	connection->max_backing_stack_depth = 1;
-	if (!enabled)
-		log_warning("the kernel has no FUSE passthrough: data goes through the server, no tokens "
-			    "(needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH)");
+	if (!is_enabled)
+		log_warning("the kernel has no FUSE passthrough: data goes through the server, "
+			    "no tokens (needs Linux 6.9 with CONFIG_FUSE_PASSTHROUGH)");
 }
 
 void passthrough_disconnect(void)
 {
-	device = -1;
+	fuse_device = -1;
 }
 
 static int backing_open(int fd)
 {
 	struct fuse_backing_map map = { .fd = fd };
 
-	return ioctl(device, FUSE_DEV_IOC_BACKING_OPEN, &map);
+	return ioctl(fuse_device, FUSE_DEV_IOC_BACKING_OPEN, &map);
 }
 
-/* The kernel keeps the ids and capabilities of this moment, to open and write the file with them for all users. */
+/*
+ * The kernel keeps the ids and capabilities that the thread has now, and opens and writes the file
+ * with them for all users.
+ */
 static int backing_open_as_nobody(int fd)
 {
 	int id;
@@ -67,9 +71,11 @@ static int backing_open_as_nobody(int fd)
 }
 
 /*
- * The kernel takes from this descriptor only which file it is: for each open of a program it opens a backing
- * file with that program's flags (O_DIRECT, O_APPEND, direction). So one id serves all opens, and the node's
- * O_PATH descriptor is the best to give: it keeps nobody from executing the file or leasing it.
+ * Returns a backing id for the node's file, or -1 with errno set. The kernel only learns from the
+ * descriptor which file it is: for each open of a program the kernel opens a backing file with the
+ * program's flags (O_DIRECT, O_APPEND, direction). So one id serves all opens, and the node's
+ * O_PATH descriptor is the best choice: it prevents nobody from executing the file or taking a
+ * lease on it.
  */
 static int register_inode(const struct inode *inode)
 {
@@ -78,7 +84,7 @@ static int register_inode(const struct inode *inode)
 
 	if (id > 0 || errno != EBADF)
 		return id;
-	/* Before Linux 6.16 it had to be a file that is open. */
+	/* Before Linux 6.16 the kernel takes only the descriptor of an open file, not O_PATH. */
 	fd = reopen(inode->fd, O_RDONLY);
 	if (fd < 0)
 		return -1;
@@ -87,13 +93,16 @@ static int register_inode(const struct inode *inode)
 	return id;
 }
 
-/* What comes of the source's kind is so for all its files, and stays. What there was not enough of may be missed again. */
+/*
+ * Returns true if the error comes from the kind of source: it is the same for all its files, and
+ * stays. Other errors are for want of something, and may pass and come again.
+ */
 static bool is_lasting(int error)
 {
 	return error == ELOOP || error == EOPNOTSUPP || error == EPERM;
 }
 
-static const char *more_of(int error)
+static const char *advice_for(int error)
 {
 	switch (error) {
 	case ELOOP:
@@ -105,7 +114,10 @@ static const char *more_of(int error)
 	}
 }
 
-/* Each cause by itself: that a file system cannot do it must not hide that memory is short. */
+/*
+ * Explains each error by itself: that a file system has no passthrough must not hide that memory is
+ * short.
+ */
 static void explain(int error)
 {
 	static atomic_llong next[ERRORS_MAX];
@@ -115,13 +127,14 @@ static void explain(int error)
 		return;
 	if (is_lasting(error))
 		*due = LLONG_MAX;
-	log_warning("no passthrough for some or all files, their data goes through the server, no tokens: %s%s",
-		    strerror(error), more_of(error));
+	log_warning("no passthrough for some or all files, "
+		    "their data goes through the server, no tokens: %s%s",
+		    strerror(error), advice_for(error));
 }
 
 static void close_id(int id)
 {
-	if (id && device >= 0 && ioctl(device, FUSE_DEV_IOC_BACKING_CLOSE, &id))
+	if (id && fuse_device >= 0 && ioctl(fuse_device, FUSE_DEV_IOC_BACKING_CLOSE, &id))
 		log_warning("cannot close backing id %d: %s", id, strerror(errno));
 }
 
@@ -139,13 +152,16 @@ static void unlink_idle(struct inode *inode)
 	idle.count--;
 }
 
-/* The id of the node that was closed first. 0: there are not too many; or that node is being opened. */
+/*
+ * Takes the id of the node that was closed first. Returns it for the caller to close, or 0 if there
+ * are not too many idle nodes or the node is being opened. Caller holds the list's lock.
+ */
 static int take_oldest(void)
 {
 	struct inode *inode = TAILQ_FIRST(&idle.order);
 	int id;
 
-	/* Whoever holds this lock may wait for that of the list. */
+	/* Waiting could deadlock: the owner of a node's lock may wait for the lock of the list. */
 	if (idle.count <= MAX_IDLE || pthread_mutex_trylock(&inode->lock))
 		return 0;
 	unlink_idle(inode);
@@ -174,7 +190,8 @@ static void end_idle(struct inode *inode)
 	pthread_mutex_unlock(&idle.lock);
 }
 
-static int id_of(struct inode *inode)
+/* Returns a new backing id, or 0 after the log has explained the reason. */
+static int new_id(struct inode *inode)
 {
 	int id = register_inode(inode);
 
@@ -185,10 +202,12 @@ static int id_of(struct inode *inode)
 }
 
 /*
- * The id of a file that has become append-only since, for a writer. Some kernels look at the file on the mount, which
- * is not, where they let a writer map it or take O_APPEND away. False: it is in use, and the kernel wants it for all.
+ * Before a writer opens a file that has an id: gives up the id if the file has become append-only.
+ * To decide whether a writer may map the file or clear O_APPEND, some kernels look at the file on
+ * the mount, which is not append-only. Returns false with errno set if the file is open: the kernel
+ * wants the id for all opens then. Caller holds the node's lock.
  */
-static bool give_up_id(struct inode *inode)
+static bool give_up_id_if_append_only(struct inode *inode)
 {
 	if (!inode_is_append_only(inode))
 		return true;
@@ -204,12 +223,12 @@ static bool give_up_id(struct inode *inode)
 
 static void count_open(struct inode *inode)
 {
-	/* Decided by the first open: the kernel refuses a mixture on one inode. */
+	/* The first open decides: the kernel refuses opens with and without id on one inode. */
 	if (inode->backing.opens++)
 		return;
 	end_idle(inode);
 	if (!inode->backing.id && !inode_is_append_only(inode))
-		inode->backing.id = id_of(inode);
+		inode->backing.id = new_id(inode);
 }
 
 bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
@@ -217,10 +236,10 @@ bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
 	bool begun;
 
 	*backing_id = 0;
-	if (!enabled)
+	if (!is_enabled)
 		return true;
 	pthread_mutex_lock(&inode->lock);
-	begun = !writes || !inode->backing.id || give_up_id(inode);
+	begun = !writes || !inode->backing.id || give_up_id_if_append_only(inode);
 	if (begun) {
 		count_open(inode);
 		*backing_id = inode->backing.id;
@@ -231,7 +250,7 @@ bool passthrough_begin(struct inode *inode, bool writes, int *backing_id)
 
 void passthrough_end(struct inode *inode)
 {
-	if (!enabled)
+	if (!is_enabled)
 		return;
 	pthread_mutex_lock(&inode->lock);
 	if (!--inode->backing.opens && inode->backing.id)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The source directory, and the properties of its file system and mount. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -12,7 +13,7 @@
 #include "log/log.h"
 #include "nodes/source.h"
 
-/* glibc has it since 2.39 only. */
+/* glibc defines ST_NOSYMFOLLOW since 2.39. */
 #ifndef ST_NOSYMFOLLOW
 #define ST_NOSYMFOLLOW 0x2000
 #endif

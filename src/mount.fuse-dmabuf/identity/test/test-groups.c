@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Tests of the shared lists of groups. */
 #include <string.h>
 
 #include "check.h"
@@ -26,7 +27,10 @@ static void lists_differ_by_length_and_content(void)
 		groups_put(lists[i]);
 }
 
-/* More than there are buckets, in an order that takes them from the middle of their chains. */
+/*
+ * The lists are more than the buckets, and are removed in an order that takes them from the middle
+ * of their chains.
+ */
 static void many_lists_are_kept_apart(void)
 {
 	const gid_t *lists[500];

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Processes of users, where /proc hides them, and what is read of them. */
+/*
+ * Tests of reading the credentials and user namespaces of processes, also where /proc hides
+ * processes.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -16,9 +19,11 @@
 #include "identity/privileges.h"
 #include "identity/processes.h"
 
-static int life;        /* what the process waits for: closed with it, also when a check fails */
+/* The child process ends when this pipe end is closed, which a failing check does, too. */
+static int child_pipe;
 
-static pid_t process_of(uid_t uid)
+/* Starts a process of a user, which waits until child_pipe is closed. */
+static pid_t start_process_of(uid_t uid)
 {
 	int ends[2];
 	pid_t child;
@@ -33,7 +38,7 @@ static pid_t process_of(uid_t uid)
 		_exit(read(ends[0], &none, 1) != 0);
 	}
 	close(ends[0]);
-	life = ends[1];
+	child_pipe = ends[1];
 	return child;
 }
 
@@ -46,7 +51,7 @@ static void hide_processes_of_others(void)
 static void groups_of_a_hidden_process_are_known(void)
 {
 	struct owner owner = { 0 };
-	pid_t child = process_of(1000);
+	pid_t child = start_process_of(1000);
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/%d/status", child);
@@ -54,14 +59,17 @@ static void groups_of_a_hidden_process_are_known(void)
 		usleep(1000);
 	CHECK(owner_read_process(&owner, child));
 	owner_free(&owner);
-	close(life);
+	close(child_pipe);
 	CHECK_EQUAL(waitpid(child, NULL, 0), child);
 	CHECK(!owner_read_process(&owner, child));
 	CHECK_EQUAL(errno, EACCES);
 }
 
-/* Waits until its parent lets it go on; a check in it fails with it. */
-static pid_t process_that(void (*prepares)(void))
+/*
+ * Starts a process that calls @prepare and then waits until child_pipe is closed. Returns when
+ * @prepare has returned; if a check in it fails, a check here fails, too.
+ */
+static pid_t start_process(void (*prepare)(void))
 {
 	int ends[2], told[2];
 	pid_t child;
@@ -72,7 +80,7 @@ static pid_t process_that(void (*prepares)(void))
 	CHECK(child >= 0);
 	if (!child) {
 		close(ends[1]);
-		prepares();
+		prepare();
 		CHECK(write(told[1], "", 1) == 1);
 		_exit(read(ends[0], &none, 1) != 0);
 	}
@@ -80,7 +88,7 @@ static pid_t process_that(void (*prepares)(void))
 	close(told[1]);
 	CHECK(read(told[0], &none, 1) == 1);
 	close(told[0]);
-	life = ends[1];
+	child_pipe = ends[1];
 	return child;
 }
 
@@ -88,7 +96,7 @@ static void end_process(pid_t child)
 {
 	int status;
 
-	close(life);
+	close(child_pipe);
 	CHECK_EQUAL(waitpid(child, &status, 0), child);
 	CHECK_EQUAL(status, 0);
 }
@@ -112,14 +120,15 @@ static void take_other_file_system_ids(void)
 
 static void ids_of_a_process_are_those_that_files_see(void)
 {
-	pid_t child = process_that(take_other_file_system_ids);
+	pid_t child = start_process(take_other_file_system_ids);
 	struct process process;
 
 	CHECK(process_read(child, &process));
 	CHECK(process.fsuid == 66 && process.fsgid == 77);
 	CHECK_EQUAL(process.group_count, 2);
 	CHECK(process.groups[0] == 2000 && process.groups[1] == 3000);
-	CHECK(!(process.capabilities & CAPABILITY(CAP_FOWNER)) && process.capabilities & CAPABILITY(CAP_SETUID));
+	CHECK(!(process.capabilities & CAPABILITY(CAP_FOWNER)) &&
+	      process.capabilities & CAPABILITY(CAP_SETUID));
 	process_free(&process);
 	end_process(child);
 }
@@ -135,7 +144,7 @@ static void join_all_groups(void)
 
 static void all_groups_of_a_process_are_known(void)
 {
-	pid_t child = process_that(join_all_groups);
+	pid_t child = start_process(join_all_groups);
 	struct process process;
 	struct owner owner = { 0 };
 
@@ -149,7 +158,7 @@ static void all_groups_of_a_process_are_known(void)
 	end_process(child);
 }
 
-/* The line of a name that looks like others. */
+/* Takes a process name that looks like another line of /proc/PID/status. */
 static void pretend_to_be_root(void)
 {
 	CHECK(!setresgid(1000, 1000, 1000) && !setresuid(1000, 1000, 1000));
@@ -158,7 +167,7 @@ static void pretend_to_be_root(void)
 
 static void name_of_a_process_forges_no_ids(void)
 {
-	pid_t child = process_that(pretend_to_be_root);
+	pid_t child = start_process(pretend_to_be_root);
 	struct process process;
 
 	CHECK(process_read(child, &process));
@@ -180,7 +189,10 @@ static void enter_namespace_without_ids(void)
 	CHECK(!unshare(CLONE_NEWUSER));
 }
 
-/* From inside, only its own could be given. */
+/*
+ * Maps all ids into the namespace of a process. From inside, the process could map only its own
+ * ids.
+ */
 static void give_all_ids(pid_t process)
 {
 	char path[32];
@@ -193,7 +205,8 @@ static void give_all_ids(pid_t process)
 
 static bool maps_file_of(const struct user_namespace *user_namespace, uid_t uid, gid_t gid)
 {
-	return user_namespace_maps_user(user_namespace, uid) && user_namespace_maps_group(user_namespace, gid);
+	return user_namespace_maps_user(user_namespace, uid) &&
+	       user_namespace_maps_group(user_namespace, gid);
 }
 
 static void capabilities_of_another_namespace_are_told_from_ones_own(void)
@@ -201,19 +214,20 @@ static void capabilities_of_another_namespace_are_told_from_ones_own(void)
 	static struct user_namespace user_namespace;
 	pid_t child;
 
-	child = process_that(enter_namespace);
+	child = start_process(enter_namespace);
 	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
 	CHECK(maps_file_of(&user_namespace, 0, 0));
 	CHECK(!maps_file_of(&user_namespace, 1, 0) && !maps_file_of(&user_namespace, 0, 1));
 	end_process(child);
-	child = process_that(enter_namespace_without_ids);
+	child = start_process(enter_namespace_without_ids);
 	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
 	CHECK(!maps_file_of(&user_namespace, 0, 0) && !maps_file_of(&user_namespace, 65534, 65534));
 	end_process(child);
-	child = process_that(enter_namespace_without_ids);
+	child = start_process(enter_namespace_without_ids);
 	give_all_ids(child);
 	CHECK(!user_namespace_is_own(child) && user_namespace_read(child, &user_namespace));
-	CHECK(maps_file_of(&user_namespace, 0, 0) && maps_file_of(&user_namespace, 4294967294, 4294967294));
+	CHECK(maps_file_of(&user_namespace, 0, 0) &&
+	      maps_file_of(&user_namespace, 4294967294, 4294967294));
 	end_process(child);
 	CHECK(user_namespace_is_own(getpid()));
 }
@@ -222,18 +236,22 @@ static void every_line_of_a_map_counts(void)
 {
 	static struct user_namespace user_namespace;
 
-	strcpy(user_namespace.uids, "         0       1000          1\n         1     100000      65536\n");
+	strcpy(user_namespace.uids, "         0       1000          1\n"
+				    "         1     100000      65536\n");
 	strcpy(user_namespace.gids, user_namespace.uids);
-	CHECK(maps_file_of(&user_namespace, 1000, 1000) && maps_file_of(&user_namespace, 100000, 165535));
-	CHECK(!maps_file_of(&user_namespace, 0, 1000) && !maps_file_of(&user_namespace, 1000, 1001));
-	CHECK(!maps_file_of(&user_namespace, 99999, 1000) && !maps_file_of(&user_namespace, 1000, 165536));
+	CHECK(maps_file_of(&user_namespace, 1000, 1000) &&
+	      maps_file_of(&user_namespace, 100000, 165535));
+	CHECK(!maps_file_of(&user_namespace, 0, 1000) &&
+	      !maps_file_of(&user_namespace, 1000, 1001));
+	CHECK(!maps_file_of(&user_namespace, 99999, 1000) &&
+	      !maps_file_of(&user_namespace, 1000, 165536));
 }
 
 int main(void)
 {
 	hide_processes_of_others();
 	CHECK(processes_begin());
-	/* Before privileges are dropped, which the processes would be without. */
+	/* These processes need the privileges that privileges_drop() takes away. */
 	RUN(ids_of_a_process_are_those_that_files_see);
 	RUN(all_groups_of_a_process_are_known);
 	RUN(name_of_a_process_forges_no_ids);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* More nodes than descriptors. */
+/* Tests of nodes that are more than the descriptors they may have. */
 #include <errno.h>
 #include <grp.h>
 #include <stdio.h>
@@ -41,11 +41,13 @@ static void forget_many(void)
 	CHECK_EQUAL(descriptors_count(), 0);
 }
 
-static bool is_of(const struct inode *inode, const char *name)
+/* Returns true if the node's descriptor is of the file with the name. */
+static bool has_file_of_name(const struct inode *inode, const char *name)
 {
 	struct stat node, named;
 
-	return !fstat(inode->fd, &node) && !fstatat(node_root()->fd, name, &named, 0) && node.st_ino == named.st_ino;
+	return !fstat(inode->fd, &node) && !fstatat(node_root()->fd, name, &named, 0) &&
+	       node.st_ino == named.st_ino;
 }
 
 static void nodes_beyond_the_limit_are_opened_again_when_used(void)
@@ -57,7 +59,7 @@ static void nodes_beyond_the_limit_are_opened_again_when_used(void)
 	for (int i = 0; i < COUNT; i++) {
 		snprintf(name, sizeof(name), "%d", i);
 		CHECK(inode_use(inodes[i]));
-		CHECK(is_of(inodes[i], name));
+		CHECK(has_file_of_name(inodes[i], name));
 		inode_end_use(inodes[i]);
 		CHECK(descriptors_count() <= MAX + 1);
 	}
@@ -107,7 +109,7 @@ static void file_with_the_number_of_another_is_another_node(void)
 
 	make_many();
 	CHECK_EQUAL(inodes[0]->fd, -1);
-	/* As if it were the handle of a file that had the number before. */
+	/* Turns the handle into that of an earlier file with the same inode number. */
 	for (unsigned int i = 0; i < inodes[0]->descriptor.handle->handle_bytes; i++)
 		inodes[0]->descriptor.handle->f_handle[i] ^= 0xff;
 	next = node_lookup("0");
@@ -146,7 +148,8 @@ static int fds[FULL], fd_count;
 static void fill_process(void)
 {
 	CHECK(!getrlimit(RLIMIT_NOFILE, &limit));
-	CHECK(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FULL, .rlim_max = limit.rlim_max }));
+	CHECK(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FULL,
+							  .rlim_max = limit.rlim_max }));
 	while ((fds[fd_count] = dup(STDERR_FILENO)) >= 0)
 		fd_count++;
 	CHECK_EQUAL(errno, EMFILE);
@@ -159,7 +162,7 @@ static void empty_process(void)
 	CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
 }
 
-/* Whose group the file is must not be refused a token for want of a descriptor. */
+/* A member of the file's group must not be refused a token for want of a descriptor. */
 static void groups_are_read_by_a_full_process(void)
 {
 	static const gid_t groups[] = { 7, 2000 };
@@ -175,7 +178,7 @@ static void groups_are_read_by_a_full_process(void)
 	forget_many();
 }
 
-/* No node has a descriptor that could be closed for it. */
+/* No node has a descriptor that could be closed to read the groups. */
 static void groups_that_cannot_be_read_are_not_taken_for_none(void)
 {
 	struct owner owner = { 0 };
@@ -202,7 +205,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 	return result;
 }
 
-/* What is said when a descriptor is wanted and there is none. */
+/* Returns what the log says when a file is opened and the process has no descriptor left. */
 static const char *said_for_want_of_a_descriptor(void)
 {
 	const char *said;
@@ -262,7 +265,7 @@ int main(void)
 	handle = handle_make(node_root()->fd);
 	if (!handle) {
 		nodes_end();
-		return 77;      /* skipped: the directory for tests is on a file system without handles */
+		return 77;      /* skipped: the test directory's file system has no handles */
 	}
 	free(handle);
 	descriptors_begin(MAX * 2);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Tests of the table of nodes. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,7 +53,7 @@ static void forgotten_file_gets_its_nodeid_again(void)
 	node_remove("file");
 }
 
-/* The kernel may forget it as soon as it is answered. */
+/* The kernel may forget a node as soon as its request is answered. */
 static void node_in_use_outlasts_being_forgotten(void)
 {
 	struct inode *inode = node_lookup("file");

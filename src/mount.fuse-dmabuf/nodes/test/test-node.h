@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Nodes of the table for tests, in a directory of their own. */
+/* A table of nodes for tests, whose source is a new directory. */
 #ifndef TEST_NODE_H
 #define TEST_NODE_H
 
@@ -31,7 +31,7 @@ static inline struct inode *node_root(void)
 	return inode_from_nodeid(FUSE_ROOT_ID);
 }
 
-/* Looks a name up, which is made, open to all users, if it is not there. */
+/* Looks a name up. If there is no such file, makes one that all users may read and write. */
 static inline struct inode *node_lookup(const char *name)
 {
 	struct inode *inode;

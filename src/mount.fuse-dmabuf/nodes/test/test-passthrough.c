@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is said when the kernel takes no backing file; its part is the linker's wrapper here. */
+/*
+ * Tests of what the log says when the kernel refuses a backing file. A wrapper of ioctl() plays the
+ * kernel.
+ */
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -14,7 +17,7 @@
 int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
 
-static int refusal;     /* of a backing file */
+static int refusal;     /* the errno with which ioctl() fails */
 static time_t seconds = 1000;
 
 int __wrap_ioctl(int fd, unsigned long request, ...)
@@ -32,7 +35,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 	return 0;
 }
 
-/* What an open says that is refused with that. */
+/* Returns what the log says when a file is opened and the kernel refuses it as backing file. */
 static const char *said_of(int error)
 {
 	struct inode *inode = node_lookup("file");
@@ -50,14 +53,16 @@ static const char *said_of(int error)
 
 static void each_cause_is_said(void)
 {
-	CHECK(strstr(said_of(ELOOP), "no passthrough for some or all files") && strstr(said_of(ENOMEM), "Cannot allocate memory"));
+	CHECK(strstr(said_of(ELOOP), "no passthrough for some or all files") &&
+	      strstr(said_of(ENOMEM), "Cannot allocate memory"));
 	CHECK(strstr(said_of(ENOSPC), "No space left on device"));
 	CHECK(strstr(said_of(EOPNOTSUPP), "Operation not supported"));
 }
 
 static void root_of_a_user_namespace_is_told_the_cure(void)
 {
-	CHECK(strstr(said_of(EPERM), "Operation not permitted (start the server in the initial user namespace"));
+	CHECK(strstr(said_of(EPERM),
+		     "Operation not permitted (start the server in the initial user namespace"));
 }
 
 static void what_passes_is_said_again_once_a_minute(void)
@@ -81,7 +86,8 @@ static void unheard_of_error_is_said_too(void)
 
 int main(void)
 {
-	struct fuse_conn_info connection = { .capable = FUSE_CAP_PASSTHROUGH, .capable_ext = FUSE_CAP_PASSTHROUGH };
+	struct fuse_conn_info connection = { .capable = FUSE_CAP_PASSTHROUGH,
+					     .capable_ext = FUSE_CAP_PASSTHROUGH };
 
 	nodes_begin();
 	passthrough_negotiate(&connection, 0);
