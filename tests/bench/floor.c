@@ -1,6 +1,8 @@
 /*
- * floor MOUNTPOINT: what a FUSE server could reach at best. It answers from memory, in one thread, and does nothing; so it knows only the files
- * that metadata.py makes: the directories d0 to d99, and in dN the files whose number ends with N. Their data is empty.
+ * floor MOUNTPOINT: the least that a FUSE server can do, to see what it could reach at best.
+ *
+ * The server answers from memory, in one thread. It knows only the files that metadata.py makes:
+ * the directories d0 to d99, and in dN the files whose number ends with N. The files are empty.
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 317
@@ -23,12 +25,16 @@ static bool exists[FILES];
 
 static struct stat attributes(fuse_ino_t ino)
 {
-	return (struct stat){ .st_ino = ino, .st_mode = ino < FILE_0 ? S_IFDIR | 0755 : S_IFREG | 0644, .st_nlink = 1 };
+	mode_t mode = ino < FILE_0 ? S_IFDIR | 0755 : S_IFREG | 0644;
+
+	return (struct stat){ .st_ino = ino, .st_mode = mode, .st_nlink = 1 };
 }
 
 static struct fuse_entry_param entry_of(fuse_ino_t ino)
 {
-	return (struct fuse_entry_param){ .ino = ino, .attr = attributes(ino), .attr_timeout = 1, .entry_timeout = 1 };
+	return (struct fuse_entry_param){
+		.ino = ino, .attr = attributes(ino), .attr_timeout = 1, .entry_timeout = 1,
+	};
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -55,7 +61,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *in
 	fuse_reply_attr(req, &attr, 1);
 }
 
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *info)
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *info)
 {
 	unsigned long number = strtoul(name, NULL, 10) % FILES;
 	struct fuse_entry_param entry = entry_of(FILE_0 + number);
@@ -82,7 +89,8 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	fuse_reply_err(req, 0);
 }
 
-static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *info)
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		       struct fuse_file_info *info)
 {
 	static char buffer[1 << 20];
 	unsigned long number = (unsigned long)offset * DIRECTORIES + (ino - DIRECTORY);
@@ -101,15 +109,17 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 }
 
 static const struct fuse_lowlevel_ops operations = {
-	.lookup = op_lookup, .forget = op_forget, .getattr = op_getattr, .create = op_create, .open = op_open, .release = op_release,
-	.unlink = op_unlink, .opendir = op_open, .readdir = op_readdir, .releasedir = op_release,
+	.lookup = op_lookup, .forget = op_forget, .getattr = op_getattr, .create = op_create,
+	.open = op_open, .release = op_release, .unlink = op_unlink, .opendir = op_open,
+	.readdir = op_readdir, .releasedir = op_release,
 };
 
 int main(int argc, char **argv)
 {
 	char *words[] = { "floor", "-oallow_other,default_permissions", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(2, words);
-	struct fuse_session *session = fuse_session_new(&args, &operations, sizeof(operations), NULL);
+	struct fuse_session *session =
+		fuse_session_new(&args, &operations, sizeof(operations), NULL);
 
 	if (argc != 2 || !session || fuse_session_mount(session, argv[1]))
 		return 1;

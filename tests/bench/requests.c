@@ -1,11 +1,14 @@
 /*
  * Counts the instructions of one request: requests FILE read|write memory|token [REQUESTS]
- * Prints how many instructions one direct 4 KiB read or write of FILE takes at queue depth 32, with an ordinary registered buffer or one with a
- * token. Writes overwrite the first 4 MiB of FILE with zeroes. The program prints "ready" and reads a line before the counted requests, and reads
- * another after them: the caller can count what else happens between the two.
  *
- * Only right on a machine where one instruction takes one nanosecond (tests/bed/vm --count): there the clock counts instructions. A spinner that
- * runs when nothing else wants to takes what would be idle time; its turns are counted, and taken off.
+ * Prints how many instructions one direct 4 KiB read or write of FILE takes at queue depth 32, with
+ * an ordinary registered buffer or one with a token. Writes overwrite the first 4 MiB of FILE with
+ * zeroes. The program prints "ready" and reads a line before the counted requests, and reads
+ * another line after them, so that the caller can count other events between the two.
+ *
+ * The figures are only right on a machine where one instruction takes one nanosecond (tests/bed/vm
+ * --count): there the clock counts instructions. A thread that runs only when the processor would
+ * be idle counts its loops, and the time of these loops is subtracted.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -52,7 +55,7 @@ static long long now(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static volatile unsigned long turns;
+static volatile unsigned long loops;
 
 static void *spin(void *unused)
 {
@@ -61,11 +64,11 @@ static void *spin(void *unused)
 	if (sched_setscheduler(0, SCHED_IDLE, &param))
 		err(1, "SCHED_IDLE");
 	for (;;)
-		turns++;
+		loops++;
 	return unused;
 }
 
-/* How many instructions one turn takes */
+/* Returns how many instructions one loop takes. */
 static double calibrate(void)
 {
 	pthread_t spinner;
@@ -76,9 +79,9 @@ static double calibrate(void)
 		err(1, "thread");
 	usleep(10000);
 	start = now();
-	first = turns;
+	first = loops;
 	usleep(100000);
-	return (double)(now() - start) / (turns - first);
+	return (double)(now() - start) / (loops - first);
 }
 
 static void *allocate(int *memfd)
@@ -86,7 +89,8 @@ static void *allocate(int *memfd)
 	void *memory;
 
 	*memfd = memfd_create("buffer", MFD_ALLOW_SEALING);
-	if (*memfd < 0 || ftruncate(*memfd, DEPTH * BLOCK) || fcntl(*memfd, F_ADD_SEALS, F_SEAL_SHRINK))
+	if (*memfd < 0 || ftruncate(*memfd, DEPTH * BLOCK) ||
+	    fcntl(*memfd, F_ADD_SEALS, F_SEAL_SHRINK))
 		err(1, "memfd");
 	memory = mmap(NULL, DEPTH * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, *memfd, 0);
 	if (memory == MAP_FAILED)
@@ -108,7 +112,9 @@ static void register_token(int memfd, int file)
 {
 	struct udmabuf_create create = { .memfd = memfd, .size = DEPTH * BLOCK };
 	struct regbuf_desc desc = { .type = REGBUF_DMABUF, .target_fd = file };
-	struct io_uring_rsrc_update2 update = { .resv = UPDATE_EXTENDED, .data = (uintptr_t)&desc, .nr = 1 };
+	struct io_uring_rsrc_update2 update = {
+		.resv = UPDATE_EXTENDED, .data = (uintptr_t)&desc, .nr = 1,
+	};
 	int device = open("/dev/udmabuf", O_RDWR);
 
 	desc.dmabuf_fd = device < 0 ? -1 : ioctl(device, UDMABUF_CREATE, &create);
@@ -116,7 +122,8 @@ static void register_token(int memfd, int file)
 		err(1, "udmabuf");
 	if ((errno = -io_uring_register_buffers_sparse(&ring, 1)))
 		err(1, "register slots");
-	if (syscall(__NR_io_uring_register, ring.ring_fd, IORING_REGISTER_BUFFERS_UPDATE, &update, sizeof(update)) != 1)
+	if (syscall(__NR_io_uring_register, ring.ring_fd, IORING_REGISTER_BUFFERS_UPDATE, &update,
+		    sizeof(update)) != 1)
 		err(1, "register token");
 }
 
@@ -149,7 +156,8 @@ static void transfer_blocks(int file, unsigned long requests)
 		seen = 0;
 		io_uring_for_each_cqe(&ring, head, cqe) {
 			if (cqe->res != BLOCK)
-				errx(1, "a %s returned %d: %s", writes ? "write" : "read", cqe->res, cqe->res < 0 ? strerror(-cqe->res) : "short");
+				errx(1, "a %s returned %d: %s", writes ? "write" : "read", cqe->res,
+				     cqe->res < 0 ? strerror(-cqe->res) : "short");
 			seen++;
 			if (started < requests) {
 				prepare(file, cqe->user_data);
@@ -186,7 +194,9 @@ int main(int argc, char **argv)
 	file = open(argv[1], (writes ? O_RDWR : O_RDONLY) | O_DIRECT);
 	if (file < 0)
 		err(1, "%s", argv[1]);
-	if ((errno = -io_uring_queue_init(2 * DEPTH, &ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)))
+	errno = -io_uring_queue_init(2 * DEPTH, &ring,
+				     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+	if (errno)
 		err(1, "ring");
 	memory = allocate(&memfd);
 	if (strcmp(argv[3], "token"))
@@ -199,10 +209,10 @@ int main(int argc, char **argv)
 	puts("ready");
 	wait_for_line();
 	start = now();
-	first = turns;
+	first = loops;
 	transfer_blocks(file, requests);
 	spent = now() - start;
-	printf("%.1f\n", (spent - (turns - first) * turn) / requests);
+	printf("%.1f\n", (spent - (loops - first) * turn) / requests);
 	wait_for_line();
 	return 0;
 }
