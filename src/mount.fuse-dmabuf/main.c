@@ -12,12 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fuse-connection.h"
-#include "common/streams.h"
-
 #include "broker/broker.h"
 #include "broker/policy-load.h"
 #include "broker/revoke-on-unlink.h"
+#include "common/fuse-connection.h"
+#include "common/streams.h"
 #include "daemon.h"
 #include "identity/nobody.h"
 #include "identity/processes.h"

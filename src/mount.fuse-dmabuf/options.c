@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "common/text.h"
-
 #include "log/log.h"
 #include "options.h"
 

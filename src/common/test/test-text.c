@@ -72,6 +72,7 @@ static void sizes_have_a_suffix_or_none(void)
 
 	CHECK(parse_size("0", &size) && size == 0);
 	CHECK(parse_size("4096", &size) && size == 4096);
+	CHECK(parse_size("1K", &size) && size == 1024);
 	CHECK(parse_size("4K", &size) && size == 4096);
 	CHECK(parse_size("3M", &size) && size == 3ull << 20);
 	CHECK(parse_size("3G", &size) && size == 3ull << 30);
@@ -96,6 +97,7 @@ static void nothing_else_is_a_size(void)
 {
 	static const char *const texts[] = {
 		"", "K", "-1K", "+1K", " 1K", "1 K", "1k", "1KB", "1KK", "1P", "1.5M", "1K ",
+		" 1", "+1", "-1", "1x", "0x10",
 	};
 	uint64_t size = 7;
 

@@ -12,9 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/text.h"
-
 #include "broker/policy-file.h"
+#include "common/text.h"
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-
 #include "control/control-answer.h"
 #include "control/control-client.h"
 #include "limits/descriptor-limit.h"

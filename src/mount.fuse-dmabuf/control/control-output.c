@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 
 #include "common/clock.h"
-
 #include "control/control-output.h"
 
 void control_output_begin(struct control_output *output, int fd, int milliseconds)

@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "common/text.h"
-
 #include "log/log.h"
 #include "log/stderr-log.h"
 #include "log/system-log.h"

@@ -3,9 +3,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "common/text.h"
 #include "log/log.h"
-
 #include "options.h"
 
 /* Parses "mount.fuse-dmabuf src mnt WORD...". */
@@ -133,23 +131,6 @@ static void wrong_words_are_refused(void)
 	CHECK(PARSE(&options, "third") == OPTIONS_WRONG);
 }
 
-static void sizes(void)
-{
-	static const char *const wrong[] = {
-		"", " 1", "+1", "-1", "1x", "1KK", "1 K", "K", "0x10", "18446744073709551616",
-		"16777216T",
-	};
-	uint64_t size;
-
-	CHECK(parse_size("0", &size) && size == 0);
-	CHECK(parse_size("18446744073709551615", &size) && size == UINT64_MAX);
-	CHECK(parse_size("1K", &size) && size == 1024);
-	CHECK(parse_size("3M", &size) && size == 3 << 20);
-	CHECK(parse_size("16777215T", &size) && size == 16777215ull << 40);
-	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
-		CHECK(!parse_size(wrong[i], &size));
-}
-
 int main(void)
 {
 	log_set_level(LOG_EMERG);
@@ -162,6 +143,5 @@ int main(void)
 	RUN(policy_and_cache);
 	RUN(sloppy_may_stand_anywhere);
 	RUN(wrong_words_are_refused);
-	RUN(sizes);
 	return 0;
 }

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "common/fuse-connection.h"
-
 #include "limits/descriptor-limit.h"
 #include "log/log.h"
 #include "transport/request.h"
