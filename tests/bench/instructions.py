@@ -1,4 +1,5 @@
-"""Guest's half of tests/bench/instructions.sh: counts the instructions of one read or write by each way to the same kind of device."""
+"""Guest's half of tests/bench/instructions.sh: counts the instructions of one read or write by each way to the same kind of device, and of a large
+one on the raw device with the memory of a token in one piece or in many."""
 import os
 import statistics
 import subprocess
@@ -13,6 +14,18 @@ ROUNDS = int(os.environ.get('ROUNDS', '15'))
 REQUESTS = 8192
 DIRECTIONS = 'read', 'write'
 BUFFERS = {'memory': 'ordinary registered buffer', 'token': 'token on a udmabuf'}
+
+# Each large request is one command: the raw device takes 2 MiB a command.
+LARGE_REQUESTS, LARGE_SIZE, LARGE_DEPTH = 512, 1 << 20, 8
+LARGE_BUFFERS = {'contiguous': 'token, contiguous memory', 'pieces': 'token, pieces of 4 KiB'}
+
+
+def build():
+    """Returns the path of requests.c, compiled, with the test exporter that some of its buffers come from."""
+    program = '/tmp/requests'
+    guest.run('gcc', '-O2', '-Wall', '-o', program, HERE / 'requests.c', '-luring')
+    guest.run('insmod', guest.BED / 'dmabuf_test.ko')
+    return program
 
 
 def places():
@@ -34,13 +47,20 @@ def places():
     return {'raw': guest.Nvme('spare').device, 'ext4': file, 'FUSE': mount / 'file'}
 
 
+def run(program, file, direction, buffer, *arguments):
+    """Returns how many instructions requests.c has counted."""
+    if buffer in LARGE_BUFFERS:
+        arguments = LARGE_REQUESTS, LARGE_SIZE, LARGE_DEPTH
+    return float(guest.run(program, file, direction, buffer, *arguments, stdin=subprocess.DEVNULL).split()[-1])
+
+
 def measure(program, files, directions):
     """Returns the counts of all rounds, which take turns: what else happens on the machine then falls on all alike."""
     counts = {(direction, place, buffer): [] for direction in directions for buffer in BUFFERS for place in files}
+    counts |= {(direction, 'raw', buffer): [] for direction in directions for buffer in LARGE_BUFFERS}
     for _ in range(ROUNDS):
         for (direction, place, buffer), values in counts.items():
-            output = guest.run(program, files[place], direction, buffer, REQUESTS, stdin=subprocess.DEVNULL)
-            values.append(float(output.split()[-1]))
+            values.append(run(program, files[place], direction, buffer, REQUESTS))
     return counts
 
 
@@ -58,9 +78,22 @@ def count_server_requests(program, file, direction, buffer):
     return sent.hits
 
 
+def count_pieces(program, device, direction, buffer):
+    """Returns how many segments the device sees the buffer in, and the number of its commands per request, in a run that is not measured."""
+    with guest.trace('dmabuf_token:dmabuf_map', sums=('segments',)) as maps, \
+            guest.trace('nvme:nvme_setup_cmd', where=f'disk == "{Path(device).name}"') as commands:
+        run(program, device, direction, buffer)
+    return maps.sums['segments'] // maps.hits, commands.hits / (LARGE_REQUESTS + LARGE_REQUESTS // 8)
+
+
+def find_deviation(counts, medians, direction, buffers):
+    """Returns the greatest standard deviation, relative to the median."""
+    return max(statistics.pstdev(counts[key]) / medians[key] for key in counts if key[0] == direction and key[2] in buffers)
+
+
 def print_table(direction, counts, to_server):
     medians = {key: statistics.median(values) for key, values in counts.items()}
-    deviation = max(statistics.pstdev(values) / medians[key] for key, values in counts.items() if key[0] == direction)
+    deviation = find_deviation(counts, medians, direction, BUFFERS)
     print(f'instructions per direct 4 KiB {direction}, queue depth 32')
     print(f'{"":28}{"raw":>8}{"ext4":>8}{"FUSE":>8}{"raw/ext4":>10}{"ext4/FUSE":>11}')
     for buffer, name in BUFFERS.items():
@@ -69,14 +102,28 @@ def print_table(direction, counts, to_server):
     print(f'medians of {ROUNDS} rounds, standard deviation at most {deviation:.1%}; requests to the FUSE server during {REQUESTS}: {to_server}')
 
 
+def print_large_table(direction, counts, pieces):
+    medians = {key: statistics.median(values) for key, values in counts.items()}
+    deviation = find_deviation(counts, medians, direction, LARGE_BUFFERS)
+    print(f'instructions per direct {LARGE_SIZE >> 20} MiB {direction} on the raw device, queue depth {LARGE_DEPTH}')
+    print(f'{"":28}{"segments":>10}{"commands":>10}{"instructions":>14}{"ratio":>8}')
+    first = medians[direction, 'raw', 'contiguous']
+    for buffer, name in LARGE_BUFFERS.items():
+        segments, commands = pieces[buffer]
+        count = medians[direction, 'raw', buffer]
+        print(f'{name:28}{segments:10}{commands:10.2f}{count:14.0f}{count / first:8.2f}')
+    print(f'segments of the buffer of {LARGE_DEPTH} requests, commands per request; '
+          f'medians of {ROUNDS} rounds, standard deviation at most {deviation:.1%}')
+
+
 def main(directions):
-    program = '/tmp/requests'
-    guest.run('gcc', '-O2', '-Wall', '-o', program, HERE / 'requests.c', '-luring')
+    program = build()
     files = places()
     counts = measure(program, files, directions)
     for direction in directions:
         to_server = [count_server_requests(program, files['FUSE'], direction, buffer) for buffer in BUFFERS]
         print_table(direction, counts, ' and '.join(map(str, to_server)))
+        print_large_table(direction, counts, {buffer: count_pieces(program, files['raw'], direction, buffer) for buffer in LARGE_BUFFERS})
 
 
 if __name__ == '__main__':
