@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "../modules/exporter/dmabuf-test.h"
+#include "marks.h"
 
 #define SPAN	(4 << 20)	/* of the file */
 
@@ -246,7 +247,9 @@ int main(int argc, char **argv)
 	wait_for_line();
 	start = now();
 	first = loops;
+	MARK(MARK_BEGIN);
 	transfer_blocks(file, requests);
+	MARK(MARK_END);
 	spent = now() - start;
 	idle = loops - first;
 	printf("%lu %.3f\n%.1f\n", idle, turn, (spent - idle * turn) / requests);
