@@ -87,6 +87,20 @@ scratch() {
   flock 8
 }
 
+# The patches of the queue in their order, as paths below fuse-kernel-patches; none without a queue.
+queue() {
+  local series=$checkout/fuse-kernel-patches/series
+  [ ! -e "$series" ] || sed -E 's/#.*//; s/[[:space:]]+$//; /^$/d' "$series"
+}
+
+# The name of the newest unpacked kernel source, a directory in $cache/kernel.
+kernel_source() {
+  local source
+  source=$(find "$cache/kernel" -maxdepth 1 -type d -name 'source-*' ! -name '*.part' | sort -V | tail -n 1)
+  [ -n "$source" ] || die "no kernel source yet: run tests/bed/kernel --configure plain"
+  basename "$source"
+}
+
 # The Debian mirror of this machine, whatever format its apt sources are written in.
 debian_mirror() {
   local release
