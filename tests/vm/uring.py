@@ -267,9 +267,10 @@ class Ring:
 
     def run(self, opcode, fd=-1, addr=0, length=0, offset=0, slot=0, timeout=TIMEOUT, **fields):
         """One request from beginning to end."""
-        return self._finish(self.prepare(opcode, fd, addr, length, offset, slot, **fields), timeout)
+        return self.finish(self.prepare(opcode, fd, addr, length, offset, slot, **fields), timeout)
 
-    def _finish(self, number, timeout=TIMEOUT):
+    def finish(self, number, timeout=TIMEOUT):
+        """Submits what was prepared, and waits for that one request."""
         self.submit()
         completion = self.wait(timeout)
         assert completion.user_data == number, "a completion that nobody asked for"
@@ -292,10 +293,10 @@ class Ring:
         return self.run(WRITE_FIXED, fd, buffer_offset, length, file_offset, slot, **more)
 
     def readv_fixed(self, fd, ranges, file_offset, slot=0, **more):
-        return self._finish(self.prepare_vector(READV_FIXED, fd, ranges, file_offset, slot, **more))
+        return self.finish(self.prepare_vector(READV_FIXED, fd, ranges, file_offset, slot, **more))
 
     def writev_fixed(self, fd, ranges, file_offset, slot=0, **more):
-        return self._finish(self.prepare_vector(WRITEV_FIXED, fd, ranges, file_offset, slot, **more))
+        return self.finish(self.prepare_vector(WRITEV_FIXED, fd, ranges, file_offset, slot, **more))
 
 
 def dmabuf_descriptor(buffer, target, **hostile):
