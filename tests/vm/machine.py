@@ -78,11 +78,13 @@ def controller(serial):
 
 
 @contextlib.contextmanager
-def software_controller():
+def software_controller(sgls=True):
     """The controller of tests/modules/controller, which takes 8 MiB a command; its registers are where memmap= has left room for them."""
-    registers = Path("/sys/module/nvme_test/parameters/registers")
+    parameters = Path("/sys/module/nvme_test/parameters")
+    registers = parameters / "registers"
     size, address = re.search(r"\bmemmap=(\w+)\$(\w+)M", Path("/proc/cmdline").read_text()).groups()
     assert size == "8K"
+    (parameters / "sgls").write_text("NY"[sgls])
     registers.write_text(hex(int(address) << 20))
     try:
         wait_for(lambda: controller("large"), timeout=60)

@@ -154,6 +154,8 @@ def test_memory_of_a_token_grows_with_the_pieces_of_its_buffer(file, trace):
             ring.register_dmabuf(slot, buffer, file.fd)
             assert ring.read_fixed(file.fd, 0, MIB, 0, slot) == MIB
             taken.append([(third - two) - (two - one) for one, two, third in zip(first, second, allocated())])
+            ring.unregister(slot)   # the map goes, so that the next token needs one
+            wait_for(lambda: not attachments(), ring)
         print(taken)
         assert buffer.stats.segments == 256
         assert min(slab for slab, _ in taken) <= 64 * KIB
@@ -203,7 +205,7 @@ def test_thousands_of_tokens_of_one_controller(ext4, little):
     with Ring(slots=2048) as ring:
         for i, file in enumerate(files):
             assert ring.update(256 * i, [dmabuf_descriptor(little, file.fd)] * 256) == 256
-        assert attachments() == 2048
+        assert attachments() == 1, "they share it"
         for slot in range(0, 2048, 77):
             file = files[slot // 256]
             assert ring.read_fixed(file.fd, 0, 64 * KIB, 0, slot) == 64 * KIB

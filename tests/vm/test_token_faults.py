@@ -10,6 +10,7 @@ import pytest
 
 import guest
 import machine
+from dmabuf import TestBuffer
 from faults import PAGES, each_failure, failures, injection, marked, this_thread, workers
 from token_fixtures import *  # noqa: F403
 from token_words import BUFFER_SIZE, KIB, MIB, SLOTS, Target, expect, fails, on_disk, random_bytes, read_and_compare, setting, sgl_threshold, wait_for
@@ -190,11 +191,18 @@ def test_many_requests_of_which_some_have_no_memory(target, moving, opcode, prob
     assert moving.stats.dirty == 0
 
 
-@pytest.mark.parametrize("threshold", [0, 1], ids=["prp", "sgl"])
-def test_lists_of_addresses_for_the_controller(moving, trace, threshold):
-    """A controller that has just come has none in stock; a command whose list cannot be had is sent later, and lets the buffer move meanwhile."""
-    length = 136 * KIB   # of single pages: too many for the lists that share a page
-    content = random_bytes(BUFFER_SIZE, seed=5)
+@pytest.mark.parametrize("threshold, length", [(0, 136 * KIB), (1, 18 * 64 * KIB)], ids=["prp", "sgl"])
+def test_lists_of_addresses_for_the_controller(trace, threshold, length):
+    """A controller that has just come has none in stock; a command whose list cannot be had is sent later, and lets the buffer move meanwhile.
+
+    The lists are too long for those that share a page. For smaller pieces the map has lists that commands use.
+    """
+    with TestBuffer(16 * MIB, chunk_order=4) as moving:
+        lists_that_cannot_be_had(moving, trace, threshold, length)
+
+
+def lists_that_cannot_be_had(moving, trace, threshold, length):
+    content = random_bytes(moving.size, seed=5)
     Path(guest.Nvme("spare").device).write_bytes(content)
     with machine.rebound(guest.Nvme("spare").pci):
         pass
@@ -211,7 +219,7 @@ def test_lists_of_addresses_for_the_controller(moving, trace, threshold):
         for _ in range(8):
             ring.read_fixed(target.fd, 0, 4 * KIB, 0)   # maps the buffer, for which a worker would be needed
             moving.fill()
-            numbers = {ring.prepare(READ_FIXED, target.fd, place, length, place): place for place in range(0, BUFFER_SIZE - length, length)}
+            numbers = {ring.prepare(READ_FIXED, target.fd, place, length, place): place for place in range(0, moving.size - length, length)[:DEPTH]}
             submit_with_failures(ring)
             moving.move()
             for number, result in ring.wait_all(len(numbers)).items():

@@ -1,4 +1,4 @@
-"""Requests on a registered dma-buf that must fail: each leaves the buffer untouched and the token usable."""
+"""Requests on a registered dma-buf that must fail: each leaves the buffer untouched and the token usable. Those for many places: test_token_vectors.py."""
 
 import contextlib
 import ctypes
@@ -16,8 +16,7 @@ from token_words import (
     BUFFER_SIZE, KIB, MIB, expect, expect_untouched, fails, opened, random_bytes, read_and_compare, set_direct,
 )  # fmt: skip
 from uring import (
-    IOSQE_FIXED_FILE, READ, READV_FIXED, RECVSEND_FIXED_BUF, SEND_ZC, SQE128, URING_CMD, URING_CMD_FIXED, WRITEV_FIXED, Iovec,
-    Ring,
+    IOSQE_FIXED_FILE, READ, RECVSEND_FIXED_BUF, SEND_ZC, SQE128, URING_CMD, URING_CMD_FIXED, Ring,
 )  # fmt: skip
 
 
@@ -179,46 +178,6 @@ def test_o_direct_cleared_and_the_data_in_the_page_cache(ring, front, udmabuf):
 
 
 # Opcodes that know nothing of dma-bufs must not get one
-
-
-def iovec(base, length):
-    vector = Iovec(base, length)
-    return vector, ctypes.addressof(vector)
-
-
-def refused_or_right(ring, udmabuf, wanted, *request, **fields):
-    """A success must be a real one: the first bytes of the buffer are the wanted ones."""
-    try:
-        count = ring.run(*request, **fields)
-    except OSError as error:
-        assert error.errno in (EINVAL, EFAULT, EBADF, 95), error
-        return
-    expect(udmabuf[:count], wanted[:count])
-    udmabuf.fill()
-
-
-def test_vectored_read(token, file, udmabuf):
-    vector, address = iovec(0, 4096)
-    refused_or_right(token, udmabuf, file.content, READV_FIXED, file.fd, address, 1, 0)
-
-
-def test_vectored_read_of_many_segments(token, file, udmabuf):
-    vectors = (Iovec * 8)(*(Iovec(i * 4096, 4096) for i in range(8)))
-    refused_or_right(token, udmabuf, file.content, READV_FIXED, file.fd, ctypes.addressof(vectors), 8, 0)
-
-
-def test_vectored_read_outside_the_buffer(token, file):
-    vector, address = iovec(BUFFER_SIZE, 4096)
-    with pytest.raises(OSError):
-        token.run(READV_FIXED, file.fd, address, 1, 0)
-
-
-def test_vectored_write_of_another_file(token, ext4):
-    (ext4 / "other").write_bytes(bytes(4096))
-    vector, address = iovec(0, 4096)
-    with opened(ext4 / "other") as other, pytest.raises(OSError):
-        token.run(WRITEV_FIXED, other, address, 1, 0)
-    assert (ext4 / "other").read_bytes() == bytes(4096)
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from dmabuf import Udmabuf
 from token_fixtures import *  # noqa: F403
 from token_words import BUFFER_SIZE, KIB, attachments, expect, expect_untouched, fails, on_disk, wait_for
 from uring import (
-    IOPOLL, IOSQE_ASYNC, IOSQE_IO_DRAIN, IOSQE_IO_LINK, READ_FIXED, READV_FIXED, SQPOLL, WRITE_FIXED, WRITEV_FIXED,
-    Iovec, Ring,
+    IOPOLL, IOSQE_ASYNC, IOSQE_IO_DRAIN, IOSQE_IO_LINK, READ_FIXED, SQPOLL, WRITE_FIXED, Ring,
 )  # fmt: skip
 from uring_words import DEFERRED, DEPTH, SIZE, Transfer, both_ways, every_ring
 
@@ -101,19 +100,6 @@ def test_polled_and_interrupted_commands_in_one_ring(target, udmabuf):
             where = slice(i * SIZE, (i + 1) * SIZE)
             expect((memory if i % 2 else udmabuf)[where], target.content[where], f"request {i}")
         ring.unregister(1)
-
-
-@pytest.mark.parametrize("opcode", [READV_FIXED, WRITEV_FIXED], ids=["read", "write"])
-@pytest.mark.parametrize("target", ["raw", "fuse"], indirect=True)
-def test_vectored_requests_are_refused(ring, target, udmabuf, opcode):
-    """Their segments would be requests of their own; nothing is moved by any."""
-    ring.register_dmabuf(0, udmabuf, target.fd)
-    for count in (1, 8):
-        vectors = (Iovec * count)(*(Iovec(i * SIZE, SIZE) for i in range(count)))
-        with fails(EOPNOTSUPP, what=count):
-            ring.run(opcode, target.fd, ctypes.addressof(vectors), count, target.base)
-    expect_untouched(udmabuf)
-    expect(on_disk(target, 8 * SIZE), target.content[: 8 * SIZE])
 
 
 def test_fdinfo_shows_the_slots(ring, file, udmabuf):

@@ -46,7 +46,7 @@ def udmabuf():
 
 @pytest.fixture
 def little():
-    """A buffer for those who make hundreds of tokens: each has a map of its own."""
+    """A buffer of a few pages, for those who look at all of it often."""
     with Udmabuf(64 * KIB) as buffer:
         buffer.fill()
         yield buffer

@@ -126,7 +126,7 @@ class Ring:
         self._ring = (c_char * RING_BYTES)()
         self._params = (c_char * PARAMS_BYTES)()
         self.is_open = False
-        self._next = 0
+        self._next, self._vectors = 0, {}
         c_uint32.from_buffer(self._params, PARAMS_FLAGS_OFFSET).value = flags
         check(_ffi.io_uring_queue_init_params(c_uint(entries), self._ring, self._params))
         self.is_open = True
@@ -144,7 +144,7 @@ class Ring:
         check(_ffi.io_uring_queue_mmap(c_int(fd), ring._params, ring._ring))
         for offset in (RING_FD_OFFSET, ENTER_RING_FD_OFFSET):
             c_int.from_buffer(ring._ring, offset).value = fd
-        ring.fd, ring.is_open, ring._next = fd, True, 1 << 32
+        ring.fd, ring.is_open, ring._next, ring._vectors = fd, True, 1 << 32, {}
         return ring
 
     @property
@@ -222,6 +222,13 @@ class Ring:
         self._last = ctypes.addressof(sqe)
         return self._next
 
+    def prepare_vector(self, opcode, fd, ranges, file_offset, slot=0, **more):
+        """Queues READV_FIXED or WRITEV_FIXED of ranges [(buffer offset, length), ...]; returns its user_data."""
+        vector = (Iovec * len(ranges))(*(Iovec(*place) for place in ranges))
+        number = self.prepare(opcode, fd, ctypes.addressof(vector), len(ranges), file_offset, slot, **more)
+        self._vectors[number] = vector  # a thread of the kernel may read it later
+        return number
+
     def append(self, command):
         """The command of URING_CMD, on a ring with large requests: it follows the last one that was prepared."""
         ctypes.memmove(self._last + Sqe.addr3.offset, command, len(command))
@@ -243,6 +250,7 @@ class Ring:
         check(result)
         completion = Completion(cqe.contents.user_data, cqe.contents.res)
         _ffi.io_uring_cqe_seen(self._ring, cqe)
+        self._vectors.pop(completion.user_data, None)
         return completion
 
     def ready(self):
@@ -259,7 +267,10 @@ class Ring:
 
     def run(self, opcode, fd=-1, addr=0, length=0, offset=0, slot=0, timeout=TIMEOUT, **fields):
         """One request from beginning to end."""
-        number = self.prepare(opcode, fd, addr, length, offset, slot, **fields)
+        return self.finish(self.prepare(opcode, fd, addr, length, offset, slot, **fields), timeout)
+
+    def finish(self, number, timeout=TIMEOUT):
+        """Submits what was prepared, and waits for that one request."""
         self.submit()
         completion = self.wait(timeout)
         assert completion.user_data == number, "a completion that nobody asked for"
@@ -280,6 +291,12 @@ class Ring:
 
     def write_fixed(self, fd, buffer_offset, length, file_offset, slot=0, **more):
         return self.run(WRITE_FIXED, fd, buffer_offset, length, file_offset, slot, **more)
+
+    def readv_fixed(self, fd, ranges, file_offset, slot=0, **more):
+        return self.finish(self.prepare_vector(READV_FIXED, fd, ranges, file_offset, slot, **more))
+
+    def writev_fixed(self, fd, ranges, file_offset, slot=0, **more):
+        return self.finish(self.prepare_vector(WRITEV_FIXED, fd, ranges, file_offset, slot, **more))
 
 
 def dmabuf_descriptor(buffer, target, **hostile):

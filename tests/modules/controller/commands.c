@@ -22,7 +22,8 @@ static u8 *identify_controller(void)
 	id->sqes = 0x66;	/* entries of 64 bytes */
 	id->cqes = 0x44;	/* entries of 16 bytes */
 	id->nn = cpu_to_le32(1);
-	id->sgls = cpu_to_le32(NVME_CTRL_SGLS_DWORD_ALIGNED);
+	if (takes_sgls)
+		id->sgls = cpu_to_le32(NVME_CTRL_SGLS_DWORD_ALIGNED);
 	return (u8 *)id;
 }
 

@@ -50,6 +50,9 @@ struct controller {
 	bool enabled;
 };
 
+/* main.c: whether controllers take SGLs, and not only PRPs. */
+extern bool takes_sgls;
+
 /* bus.c: adds and removes the function, and tells the driver. */
 int bus_add(struct controller *controller, phys_addr_t registers);
 void bus_remove(struct controller *controller);

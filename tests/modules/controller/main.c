@@ -14,6 +14,8 @@
 /* Polls without a command after which the thread polls less often. */
 #define BUSY_LOOKS	1000
 
+bool takes_sgls = true;
+
 static DEFINE_MUTEX(controller_lock);
 static struct controller *controller;
 
@@ -124,6 +126,9 @@ module_param_cb(registers, &registers_ops, NULL, 0600);
 MODULE_PARM_DESC(registers,
 		 "where the controller is, in 8 KiB that the kernel was told to leave alone; "
 		 "0: none");
+
+module_param_named(sgls, takes_sgls, bool, 0600);
+MODULE_PARM_DESC(sgls, "whether the next controller takes SGLs, or PRPs only");
 
 static void __exit nvme_test_exit(void)
 {
