@@ -4,6 +4,7 @@ A page of such a list has the addresses of 511 pages, and that of the next page 
 data if it is the last one that a command needs: such commands bring their own.
 """
 
+import os
 import random
 
 import pytest
@@ -45,9 +46,9 @@ def kept():
 
 @pytest.fixture
 def lists_made(trace):
-    """Counts the lists that commands bring."""
+    """Counts the lists that commands of this task bring."""
     with guest.returns_of("dma_pool_alloc") as event:
-        yield lambda: trace(event)
+        yield lambda: trace(event, where=f"common_pid == {os.getpid()}")
 
 
 def needs_its_own(first, pages):
@@ -80,7 +81,7 @@ def transfer(ring, fd, buffer, model, first, pages, begin, end):
 
 def test_reads_around_the_ends_of_the_lists(large, kept, lists_made):
     """Each page is where it belongs; the lists are used whenever they can be, as no command brings one of its own then."""
-    with Ring() as ring, opened(large.device) as fd:
+    with Ring() as ring, opened(large.device) as fd, lists_made() as made:
         ring.register_dmabuf(0, kept, fd)
         kept[:] = CONTENT
         assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
@@ -90,9 +91,9 @@ def test_reads_around_the_ends_of_the_lists(large, kept, lists_made):
             begin, end = [(0, 0), (SECTOR, 0), (0, SECTOR), (PAGE - SECTOR, PAGE - SECTOR)][number % 4]
             if pages * PAGE <= begin + end:
                 begin = end = 0
-            with lists_made() as made:
-                transfer(ring, fd, kept, model, first, pages, begin, end)
-            assert (made.hits > 0) == needs_its_own(first, pages), f"pages {first} to {first + pages - 1}"
+            before = made.update().hits
+            transfer(ring, fd, kept, model, first, pages, begin, end)
+            assert (made.update().hits > before) == needs_its_own(first, pages), f"pages {first} to {first + pages - 1}"
 
 
 def test_writes_around_the_ends_of_the_lists(large, kept):
@@ -136,6 +137,7 @@ def test_a_move_makes_new_lists(large, kept, lists_made):
         assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
         for i in range(3):
             kept.move()
+            assert ring.read_fixed(fd, 0, PAGE, 0) == PAGE   # makes the map, for which a worker is needed
             kept[:] = NEW
             with lists_made() as made:
                 assert ring.read_fixed(fd, 0, SIZE - PAGE, PAGE) == SIZE - PAGE

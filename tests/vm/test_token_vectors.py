@@ -16,6 +16,7 @@ import guest
 from dmabuf import CANARY, TestBuffer
 from machine import software_controller
 from token_fixtures import *  # noqa: F403
+from token_fixtures import TARGETS
 from token_words import (
     BUFFER_SIZE, GIB, KIB, MIB, Target, expect, expect_untouched, extents, fails, in_background, on_disk, opened, random_bytes, set_direct,
     sgl_threshold, wait_for,
@@ -103,6 +104,7 @@ def writev_and_compare(ring, target, buffer, ranges, start, slot=0, what="", **m
 # The bytes
 
 
+@pytest.mark.parametrize("target, buffer", [(target, "moving") for target in TARGETS] + [("ext4", "udmabuf"), ("ext4", "bar"), ("mount", "bar")], indirect=True)
 def test_places_in_any_order(ring, target, buffer):
     ring.register_dmabuf(0, buffer, target.fd)
     for name, ranges in LISTS.items():
@@ -111,8 +113,7 @@ def test_places_in_any_order(ring, target, buffer):
         writev_and_compare(ring, target, buffer, ranges, start, what=name)
 
 
-@pytest.mark.parametrize("order", [0, 1, 9], ids=["4 KiB", "8 KiB", "2 MiB"])
-@pytest.mark.parametrize("threshold", [0, 1, 32 * KIB], ids=["prp", "sgl", "as-it-suits"])
+@pytest.mark.parametrize("order, threshold", [(0, 32 * KIB), (1, 0), (4, 0), (4, 1), (9, 32 * KIB)])
 def test_places_in_pieces_of_any_size(ring, file, order, threshold):
     """Whichever list of addresses the controller gets where it may get either."""
     with TestBuffer(BUFFER_SIZE, order) as buffer, sgl_threshold(threshold):
@@ -134,7 +135,7 @@ def test_random_lists_do_what_a_model_does(ring, target, moving):
     memory, file = bytearray(NEW), bytearray(target.content)
     moving[:] = NEW
     ring.register_dmabuf(0, moving, target.fd)
-    for step in range(40):
+    for step in range(25):
         lengths = random_lengths(chance)
         while sum(lengths) > BUFFER_SIZE:
             lengths.pop()
@@ -205,10 +206,11 @@ def test_as_few_commands_as_the_device_allows(ring, target, moving, nvme, trace)
         (1, pages_backwards(most)), (2, pages_backwards(most + 1)), (4, pages_backwards(4 * most)), (1, sectors_apart(places)),
         (2, sectors_apart(places + 1)), (-(-MOST_RANGES // places), sectors_apart(MOST_RANGES)), (1, LISTS["no gaps, but for the first and the last end"]),
     ]:  # fmt: skip
-        for opcode, number in (READV_FIXED, 2), (WRITEV_FIXED, 1):
-            with trace("nvme:nvme_setup_cmd", key="opcode", where=f"{commands_of(nvme)} && opcode == {number}") as commands:
-                moved = ring.finish(ring.prepare_vector(opcode, target.fd, ranges, target.base))
-            assert (moved, commands.hits) == (total(ranges), wanted), f"{len(ranges)} ranges, {total(ranges)} bytes"
+        os.sync()   # so that the filesystem has nothing to write meanwhile
+        with trace("nvme:nvme_setup_cmd", key="opcode", where=commands_of(nvme)) as commands:
+            assert ring.readv_fixed(target.fd, ranges, target.base) == total(ranges)
+            assert ring.writev_fixed(target.fd, ranges, target.base) == total(ranges)
+        assert commands.by_key == {1: wanted, 2: wanted}, f"{len(ranges)} ranges, {total(ranges)} bytes"
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["sgl", "prp-only"])
@@ -322,9 +324,9 @@ def test_a_file_with_many_extents(directory, token, ring, udmabuf):
 def test_moves_under_lists(ring, front, moving):
     """A command that has lost its map goes on where it was, with the memory that the buffer has then."""
     ring.register_dmabuf(0, moving, front.fd)
-    lists = [LISTS[name] for name in ("all sizes", "pages at random", "sectors at random", "large before small")]
+    lists = [LISTS[name] for name in ("all sizes", "sectors at random")]
     with in_background(moving.move):
-        while moving.stats.moves < 12:
+        while moving.stats.moves < 6:
             for ranges in lists:
                 readv_and_compare(ring, front, moving, ranges, SECTOR)
                 writev_and_compare(ring, front, moving, ranges, SECTOR)
@@ -366,7 +368,7 @@ def test_a_request_that_must_not_wait_makes_no_map(ring, front, moving):
 @pytest.mark.parametrize("flags", [0, SINGLE_ISSUER | DEFER_TASKRUN, SQPOLL, IOPOLL], ids=["plain", "defer-taskrun", "sqpoll", "iopoll"])
 @pytest.mark.parametrize("target", ["raw"], indirect=True)
 def test_many_requests_at_once(target, moving, flags):
-    size, count = 32 * KIB, 32
+    size, count = 32 * KIB, 16
     lists = [scattered(random.Random(i), [SECTOR * n for n in (1, 3, 20, 40)], size) for i in range(count)]
     with Ring(64, flags) as ring:
         ring.register_dmabuf(0, moving, target.fd)
