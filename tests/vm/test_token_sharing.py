@@ -256,7 +256,6 @@ def test_a_move_interrupts_no_cpu_that_sent_nothing(interrupted):
     mover, other = _CPUS[:2]
     for read_on in None, mover:
         assert interrupted(read_on, mover) == {}
-        assert interrupted.by_all[other] < MOVES, "there are others, but not one for each"
 
 
 @two_cpus
