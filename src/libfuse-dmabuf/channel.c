@@ -55,11 +55,15 @@ static void set_registration_reason(struct fdmabuf_channel *channel, int error)
 		channel_set_reason(channel, FDMABUF_REASON_REVOKED,
 				   "the new token was revoked at once");
 		break;
+	case EUSERS:
+		channel_set_reason(channel, FDMABUF_REASON_FAILED,
+				   "the user has as many dma-buf tokens as the sysctl "
+				   "user.max_dmabuf_tokens allows");
+		break;
 	case EACCES:
 	case EPERM:
 	case EDQUOT:
 	case ENOSPC:
-	case EUSERS:
 	case ETIMEDOUT:
 		if (channel->file->is_fuse) {
 			channel_set_reason(channel, FDMABUF_REASON_REFUSED, "broker refused: %s",

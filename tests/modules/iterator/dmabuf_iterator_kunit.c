@@ -11,6 +11,7 @@
  * a page that faults.
  */
 #include <linux/bvec.h>
+#include <linux/dma-buf-token.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/uio.h>
@@ -19,21 +20,37 @@
 #define OFFSET (5ULL << 30)	/* beyond 32 bits */
 #define COUNT 16384
 
-static struct dma_buf_token *const token = (void *)-4096L;
+/* In no order, the second one with a part of a page only */
+static const struct dmabuf_range ranges[] = {
+	{ OFFSET, 8192 },
+	{ 512, 512 },
+	{ 2 * OFFSET + 1024, COUNT - 8192 - 512 },
+};
+
+static const struct dmabuf_token_vec vec = {
+	.token = (void *)-4096L,
+	.ranges = ranges,
+	.nr = ARRAY_SIZE(ranges),
+};
 
 static struct iov_iter iterator(unsigned int direction)
 {
 	struct iov_iter iter;
 
-	iov_iter_dmabuf_token(&iter, direction, token, OFFSET, COUNT);
+	iov_iter_dmabuf_token(&iter, direction, &vec, COUNT);
 	return iter;
 }
 
 static void is_at(struct kunit *test, const struct iov_iter *iter, size_t done)
 {
-	KUNIT_EXPECT_EQ(test, iter->iov_offset, OFFSET + done);
+	unsigned int first = 0;
+
 	KUNIT_EXPECT_EQ(test, iov_iter_count(iter), COUNT - done);
-	KUNIT_EXPECT_PTR_EQ(test, iter->dmabuf_token, token);
+	while (first < ARRAY_SIZE(ranges) && done >= ranges[first].len)
+		done -= ranges[first++].len;
+	KUNIT_EXPECT_EQ(test, iter->iov_offset, done);
+	KUNIT_EXPECT_EQ(test, iter->nr_segs, ARRAY_SIZE(ranges) - first);
+	KUNIT_EXPECT_PTR_EQ(test, iter->dmabuf_vec, &vec);
 }
 
 static struct page *a_page(struct kunit *test, u8 content)
@@ -132,6 +149,12 @@ static void it_goes_on_and_back(struct kunit *test)
 	is_at(test, &iter, 4096);
 	iov_iter_revert(&iter, 1024);
 	is_at(test, &iter, 3072);
+	iov_iter_advance(&iter, 8192 - 3072);
+	is_at(test, &iter, 8192);
+	iov_iter_advance(&iter, 1024);
+	is_at(test, &iter, 9216);
+	iov_iter_revert(&iter, 1024 + 4096);
+	is_at(test, &iter, 4096);
 	iov_iter_advance(&iter, 2 * COUNT);
 	is_at(test, &iter, COUNT);
 	iov_iter_revert(&iter, COUNT);
@@ -142,14 +165,16 @@ static void it_goes_on_and_back(struct kunit *test)
 	is_at(test, &iter, 0);
 }
 
-static void its_alignment_is_that_of_place_and_length(struct kunit *test)
+static void its_alignment_is_that_of_all_places_and_lengths(struct kunit *test)
 {
 	struct iov_iter iter = iterator(ITER_DEST);
 
-	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter), OFFSET | COUNT);
-	iov_iter_advance(&iter, 512);
-	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter) & 1023, 512);
-	KUNIT_EXPECT_EQ(test, iov_iter_single_seg_count(&iter), COUNT - 512);
+	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter) & 8191, 512 | 1024 | (COUNT - 8192 - 512));
+	iov_iter_truncate(&iter, 8192);
+	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter), OFFSET | 8192);
+	iov_iter_advance(&iter, 4096 + 256);
+	KUNIT_EXPECT_EQ(test, iov_iter_alignment(&iter) & 511, 256);
+	KUNIT_EXPECT_EQ(test, iov_iter_single_seg_count(&iter), 8192 - 4096 - 256);
 }
 
 static void a_copy_of_it_is_the_same(struct kunit *test)
@@ -169,7 +194,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(it_has_no_pages),
 	KUNIT_CASE(it_cannot_be_faulted_in),
 	KUNIT_CASE(it_goes_on_and_back),
-	KUNIT_CASE(its_alignment_is_that_of_place_and_length),
+	KUNIT_CASE(its_alignment_is_that_of_all_places_and_lengths),
 	KUNIT_CASE(a_copy_of_it_is_the_same),
 	{}
 };
