@@ -18,8 +18,8 @@ from machine import software_controller
 from token_fixtures import *  # noqa: F403
 from token_fixtures import TARGETS
 from token_words import (
-    BUFFER_SIZE, GIB, KIB, MIB, Target, expect, expect_untouched, extents, fails, in_background, on_disk, opened, random_bytes, set_direct,
-    sgl_threshold, wait_for,
+    BUFFER_SIZE, GIB, KIB, MIB, Target, attachments, expect, expect_untouched, extents, fails, in_background, on_disk, opened, random_bytes,
+    set_direct, sgl_threshold, wait_for,
 )  # fmt: skip
 from uring import DEFER_TASKRUN, IOPOLL, IOSQE_ASYNC, IOSQE_IO_DRAIN, IOSQE_IO_LINK, READV_FIXED, SINGLE_ISSUER, SQPOLL, WRITEV_FIXED, Iovec, Ring
 
@@ -251,6 +251,7 @@ def test_all_lists_on_a_controller_without_sgls(software):
 
 
 def test_requests_and_bytes_are_counted(ring, file, moving, trace):
+    wait_for(lambda: not attachments())   # those of earlier tests
     with (
         trace("dmabuf_token:dmabuf_token_release", sums=["read_bytes", "write_bytes"]) as released,
         trace("dmabuf_token:dmabuf_token_release", sums=["requests"]) as requests,
