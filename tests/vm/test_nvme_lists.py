@@ -5,6 +5,7 @@ data if it is the last one that a command needs: such commands bring their own. 
 requests at multiples of their size are not among these.
 """
 
+import contextlib
 import os
 import random
 
@@ -78,13 +79,20 @@ def transfer(ring, fd, buffer, model, first, pages, begin, end):
     expect(buffer[:], bytes(memory), f"read of {what}")
 
 
+@contextlib.contextmanager
+def written(nvme, buffer):
+    """(ring, descriptor) of the controller, with CONTENT on it, and NEW in the buffer, which is registered."""
+    with Ring() as ring, opened(nvme.device) as fd:
+        ring.register_dmabuf(0, buffer, fd)
+        buffer[:] = CONTENT
+        assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
+        buffer[:] = NEW
+        yield ring, fd
+
+
 def test_reads_around_the_ends_of_the_lists(large, kept, lists_made):
     """Each page is where it belongs; the lists are used whenever they can be, as no command brings one of its own then."""
-    with Ring() as ring, opened(large.device) as fd, lists_made() as made:
-        ring.register_dmabuf(0, kept, fd)
-        kept[:] = CONTENT
-        assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
-        kept[:] = NEW
+    with written(large, kept) as (ring, fd), lists_made() as made:
         model = bytearray(NEW), CONTENT
         for number, (first, pages) in enumerate(edges()):
             begin, end = [(0, 0), (SECTOR, 0), (0, SECTOR), (PAGE - SECTOR, PAGE - SECTOR)][number % 4]
@@ -108,11 +116,7 @@ def test_requests_at_multiples_of_their_size_bring_no_list(large, kept, lists_ma
 
 def test_writes_around_the_ends_of_the_lists(large, kept):
     chance = random.Random(3)
-    with Ring() as ring, opened(large.device) as fd:
-        ring.register_dmabuf(0, kept, fd)
-        kept[:] = CONTENT
-        assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
-        kept[:] = NEW
+    with written(large, kept) as (ring, fd):
         disk = bytearray(CONTENT)
         for number, (first, pages) in enumerate(chance.sample(list(edges()), 40)):
             place, length = first * PAGE, pages * PAGE
@@ -127,11 +131,7 @@ def test_writes_around_the_ends_of_the_lists(large, kept):
 def test_all_sizes_on_a_controller_of_2_mib(spare, kept):
     """Where larger requests are cut into commands, which begin anywhere in the list."""
     chance = random.Random(4)
-    with Ring() as ring, opened(spare.device) as fd:
-        ring.register_dmabuf(0, kept, fd)
-        kept[:] = CONTENT
-        assert ring.write_fixed(fd, 0, SIZE, 0) == SIZE
-        kept[:] = NEW
+    with written(spare, kept) as (ring, fd):
         model = bytearray(NEW), CONTENT
         for _ in range(20):
             first = chance.choice([0, 1, 509, 510, 511, 700])

@@ -135,18 +135,27 @@ def test_a_connection_that_ends_without_that_answer(owing, moving, ring, end):
 
 
 @contextlib.contextmanager
+def beside(trace, event, function, *arguments):
+    """A thread calls the function, and has come to the event; tells whether it still runs."""
+    thread = threading.Thread(target=function, args=arguments)
+    with trace(event) as seen:
+        thread.start()
+        wait_for(lambda: seen.update().hits)
+    try:
+        yield thread.is_alive
+    finally:
+        thread.join()
+
+
+@contextlib.contextmanager
 def mapped_slowly_for_another(moving, server, trace, seconds=4):
     """Its exporter holds its lock, and the map of the token is there: the other token is for reads only, and needs a map of its own."""
     moving.delay_map(seconds * 1000)
     with opened(f"{server.source}/data", os.O_RDONLY | os.O_DIRECT) as fd, Ring(flags=0) as other:
-        with trace("dmabuf_token:dmabuf_token_create") as created:
-            mapping = threading.Thread(target=other.register_dmabuf, args=(0, moving, fd))
-            mapping.start()
-            wait_for(lambda: created.update().hits)
         try:
-            yield mapping.is_alive
+            with beside(trace, "dmabuf_token:dmabuf_token_create", other.register_dmabuf, 0, moving, fd) as still:
+                yield still
         finally:
-            mapping.join()
             moving.delay_map(0)
     wait_for(lambda: moving.stats.detaches >= 1)
 
@@ -182,17 +191,9 @@ def test_a_token_that_the_server_revokes(ring, serve, moving, trace):
     expect_untouched(moving)
 
 
-@contextlib.contextmanager
 def locked(moving, trace, seconds=4):
     """Its exporter moves it, and keeps the lock; tells whether it still does."""
-    with trace("dmabuf_token:dmabuf_map_invalidate") as invalidated:
-        move = threading.Thread(target=moving.move, args=(seconds * 1000,))
-        move.start()
-        wait_for(lambda: invalidated.update().hits)
-    try:
-        yield move.is_alive
-    finally:
-        move.join()
+    return beside(trace, "dmabuf_token:dmabuf_map_invalidate", moving.move, seconds * 1000)
 
 
 @pytest.mark.parametrize("end", [killed, aborted])
