@@ -263,14 +263,16 @@ static bool check_metadata(struct parser *parser, yyjson_val *value)
 	return true;
 }
 
-/* Returns how many dimensions all tensors have together, or more. */
+/* Returns how many dimensions all tensors have together. */
 static size_t count_dimensions(yyjson_val *header)
 {
-	yyjson_val *key, *entry;
-	size_t i, count, dimensions = 0;
+	yyjson_val *name, *entry, *key, *value;
+	size_t i, j, entries, members, dimensions = 0;
 
-	yyjson_obj_foreach(header, i, count, key, entry)
-		dimensions += yyjson_arr_size(yyjson_obj_get(entry, "shape"));
+	yyjson_obj_foreach(header, i, entries, name, entry)
+		yyjson_obj_foreach(entry, j, members, key, value)
+			if (yyjson_equals_str(key, "shape"))
+				dimensions += yyjson_arr_size(value);
 	return dimensions;
 }
 
@@ -329,9 +331,7 @@ static int compare_offsets(const void *a, const void *b)
 
 static void sort(struct safetensors *table, int (*compare)(const void *, const void *))
 {
-	/* Without tensors the array is NULL, which qsort() does not allow. */
-	if (table->count)
-		qsort(table->tensors, table->count, sizeof(*table->tensors), compare);
+	qsort(table->tensors, table->count, sizeof(*table->tensors), compare);
 }
 
 static bool check_names(struct parser *parser)
