@@ -29,10 +29,10 @@ static const struct safetensors_dtype dtypes[] = {
 	{ "U64", 64 },
 };
 
-const struct safetensors_dtype *find_dtype(const char *name)
+const struct safetensors_dtype *find_dtype(const char *name, size_t length)
 {
 	for (size_t i = 0; i < sizeof(dtypes) / sizeof(*dtypes); i++)
-		if (!strcmp(name, dtypes[i].name))
+		if (strlen(dtypes[i].name) == length && !memcmp(name, dtypes[i].name, length))
 			return &dtypes[i];
 	return NULL;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Limits, types and functions that the files of the parser share. */
+/* Limits and functions that the files of the parser share. */
 #ifndef SAFETENSORS_INTERNAL_H
 #define SAFETENSORS_INTERNAL_H
 
 #include <stdbool.h>
+#include <yyjson.h>
 
 #include "safetensors.h"
 
@@ -11,52 +12,41 @@
 #define FORMAT_HEADER_MAX 100000000u
 
 /*
- * The limits of this parser, which keep the memory for a header below 48 MiB however hostile it is.
- * The largest checkpoints known have fewer than 100 000 tensors in all their shards together.
+ * MiB that the text of a header, its JSON tree and its table may take together. Enough for a header
+ * as large as the format allows, if its tensors take 100 bytes of text each, as is usual, or if it
+ * is mostly one string: yyjson asks for 16 bytes of tree for each 6 bytes of text, and does not
+ * touch what the tree does not need. A hostile header can make the tree 16 times as large as its
+ * text, and is refused when the tree reaches the limit.
  */
-#define HEADER_MAX (16u << 20)		/* bytes */
-#define TENSORS_MAX (1u << 17)
-#define DIMENSIONS_MAX (1u << 20)	/* of all tensors together */
-#define ENTRY_MAX (64u << 10)		/* bytes of the text of one tensor's entry or name */
-#define METADATA_VALUE_MAX (4u << 20)	/* bytes of the text of one string in __metadata__ */
-#define RANK_MAX 64u			/* as in NumPy and PyTorch */
+#define MEMORY_MAX_MIB 448u
 
-/* All names and shapes of a table. The arrays never grow, so that pointers into them stay valid. */
+/* Levels of objects and arrays in a header, as in the reference implementation. */
+#define DEPTH_MAX 127u
+
+/* All names and shapes of a table. */
 struct safetensors_storage {
-	char *names;
-	size_t names_used;
+	char *text;		/* of the header; names are pieces of it */
 	uint64_t *dimensions;
 	size_t dimensions_used;
 };
 
-/* A piece of the header's text. */
-struct span {
-	const char *text;
-	size_t length;
+/* ---------------------------------------------------------------- memory.c */
+
+/* Memory of which no more than a limit is given out. Freed memory does not count as given back. */
+struct memory {
+	size_t left;		/* bytes */
+	bool is_exceeded;	/* something was refused because of the limit */
 };
 
-/* ------------------------------------------------------------------ text.c */
+/* Returns memory for free(), or NULL. */
+void *memory_allocate(struct memory *memory, size_t size);
 
-/* Returns true if the text is well-formed UTF-8. */
-bool is_utf8(const char *text, size_t length);
-
-/*
- * A function that is called for each member of an object. @key, with its quotes, and @value are
- * pieces of the text. Returns false to end the walk.
- */
-typedef bool member_function(void *argument, struct span key, struct span value);
-
-enum walk { WALK_DONE, WALK_ENDED_BY_FUNCTION, WALK_SYNTAX_ERROR };
-
-/*
- * Calls @function for each member of @object, the text of one object, which spaces may follow. The
- * walk finds where keys and values end, and checks the inside of neither.
- */
-enum walk walk_object(struct span object, member_function *function, void *argument);
+/* Returns an allocator for yyjson. @memory must outlive what yyjson allocates. */
+yyjson_alc memory_for_json(struct memory *memory);
 
 /* ----------------------------------------------------------------- dtype.c */
 
 /* Returns NULL if the data type is not known. */
-const struct safetensors_dtype *find_dtype(const char *name);
+const struct safetensors_dtype *find_dtype(const char *name, size_t length);
 
 #endif

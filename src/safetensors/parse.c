@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Makes the table of tensors from the text of a header, and checks it. */
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,11 +10,12 @@
 
 /* The ends of messages: what to do. */
 #define CURE_WRITE_AGAIN "write it again with a current safetensors library"
+#define CURE_NOT_SAFETENSORS "not a safetensors file, or damaged: download or copy it again"
 #define CURE_GET_AGAIN "the file is incomplete or damaged: download or copy it again"
 
 struct parser {
 	struct safetensors *table;
-	size_t capacity;		/* tensors that table->tensors has room for */
+	struct memory memory;		/* for all that the parser allocates */
 	uint64_t data_size;		/* bytes of the file after the header */
 	bool has_metadata;		/* __metadata__ was found */
 	const char *file;		/* name, for errors */
@@ -62,60 +62,128 @@ static bool fail_tensor(struct parser *parser, const char *name, const char *for
 	return false;
 }
 
+/* Returns false. For a failed allocation, of the parser or of yyjson. */
+static bool fail_memory(struct parser *parser)
+{
+	if (parser->memory.is_exceeded)
+		return fail(parser, "its header takes more than %u MiB of memory: "
+			    "split the file into shards", MEMORY_MAX_MIB);
+	return fail(parser, "out of memory");
+}
+
 /* ------------------------------------------------------------- one tensor's entry */
 
-static bool set_dtype(struct parser *parser, struct safetensors_tensor *tensor, json_t *entry)
+/* The members of an entry that the format names, or NULL. */
+struct entry {
+	yyjson_val *dtype;
+	yyjson_val *shape;
+	yyjson_val *offsets;
+};
+
+/* Returns where the member belongs, or NULL if the format does not name it. */
+static yyjson_val **find_member(struct entry *entry, yyjson_val *key)
 {
-	const char *name = json_string_value(json_object_get(entry, "dtype"));
+	if (yyjson_equals_str(key, "dtype"))
+		return &entry->dtype;
+	if (yyjson_equals_str(key, "shape"))
+		return &entry->shape;
+	if (yyjson_equals_str(key, "data_offsets"))
+		return &entry->offsets;
+	return NULL;
+}
+
+/* Returns true if the value has more than so many levels of objects and arrays. */
+static bool is_deeper(yyjson_val *value, unsigned levels)
+{
+	yyjson_val *key, *member;
+	size_t i, count;
+
+	if (!yyjson_is_ctn(value))
+		return false;
+	if (!levels)
+		return true;
+	yyjson_arr_foreach(value, i, count, member)
+		if (is_deeper(member, levels - 1))
+			return true;
+	yyjson_obj_foreach(value, i, count, key, member)
+		if (is_deeper(member, levels - 1))
+			return true;
+	return false;
+}
+
+static bool read_entry(struct parser *parser, const char *name, yyjson_val *object,
+		       struct entry *entry)
+{
+	yyjson_val *key, *value, **member;
+	size_t i, count;
+
+	if (!yyjson_is_obj(object))
+		return fail_tensor(parser, name, "its entry in the header is not an object: "
+				   CURE_WRITE_AGAIN);
+	yyjson_obj_foreach(object, i, count, key, value) {
+		member = find_member(entry, key);
+		if (member && *member)
+			return fail_tensor(parser, name, "its entry in the header has \"%s\" "
+					   "twice: " CURE_WRITE_AGAIN, yyjson_get_str(key));
+		if (member)
+			*member = value;
+		else if (is_deeper(value, DEPTH_MAX - 2))
+			return fail_tensor(parser, name, "its entry in the header has more than "
+					   "%u levels: " CURE_WRITE_AGAIN, DEPTH_MAX);
+	}
+	return true;
+}
+
+static bool set_dtype(struct parser *parser, struct safetensors_tensor *tensor, yyjson_val *value)
+{
+	const char *name = yyjson_get_str(value);
 
 	if (!name)
 		return fail_tensor(parser, tensor->name, "no dtype: " CURE_WRITE_AGAIN);
-	tensor->dtype = find_dtype(name);
+	tensor->dtype = find_dtype(name, yyjson_get_len(value));
 	if (!tensor->dtype)
 		return fail_tensor(parser, tensor->name,
 				   "dtype \"%.32s\" is not known: convert it to another", name);
 	return true;
 }
 
-/* Sets *size. Returns false if the value is not a whole number of 0 or more. */
-static bool get_size(json_t *value, uint64_t *size)
+/*
+ * Sets *size. Returns false if the value is not an integer of 0 to 2^64 - 1: as for the reference
+ * implementation, 1.0 and -0 are none.
+ */
+static bool get_size(yyjson_val *value, uint64_t *size)
 {
-	*size = json_integer_value(value);
-	return json_is_integer(value) && json_integer_value(value) >= 0;
+	*size = yyjson_get_uint(value);
+	return yyjson_is_uint(value);
 }
 
-static bool set_shape(struct parser *parser, struct safetensors_tensor *tensor, json_t *entry)
+static bool set_shape(struct parser *parser, struct safetensors_tensor *tensor, yyjson_val *shape)
 {
 	struct safetensors_storage *storage = parser->table->storage;
-	json_t *shape = json_object_get(entry, "shape");
 	uint64_t *dimensions = storage->dimensions + storage->dimensions_used;
+	yyjson_val *value;
+	size_t i, rank;
 
-	if (!json_is_array(shape))
+	if (!yyjson_is_arr(shape))
 		return fail_tensor(parser, tensor->name, "no shape: " CURE_WRITE_AGAIN);
-	if (json_array_size(shape) > RANK_MAX)
-		return fail_tensor(parser, tensor->name, "more than %u dimensions: reshape it",
-				   RANK_MAX);
-	tensor->rank = json_array_size(shape);
-	if (tensor->rank > DIMENSIONS_MAX - storage->dimensions_used)
-		return fail(parser, "the tensors have more than %u dimensions in all: "
-			    "split the file into shards", DIMENSIONS_MAX);
-	for (uint32_t i = 0; i < tensor->rank; i++)
-		if (!get_size(json_array_get(shape, i), &dimensions[i]))
+	yyjson_arr_foreach(shape, i, rank, value)
+		if (!get_size(value, &dimensions[i]))
 			return fail_tensor(parser, tensor->name,
-					   "dimension %u is not a size: " CURE_WRITE_AGAIN, i);
+					   "dimension %zu is not a size: " CURE_WRITE_AGAIN, i);
 	tensor->shape = dimensions;
-	storage->dimensions_used += tensor->rank;
+	tensor->rank = rank;
+	storage->dimensions_used += rank;
 	return true;
 }
 
 /* Offsets in the header count from its end, offsets in the table from the start of the file. */
-static bool set_offsets(struct parser *parser, struct safetensors_tensor *tensor, json_t *entry)
+static bool set_offsets(struct parser *parser, struct safetensors_tensor *tensor,
+			yyjson_val *offsets)
 {
-	json_t *offsets = json_object_get(entry, "data_offsets");
 	uint64_t begin, end;
 
-	if (json_array_size(offsets) != 2 || !get_size(json_array_get(offsets, 0), &begin) ||
-	    !get_size(json_array_get(offsets, 1), &end))
+	if (yyjson_arr_size(offsets) != 2 || !get_size(yyjson_arr_get_first(offsets), &begin) ||
+	    !get_size(yyjson_arr_get_last(offsets), &end))
 		return fail_tensor(parser, tensor->name,
 				   "data_offsets are not two sizes: " CURE_WRITE_AGAIN);
 	if (begin > end)
@@ -130,15 +198,20 @@ static bool set_offsets(struct parser *parser, struct safetensors_tensor *tensor
 	return true;
 }
 
+/*
+ * The product of the dimensions must fit in 64 bits in their order: the reference implementation
+ * takes the shape 0 2^32 2^32, and refuses 2^32 2^32 0.
+ */
 static bool check_size(struct parser *parser, const struct safetensors_tensor *tensor)
 {
-	uint64_t size = tensor->end - tensor->begin, bits = tensor->dtype->bits;
+	uint64_t size = tensor->end - tensor->begin, elements = 1, bits;
+	bool is_overflow = false;
 
-	for (uint32_t i = 0; i < tensor->rank; i++)
-		if (__builtin_mul_overflow(bits, tensor->shape[i], &bits))
-			return fail_tensor(parser, tensor->name,
-					   "its shape is larger than any memory: "
-					   CURE_WRITE_AGAIN);
+	for (uint32_t i = 0; i < tensor->rank && !is_overflow; i++)
+		is_overflow = __builtin_mul_overflow(elements, tensor->shape[i], &elements);
+	if (is_overflow || __builtin_mul_overflow(elements, tensor->dtype->bits, &bits))
+		return fail_tensor(parser, tensor->name, "its shape is larger than any memory: "
+				   CURE_WRITE_AGAIN);
 	if (bits % 8)
 		return fail_tensor(parser, tensor->name, "its elements do not fill whole bytes: "
 				   "pad its last dimension");
@@ -150,121 +223,91 @@ static bool check_size(struct parser *parser, const struct safetensors_tensor *t
 	return true;
 }
 
-static json_t *parse_piece(struct span piece)
-{
-	return json_loadb(piece.text, piece.length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
-}
-
-/*
- * Decodes a name into the storage, which has room for it: a decoded string is never longer than its
- * text with the quotes. Returns NULL with the error set on failure.
- */
-static const char *store_name(struct parser *parser, struct span key)
-{
-	struct safetensors_storage *storage = parser->table->storage;
-	char *name = storage->names + storage->names_used;
-	json_t *string = key.length <= ENTRY_MAX ? parse_piece(key) : NULL;
-
-	if (!string) {
-		fail(parser, "the tensor name %.*s is not a JSON string of at most %u bytes: "
-		     CURE_WRITE_AGAIN,
-		     (int)(key.length < 100 ? key.length : 100), key.text, ENTRY_MAX);
-		return NULL;
-	}
-	memcpy(name, json_string_value(string), json_string_length(string) + 1);
-	storage->names_used += json_string_length(string) + 1;
-	json_decref(string);
-	return name;
-}
-
-/* Returns a new tensor at the end of the table, or NULL with the error set. */
-static struct safetensors_tensor *add_tensor(struct parser *parser)
+static bool add_tensor(struct parser *parser, yyjson_val *key, yyjson_val *value)
 {
 	struct safetensors *table = parser->table;
-	size_t capacity = parser->capacity ? 2 * parser->capacity : 64;
-	void *grown;
+	struct safetensors_tensor *tensor = &table->tensors[table->count];
+	struct entry entry = { 0 };
 
-	if (table->count == TENSORS_MAX) {
-		fail(parser, "more than %u tensors: split the file into shards", TENSORS_MAX);
-		return NULL;
-	}
-	if (table->count == parser->capacity) {
-		grown = reallocarray(table->tensors, capacity, sizeof(*table->tensors));
-		if (!grown) {
-			fail(parser, "out of memory");
-			return NULL;
-		}
-		table->tensors = grown;
-		parser->capacity = capacity;
-	}
-	return &table->tensors[table->count++];
-}
-
-static bool parse_tensor(struct parser *parser, struct span key, struct span value)
-{
-	struct safetensors_tensor *tensor;
-	const char *name = store_name(parser, key);
-	json_t *entry;
-	bool ok;
-
-	if (!name)
-		return false;
-	if (value.length > ENTRY_MAX)
-		return fail_tensor(parser, name, "its entry in the header is longer than %u bytes: "
-				   CURE_WRITE_AGAIN, ENTRY_MAX);
-	entry = parse_piece(value);
-	if (!json_is_object(entry)) {
-		json_decref(entry);
-		return fail_tensor(parser, name, "its entry in the header is not valid JSON "
-				   "(or a key occurs twice): " CURE_WRITE_AGAIN);
-	}
-	tensor = add_tensor(parser);
-	if (tensor)
-		tensor->name = name;
-	ok = tensor && set_dtype(parser, tensor, entry) && set_shape(parser, tensor, entry) &&
-	     set_offsets(parser, tensor, entry) && check_size(parser, tensor);
-	json_decref(entry);
-	return ok;
-}
-
-/* ---------------------------------------------------------------- __metadata__ */
-
-static bool check_metadata_string(struct span text)
-{
-	json_t *string = text.length <= METADATA_VALUE_MAX ? parse_piece(text) : NULL;
-	bool ok = json_is_string(string);
-
-	json_decref(string);
-	return ok;
-}
-
-static bool check_metadata_member(void *argument, struct span key, struct span value)
-{
-	(void)argument;
-	return check_metadata_string(key) && check_metadata_string(value);
-}
-
-static bool check_metadata(struct parser *parser, struct span value)
-{
-	if (parser->has_metadata)
-		return fail(parser, "__metadata__ occurs twice: " CURE_WRITE_AGAIN);
-	parser->has_metadata = true;
-	if (walk_object(value, check_metadata_member, NULL) != WALK_DONE)
-		return fail(parser, "__metadata__ is not a map of strings "
-			    "(of at most %u MiB each) to strings: " CURE_WRITE_AGAIN,
-			    METADATA_VALUE_MAX >> 20);
-	return true;
+	tensor->name = yyjson_get_str(key);
+	if (strlen(tensor->name) != yyjson_get_len(key))
+		return fail_tensor(parser, tensor->name,
+				   "its name contains NUL (U+0000): rename it");
+	table->count++;
+	return read_entry(parser, tensor->name, value, &entry) &&
+	       set_dtype(parser, tensor, entry.dtype) && set_shape(parser, tensor, entry.shape) &&
+	       set_offsets(parser, tensor, entry.offsets) && check_size(parser, tensor);
 }
 
 /* --------------------------------------------------------------- the whole table */
 
-static bool parse_member(void *argument, struct span key, struct span value)
+static bool is_map_of_strings(yyjson_val *value)
 {
-	static const char metadata[] = "\"__metadata__\"";
+	yyjson_val *key, *member;
+	size_t i, count;
 
-	if (key.length == sizeof(metadata) - 1 && !memcmp(key.text, metadata, key.length))
-		return check_metadata(argument, value);
-	return parse_tensor(argument, key, value);
+	yyjson_obj_foreach(value, i, count, key, member)
+		if (!yyjson_is_str(member))
+			return false;
+	return yyjson_is_obj(value);
+}
+
+static bool check_metadata(struct parser *parser, yyjson_val *value)
+{
+	if (parser->has_metadata)
+		return fail(parser, "__metadata__ occurs twice: " CURE_WRITE_AGAIN);
+	parser->has_metadata = true;
+	if (!yyjson_is_null(value) && !is_map_of_strings(value))
+		return fail(parser, "__metadata__ is not a map of strings to strings: "
+			    CURE_WRITE_AGAIN);
+	return true;
+}
+
+/* Returns how many dimensions all tensors have together. */
+static size_t count_dimensions(yyjson_val *header)
+{
+	yyjson_val *name, *entry, *key, *value;
+	size_t i, j, entries, members, dimensions = 0;
+
+	yyjson_obj_foreach(header, i, entries, name, entry)
+		yyjson_obj_foreach(entry, j, members, key, value)
+			if (yyjson_equals_str(key, "shape"))
+				dimensions += yyjson_arr_size(value);
+	return dimensions;
+}
+
+static bool allocate_table(struct parser *parser, yyjson_val *header)
+{
+	struct safetensors *table = parser->table;
+
+	/* One element too much each, because an allocation of 0 bytes may return NULL. */
+	table->tensors = memory_allocate(&parser->memory, (yyjson_obj_size(header) + 1) *
+							  sizeof(*table->tensors));
+	table->storage->dimensions = memory_allocate(&parser->memory,
+						     (count_dimensions(header) + 1) *
+						     sizeof(uint64_t));
+	return (table->tensors && table->storage->dimensions) || fail_memory(parser);
+}
+
+static bool fill_table(struct parser *parser, yyjson_val *header)
+{
+	yyjson_val *key, *value;
+	size_t i, count;
+	bool ok;
+
+	if (!yyjson_is_obj(header))
+		return fail(parser, "the header is not a JSON object: " CURE_NOT_SAFETENSORS);
+	if (!allocate_table(parser, header))
+		return false;
+	yyjson_obj_foreach(header, i, count, key, value) {
+		if (yyjson_equals_str(key, "__metadata__"))
+			ok = check_metadata(parser, value);
+		else
+			ok = add_tensor(parser, key, value);
+		if (!ok)
+			return false;
+	}
+	return true;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -288,9 +331,7 @@ static int compare_offsets(const void *a, const void *b)
 
 static void sort(struct safetensors *table, int (*compare)(const void *, const void *))
 {
-	/* Without tensors the array is NULL, which qsort() does not allow. */
-	if (table->count)
-		qsort(table->tensors, table->count, sizeof(*table->tensors), compare);
+	qsort(table->tensors, table->count, sizeof(*table->tensors), compare);
 }
 
 static bool check_names(struct parser *parser)
@@ -333,34 +374,12 @@ static bool check_layout(struct parser *parser)
 	return true;
 }
 
-static struct safetensors *new_table(size_t header_length)
-{
-	struct safetensors *table = calloc(1, sizeof(*table));
-
-	if (!table)
-		return NULL;
-	table->storage = calloc(1, sizeof(*table->storage));
-	if (table->storage) {
-		/*
-		 * Both arrays are as large as they can become: a dimension takes at least two bytes
-		 * of text, like "1,". Pages that are never touched cost nothing.
-		 */
-		table->storage->names = malloc(header_length + 1);
-		table->storage->dimensions = calloc(header_length / 2 + 1, sizeof(uint64_t));
-	}
-	if (!table->storage || !table->storage->names || !table->storage->dimensions) {
-		safetensors_free(table);
-		return NULL;
-	}
-	return table;
-}
-
 void safetensors_free(struct safetensors *table)
 {
 	if (!table)
 		return;
 	if (table->storage) {
-		free(table->storage->names);
+		free(table->storage->text);
 		free(table->storage->dimensions);
 	}
 	free(table->storage);
@@ -368,20 +387,32 @@ void safetensors_free(struct safetensors *table)
 	free(table);
 }
 
-static bool parse_header(struct parser *parser, struct span header)
+/* Returns NULL with the error set on failure. Strings of the tree are pieces of @text. */
+static yyjson_doc *read_json(struct parser *parser, char *text, size_t length)
 {
-	if (!is_utf8(header.text, header.length))
-		return fail(parser, "the header is not UTF-8: " CURE_GET_AGAIN);
-	switch (walk_object(header, parse_member, parser)) {
-	case WALK_SYNTAX_ERROR:
-		return fail(parser, "the header is not a JSON object: "
-			    "not a safetensors file, or damaged: download or copy it again");
-	case WALK_ENDED_BY_FUNCTION:
-		return false;
-	case WALK_DONE:
-		break;
-	}
-	return check_names(parser) && check_layout(parser);
+	yyjson_alc allocator = memory_for_json(&parser->memory);
+	yyjson_read_err error;
+	yyjson_doc *json = yyjson_read_opts(text, length, YYJSON_READ_INSITU, &allocator, &error);
+
+	if (!json && error.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
+		fail_memory(parser);
+	else if (!json)
+		fail(parser, "the header is not JSON (byte %zu: %s): " CURE_NOT_SAFETENSORS,
+		     error.pos, error.msg);
+	return json;
+}
+
+/*
+ * The tree is freed before the table is sorted, because qsort() allocates memory that is not
+ * counted, but less than the tree.
+ */
+static bool parse_text(struct parser *parser, char *text, size_t length)
+{
+	yyjson_doc *json = read_json(parser, text, length);
+	bool ok = json && fill_table(parser, yyjson_doc_get_root(json));
+
+	yyjson_doc_free(json);
+	return ok && check_names(parser) && check_layout(parser);
 }
 
 /* The limit of the format is checked first, because the error names that if a file breaks both. */
@@ -389,38 +420,70 @@ static bool check_length(struct parser *parser, uint64_t length, uint64_t file_s
 {
 	if (length > FORMAT_HEADER_MAX)
 		return fail(parser, "header of %llu bytes, the format allows %u: "
-			    "not a safetensors file, or damaged: download or copy it again",
+			    CURE_NOT_SAFETENSORS,
 			    (unsigned long long)length, FORMAT_HEADER_MAX);
 	if (file_size < 8 || length > file_size - 8)
 		return fail(parser,
 			    "header of %llu bytes, but the file has only %llu: " CURE_GET_AGAIN,
 			    (unsigned long long)length, (unsigned long long)file_size);
-	if (length > HEADER_MAX)
-		return fail(parser, "header of %llu bytes, this program takes at most %u: "
-			    "split the file into shards",
-			    (unsigned long long)length, HEADER_MAX);
 	return true;
+}
+
+/*
+ * Makes an empty table with room for the text of the header, which yyjson wants to be followed by
+ * zeroes. Returns false with the error set on failure; the caller frees the table in any case.
+ */
+static bool begin_table(struct parser *parser, uint64_t length, uint64_t file_size)
+{
+	struct safetensors *table;
+
+	if (!check_length(parser, length, file_size))
+		return false;
+	table = calloc(1, sizeof(*table));
+	parser->table = table;
+	if (!table)
+		return fail_memory(parser);
+	table->storage = calloc(1, sizeof(*table->storage));
+	if (table->storage)
+		table->storage->text = memory_allocate(&parser->memory,
+						       length + YYJSON_PADDING_SIZE);
+	if (!table->storage || !table->storage->text)
+		return fail_memory(parser);
+	memset(table->storage->text + length, 0, YYJSON_PADDING_SIZE);
+	table->data_offset = 8 + length;
+	parser->data_size = file_size - table->data_offset;
+	return true;
+}
+
+/* Returns the table, or frees it and returns NULL if there was an error. */
+static struct safetensors *end_table(struct parser *parser, bool ok)
+{
+	if (ok)
+		return parser->table;
+	safetensors_free(parser->table);
+	return NULL;
+}
+
+static struct parser new_parser(const char *file, char *error)
+{
+	return (struct parser){
+		.memory.left = (size_t)MEMORY_MAX_MIB << 20,
+		.file = file,
+		.error = error,
+	};
 }
 
 struct safetensors *safetensors_parse(const char *header, size_t length, uint64_t file_size,
 				      const char *file, char *error)
 {
-	struct parser parser = { .file = file, .error = error };
+	struct parser parser = new_parser(file, error);
+	bool ok = begin_table(&parser, length, file_size);
 
-	if (!check_length(&parser, length, file_size))
-		return NULL;
-	parser.table = new_table(length);
-	if (!parser.table) {
-		fail(&parser, "out of memory");
-		return NULL;
+	if (ok) {
+		memcpy(parser.table->storage->text, header, length);
+		ok = parse_text(&parser, parser.table->storage->text, length);
 	}
-	parser.table->data_offset = 8 + length;
-	parser.data_size = file_size - parser.table->data_offset;
-	if (!parse_header(&parser, (struct span){ header, length })) {
-		safetensors_free(parser.table);
-		return NULL;
-	}
-	return parser.table;
+	return end_table(&parser, ok);
 }
 
 /* Returns the number that 8 bytes hold, the lowest first. */
@@ -433,14 +496,26 @@ static uint64_t little_endian(const unsigned char *bytes)
 	return value;
 }
 
+/* Reads the header behind its length and parses it. Leaves the error as it is if @reader fails. */
+static bool read_header(struct parser *parser, safetensors_reader *reader, void *source,
+			uint64_t length)
+{
+	char *text = parser->table->storage->text;
+	int64_t got = reader(source, text, length, 8);
+
+	if (got < 0)
+		return false;
+	if (got < (int64_t)length)
+		return fail(parser, "was truncated while its header was read: start again");
+	return parse_text(parser, text, length);
+}
+
 struct safetensors *safetensors_read(safetensors_reader *reader, void *source, uint64_t file_size,
 				     const char *file, char *error)
 {
-	struct parser parser = { .file = file, .error = error };
-	struct safetensors *table = NULL;
+	struct parser parser = new_parser(file, error);
 	unsigned char prefix[8];
 	uint64_t length;
-	char *header;
 	int64_t got = reader(source, prefix, sizeof(prefix), 0);
 
 	*error = '\0';
@@ -452,18 +527,6 @@ struct safetensors *safetensors_read(safetensors_reader *reader, void *source, u
 		return NULL;
 	}
 	length = little_endian(prefix);
-	if (!check_length(&parser, length, file_size))
-		return NULL;
-	header = malloc(length + 1);
-	if (!header) {
-		fail(&parser, "out of memory");
-		return NULL;
-	}
-	got = reader(source, header, length, sizeof(prefix));
-	if (got == (int64_t)length)
-		table = safetensors_parse(header, length, file_size, file, error);
-	else if (got >= 0)
-		fail(&parser, "was truncated while its header was read: start again");
-	free(header);
-	return table;
+	return end_table(&parser, begin_table(&parser, length, file_size) &&
+				  read_header(&parser, reader, source, length));
 }

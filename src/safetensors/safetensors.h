@@ -2,7 +2,7 @@
 /*
  * Parser for the header of a safetensors file. The file has 8 bytes with a length N, N bytes of
  * JSON, and then the data of the tensors. The parser accepts only files that the reference
- * implementation accepts: see safetensors_parse().
+ * implementation accepts, and nearly all of them: see safetensors_parse().
  */
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
@@ -41,10 +41,12 @@ struct safetensors {
  * @file: name of the file, for errors
  * @error: SAFETENSORS_ERROR_MAX bytes, set on failure to a line that names file, tensor and cure
  *
- * The parser refuses: anything but one JSON object, text that is not UTF-8, duplicate names,
- * unknown dtypes, sizes that do not match shape and dtype, overlapping tensors, gaps between
- * tensors, data that is missing or left over. Returns the table, for safetensors_free(), or NULL
- * on failure.
+ * Like the reference implementation, the parser refuses: anything but one JSON object, text that
+ * is not UTF-8, unknown dtypes, sizes that do not match shape and dtype, overlapping tensors, gaps
+ * between tensors, data that is missing or left over. It also refuses a few things that the
+ * reference implementation takes: see "FILES THAT ARE REFUSED" in fuse-dmabuf-load(1), which
+ * tests/unit/test_header_corpus.py compares with both. However hostile the header is, the parser
+ * takes at most 448 MiB of memory. Returns the table, for safetensors_free(), or NULL on failure.
  */
 struct safetensors *safetensors_parse(const char *header, size_t length, uint64_t file_size,
 				      const char *file, char *error);

@@ -2,7 +2,8 @@
 /*
  * fuzz-header SEED COUNT: feeds the safetensors parser with headers that are damaged at random. A
  * table that the parser returns must be as safetensors.h says; for a header that it refuses, the
- * error must be one line of text.
+ * error must be one line of text. Some allocations of the parser fail, for which the program is
+ * linked with --wrap.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,8 +21,32 @@ static size_t random_below(size_t limit)
 	return next_random(&random_state) % limit;
 }
 
+/* Allocations until one fails; none fails if 0. */
+static unsigned allocations_left;
+
+static bool is_to_fail(void)
+{
+	return allocations_left && --allocations_left == 0;
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return is_to_fail() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+	return is_to_fail() ? NULL : __real_realloc(old, size);
+}
+
 static const char *const headers[] = {
 	"{}",
+	" {\"__metadata__\":null}",
 	"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}  ",
 	"{\"__metadata__\":{\"format\":\"pt\",\"\\u00e9\":\"\\ud83d\\ude00\"},"
 	"\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
@@ -95,10 +120,14 @@ static void check_accepted(const struct safetensors *table, size_t length, uint6
 	CHECK(position == file_size);
 }
 
+static unsigned long out_of_memory;	/* headers refused for this reason */
+
 static void check_refused(const char *error)
 {
 	CHECK(!strncmp(error, "file: ", 6));
 	CHECK(strlen(error) < SAFETENSORS_ERROR_MAX && !strpbrk(error, "\n\r\033"));
+	if (strstr(error, "out of memory"))
+		out_of_memory++;
 }
 
 /*
@@ -113,6 +142,8 @@ static bool try_header(const char *text, size_t length)
 
 	CHECK(copy);
 	memcpy(copy, text, length);
+	/* The parser makes six allocations, or more if the tree of yyjson grows. */
+	allocations_left = random_below(16) ? 0 : 1 + random_below(7);
 	table = safetensors_parse(copy, length, file_size, "file", error);
 	if (table)
 		check_accepted(table, length, file_size);
@@ -141,7 +172,8 @@ int main(int argc, char **argv)
 			length = damage(text, length);
 		accepted += try_header(text, length);
 	}
-	printf("%lu of %lu headers accepted\n", accepted, count);
+	printf("%lu of %lu headers accepted, for %lu memory failed\n", accepted, count,
+	       out_of_memory);
 	/* A parser that refuses everything would prove nothing. */
-	return accepted < count / 100 || accepted > count / 2;
+	return accepted < count / 100 || accepted > count / 2 || out_of_memory < count / 100;
 }
