@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The command "fuse-dmabuf load": checks a file, reads it into a destination, verifies the copy. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -23,14 +24,17 @@ struct load {
 	struct fdmabuf_file *file;
 	struct safetensors *table;
 	struct fdmabuf_buffer *buffer;
-	struct fdmabuf_channel *channel;
+	struct fdmabuf_queue *queue;
+	struct fdmabuf_transfer *transfer;
 	uint64_t size;
+	bool has_said_why;	/* it takes a while after a signal */
 	struct load_result result;
 };
 
 static void release(struct load *load)
 {
-	fdmabuf_channel_close(load->channel);
+	fdmabuf_transfer_free(load->transfer);
+	fdmabuf_queue_close(load->queue);
 	fdmabuf_buffer_free(load->buffer);
 	safetensors_free(load->table);
 	fdmabuf_file_close(load->file);
@@ -52,7 +56,7 @@ static int open_file(struct load *load)
 {
 	char error[SAFETENSORS_ERROR_MAX];
 
-	if (fdmabuf_file_open(load->options.file, &load->file))
+	if (fdmabuf_file_open(load->options.file, O_RDONLY, 0, &load->file))
 		return bad_input(fdmabuf_error());
 	load->size = fdmabuf_file_size(load->file);
 	load->table = safetensors_read(read_header_bytes, load->file, load->size,
@@ -63,18 +67,29 @@ static int open_file(struct load *load)
 	return 0;
 }
 
+static struct fdmabuf_range whole_file(const struct load *load)
+{
+	return (struct fdmabuf_range){ load->file, 0, load->buffer, 0, load->size };
+}
+
 static int open_destination(struct load *load)
 {
-	const struct fdmabuf_channel_options options = {
+	const struct fdmabuf_queue_options options = {
+		.size = sizeof(options),
 		.path = load->options.path,
 		.depth = load->options.depth,
 		.chunk = load->options.chunk,
 		.mount_wait = load->options.mount_wait,
 	};
+	struct fdmabuf_result check = { .size = sizeof(check) };
+	struct fdmabuf_range range;
 
 	/* The buffer has room for the whole last block, which is then read directly as well. */
 	if (fdmabuf_buffer_allocate(load->options.into, load->size, &load->buffer) ||
-	    fdmabuf_channel_open(load->file, load->buffer, &options, &load->channel))
+	    fdmabuf_queue_open(&options, &load->queue))
+		return bad_input(fdmabuf_error());
+	range = whole_file(load);
+	if (fdmabuf_queue_check(load->queue, FDMABUF_READ, &range, FDMABUF_WHOLE_BLOCKS, &check))
 		return bad_input(fdmabuf_error());
 	return 0;
 }
@@ -126,14 +141,46 @@ static void set_times(struct load_result *result, const struct stopwatch *begin,
 				 timeval_seconds(begin->usage.ru_stime);
 }
 
-static int on_progress(void *argument, uint64_t done, uint64_t total)
+static int on_progress(void *argument, const struct fdmabuf_progress *progress)
 {
-	const struct load *load = argument;
+	struct load *load = argument;
 
-	progress_rename(fdmabuf_channel_is_waiting(load->channel) ? "waiting for the mount" :
-								    "loading");
-	progress_show(done, total);
+	if (progress->state == FDMABUF_CANCELLING && !load->has_said_why) {
+		load->has_said_why = true;
+		progress_end();
+		complain("waiting for %u requests that the device has: until then it may write to "
+			 "the destination", progress->in_flight);
+	}
+	progress_rename(progress->state == FDMABUF_WAITING ? "waiting for the mount" : "loading");
+	progress_show(progress->done, progress->total);
 	return caught_signal();
+}
+
+static int start_reading(struct load *load)
+{
+	const struct fdmabuf_range range = whole_file(load);
+
+	return fdmabuf_submit(load->queue, &(struct fdmabuf_operation){
+		.size = sizeof(struct fdmabuf_operation),
+		.direction = FDMABUF_READ,
+		.flags = FDMABUF_WHOLE_BLOCKS,
+		.ranges = &range,
+		.count = 1,
+		.progress = on_progress,
+		.data = load,
+	}, &load->transfer);
+}
+
+/* Waits for the transfer. Returns the number of bytes, or a negative errno. */
+static int64_t finish_reading(struct load *load)
+{
+	int64_t got;
+
+	fdmabuf_transfer_wait(load->transfer, -1);
+	got = fdmabuf_transfer_bytes(load->transfer);
+	if (got >= 0)
+		progress_show(got, load->size);
+	return got;
 }
 
 static int read_file(struct load *load)
@@ -142,9 +189,10 @@ static int read_file(struct load *load)
 	int64_t got;
 
 	progress_begin("loading");
-	fdmabuf_channel_on_progress(load->channel, on_progress, load);
 	read_stopwatch(&begin);
-	got = fdmabuf_channel_read(load->channel, 0, 0, load->size, FDMABUF_WHOLE_BLOCKS);
+	got = start_reading(load);
+	if (!got)
+		got = finish_reading(load);
 	read_stopwatch(&end);
 	progress_end();
 	if (got == -ECANCELED)
@@ -156,6 +204,19 @@ static int read_file(struct load *load)
 				load->options.file);
 	load->result.bytes = got;
 	set_times(&load->result, &begin, &end);
+	return 0;
+}
+
+/* Asks the transfer and the queue what has been done. */
+static int set_result(struct load *load)
+{
+	struct load_result *result = &load->result;
+
+	result->range.size = sizeof(result->range);
+	result->counters.size = sizeof(result->counters);
+	if (fdmabuf_transfer_result(load->transfer, 0, &result->range) ||
+	    fdmabuf_queue_counters(load->queue, &result->counters))
+		return complain("%s", fdmabuf_error());
 	return 0;
 }
 
@@ -171,12 +232,9 @@ static int run(struct load *load)
 		ret = read_file(load);
 	if (!ret && load->options.verify)
 		ret = verify_tensors(load->file, load->buffer, load->table, load->options.file);
-	if (ret)
-		return ret;
-	load->result.path = fdmabuf_channel_path(load->channel);
-	load->result.reason = fdmabuf_channel_reason_text(load->channel);
-	fdmabuf_channel_counters(load->channel, &load->result.counters);
-	return print_summary(&load->options, &load->result);
+	if (!ret)
+		ret = set_result(load);
+	return ret ? ret : print_summary(&load->options, &load->result);
 }
 
 int load_command(int argc, char **argv)

@@ -24,7 +24,7 @@ static const char usage[] =
 	"  --path auto|direct|bounce       auto: direct if possible, else bounce;\n"
 	"                                  direct: fail if it is not possible (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
-	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 1M)\n"
+	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 4M)\n"
 	"  --wait SECONDS                  wait so long for a mount whose server has ended,\n"
 	"                                  0 to 3600 (default: 10)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"

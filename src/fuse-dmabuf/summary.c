@@ -22,14 +22,15 @@ static double throughput(const struct load_result *result)
 static int print_line(const struct load_options *options, const struct load_result *result)
 {
 	const struct fdmabuf_counters *counters = &result->counters;
-	bool bounce = result->path == FDMABUF_BOUNCE;
+	bool bounce = result->range.path == FDMABUF_BOUNCE;
 
 	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, "
 		      "%.1f MiB/s, CPU %.3f s user %.3f s system, %llu bytes copied, "
 		      "%llu requests, %llu retries, %llu tokens%s%s\n",
 		      options->file, (unsigned long long)result->tensors,
-		      (unsigned long long)result->bytes, options->into, path_name(result->path),
-		      bounce ? " (" : "", bounce ? result->reason : "", bounce ? ")" : "",
+		      (unsigned long long)result->bytes, options->into,
+		      path_name(result->range.path),
+		      bounce ? " (" : "", bounce ? result->range.text : "", bounce ? ")" : "",
 		      result->seconds, throughput(result) / (1 << 20),
 		      result->user_seconds, result->system_seconds,
 		      (unsigned long long)counters->bytes_copied,
@@ -47,8 +48,8 @@ static int print_json(const struct load_options *options, const struct load_resu
 				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
 		"file", json_string(options->file),	/* null if its name is not UTF-8 */
 		"destination", options->into,
-		"path", path_name(result->path),
-		"reason", result->reason,
+		"path", path_name(result->range.path),
+		"reason", result->range.text,
 		"tensors", (json_int_t)result->tensors,
 		"bytes", (json_int_t)result->bytes,
 		"seconds", result->seconds,

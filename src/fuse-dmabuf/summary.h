@@ -13,8 +13,7 @@ struct load_result {
 	uint64_t bytes;		/* read from the file */
 	uint64_t tensors;
 	double seconds, user_seconds, system_seconds;	/* of the reading alone */
-	enum fdmabuf_path path;
-	const char *reason;	/* why the path is not direct; "" if it is */
+	struct fdmabuf_result range;	/* the path, and why it is not direct */
 	struct fdmabuf_counters counters;
 };
 

@@ -26,7 +26,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../src/libfuse-dmabuf/cuda-driver.h"
+#include "../../src/libfuse-dmabuf/buffer/cuda-driver.h"
 
 #define PAGE 4096ull
 #define MEMORY_SIZE (64ull << 20)	/* bytes */

@@ -1,34 +1,95 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A simulated kernel in the place of ring.c and filesystem.c. */
+/* A simulated kernel in the place of the ring and file/filesystem.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "base/arithmetic.h"
 #include "check.h"
-#include "internal.h"
+#include "file/file.h"
+#include "ring/ring.h"
 #include "simulated-ring.h"
 
 #define BLOCK 4096u
+#define QUEUE_MAX 1024u
+#define SLOTS_MAX 16384u
+/* A flag that regular files ignore: a mark that goes with the open file, not with its number. */
+#define MARK_ENDED O_NOATIME
 
 struct simulation simulation;
 
-struct operation {
-	unsigned char *memory;
-	int fd;
-	uint32_t length;
-	uint64_t offset;
-	bool has_token;
+struct command {
+	struct ring_command command;
 	void *tag;
+	unsigned number;
+	bool cancel_is_queued, is_cancelled;
+};
+
+struct slot {
+	int dmabuf_fd, file_fd;
+	bool is_revoked;
 };
 
 struct ring {
-	unsigned depth, queued, ready;
-	int token_fd;			/* the file that the token is for */
-	struct operation queue[FDMABUF_DEPTH_MAX];
+	pthread_mutex_t lock;	/* the kernel has one as well */
+	unsigned long long random;
+	unsigned depth, queued, unseen, ready;
+	unsigned cancels_queued, cancels_done;	/* completions without a tag */
+	int event_fd;
+	bool is_broken;
+	struct slot slots[SLOTS_MAX];
+	struct command queue[QUEUE_MAX];
 };
 
+/* Queues of several threads count together. Relaxed: the library must not depend on this order. */
+#define COUNT(counter, change) __atomic_add_fetch(&simulation.counter, change, __ATOMIC_RELAXED)
+#define NOTE(member, value) __atomic_store_n(&simulation.member, value, __ATOMIC_RELAXED)
+#define LOOK(member) __atomic_load_n(&simulation.member, __ATOMIC_RELAXED)
+
+static unsigned percentage(struct ring *ring)
+{
+	return next_random(&ring->random) % 100;
+}
+
+/*
+ * Look at descriptors that another thread may close meanwhile: ThreadSanitizer takes fstat(2) and
+ * fcntl(2) for a use of them.
+ */
+static bool is_same_file(int fd, int other)
+{
+	struct statx one, two;
+
+	return !syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_INO, &one) &&
+	       !syscall(SYS_statx, other, "", AT_EMPTY_PATH, STATX_INO, &two) &&
+	       one.stx_ino == two.stx_ino && one.stx_dev_major == two.stx_dev_major &&
+	       one.stx_dev_minor == two.stx_dev_minor;
+}
+
+static int flags_of(int fd)
+{
+	return syscall(SYS_fcntl, fd, F_GETFL);
+}
+
+/* All descriptors of the file are on that mount. */
 void simulate_end(int fd)
 {
-	simulation.has_ended = simulation.is_revoked = true;
-	simulation.ended_fd = fd;
+	for (int other = 0; other < FDS_MAX; other++)
+		if (is_same_file(fd, other))
+			syscall(SYS_fcntl, other, F_SETFL, flags_of(other) | MARK_ENDED);
+	CHECK(server_has_ended(fd));
+}
+
+void simulate_return(void)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		if (server_has_ended(fd))
+			syscall(SYS_fcntl, fd, F_SETFL, flags_of(fd) & ~MARK_ENDED);
 }
 
 bool is_on_fuse(int fd)
@@ -39,22 +100,55 @@ bool is_on_fuse(int fd)
 
 bool server_has_ended(int fd)
 {
-	return simulation.has_ended && simulation.ended_fd == fd;
+	int flags = flags_of(fd);
+
+	return flags >= 0 && flags & MARK_ENDED;
 }
 
-int ring_open(unsigned depth, struct ring **result)
+int ring_open(unsigned depth, unsigned tokens, struct ring **result, int *reason)
 {
+	struct ring *ring = calloc(1, sizeof(*ring));
+
+	CHECK(ring && depth <= QUEUE_MAX && tokens < SLOTS_MAX);
 	if (simulation.no_ring)
-		return -EPERM;
-	*result = calloc(1, sizeof(struct ring));
-	CHECK(*result);
-	(*result)->depth = depth;
+		*reason = EPERM;
+	pthread_mutex_init(&ring->lock, NULL);
+	/* Another one for each ring, also of other threads. */
+	ring->random = COUNT(random, 0x9e3779b97f4a7c15ull) | 1;
+	ring->depth = depth;
+	ring->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	for (unsigned i = 0; i < SLOTS_MAX; i++)
+		ring->slots[i].file_fd = -1;
+	*result = ring;
 	return 0;
+}
+
+static void free_ring(struct ring *ring)
+{
+	close(ring->event_fd);
+	pthread_mutex_destroy(&ring->lock);
+	free(ring);
 }
 
 void ring_close(struct ring *ring)
 {
-	free(ring);
+	if (!ring)
+		return;
+	CHECK_EQUAL(ring->queued, 0);
+	for (unsigned i = 1; i < SLOTS_MAX; i++)
+		ring_end_token(ring, i);
+	free_ring(ring);
+}
+
+void ring_forget(struct ring *ring)
+{
+	free_ring(ring);
+}
+
+bool ring_is_uring(const struct ring *ring)
+{
+	(void)ring;
+	return !simulation.no_ring;
 }
 
 bool ring_has_tokens(struct ring *ring)
@@ -63,24 +157,52 @@ bool ring_has_tokens(struct ring *ring)
 	return !simulation.no_tokens;
 }
 
-int ring_register_token(struct ring *ring, int dmabuf_fd, int file_fd)
+/* Returns 0 or the errno that the kernel or the broker gives for a registration. */
+static int registration_error(int file_fd, bool is_later)
 {
-	bool is_later = simulation.registrations > 0;
-	int error = is_later && simulation.register_error_later ? simulation.register_error_later :
-							       simulation.register_error;
-
-	CHECK(dmabuf_fd >= 0 && file_fd >= 0);
-	CHECK_EQUAL(simulation.in_flight, 0);
 	if (server_has_ended(file_fd))
-		return -ENOTCONN;
+		return ENOTCONN;
+	if (is_later && simulation.register_error_later)
+		return simulation.register_error_later;
+	if (simulation.register_error)
+		return simulation.register_error;
+	if (simulation.tokens_max && LOOK(tokens) >= simulation.tokens_max)
+		return EDQUOT;
+	return 0;
+}
+
+int ring_register_token(struct ring *ring, unsigned slot, int dmabuf_fd, int file_fd)
+{
+	bool is_later = LOOK(registrations) > 0;
+	int error = registration_error(file_fd, is_later);
+
+	CHECK(dmabuf_fd >= 0 && file_fd >= 0 && slot > 0 && slot < SLOTS_MAX);
+	CHECK_EQUAL(ring->slots[slot].file_fd, -1);
 	if (error)
 		return -error;
-	ring->token_fd = file_fd;
-	simulation.registrations++;
+	pthread_mutex_lock(&ring->lock);
+	ring->slots[slot] = (struct slot){
+		dmabuf_fd, file_fd, is_later && simulation.revoke_again,
+	};
+	pthread_mutex_unlock(&ring->lock);
+	COUNT(registrations, 1);
+	if (COUNT(tokens, 1) > LOOK(most_tokens))
+		NOTE(most_tokens, LOOK(tokens));
 	if (is_later && simulation.end_again)
-		simulation.end_request = simulation.requests + 1;
-	simulation.is_revoked = is_later && simulation.revoke_again;
+		simulation.end_request = LOOK(requests) + 1;
 	return 0;
+}
+
+void ring_end_token(struct ring *ring, unsigned slot)
+{
+	pthread_mutex_lock(&ring->lock);
+	if (ring->slots[slot].file_fd >= 0) {
+		for (unsigned i = 0; i < ring->queued; i++)
+			CHECK(ring->queue[i].command.slot != slot);
+		ring->slots[slot].file_fd = -1;
+		COUNT(tokens, -1);
+	}
+	pthread_mutex_unlock(&ring->lock);
 }
 
 int ring_register_host(struct ring *ring, void *memory, size_t length)
@@ -91,42 +213,182 @@ int ring_register_host(struct ring *ring, void *memory, size_t length)
 	return 0;
 }
 
-static void queue_operation(struct ring *ring, struct operation operation)
+static uint64_t length_of(const struct ring_command *command)
 {
-	CHECK(ring->queued < ring->depth);
-	ring->queue[ring->queued++] = operation;
-	simulation.requests++;
-	if (++simulation.in_flight > simulation.max_in_flight)
-		simulation.max_in_flight = simulation.in_flight;
-	if ((int)simulation.requests == simulation.shrink_request)
-		CHECK(!ftruncate(operation.fd, simulation.shrink_size));
-	if (operation.has_token && (int)simulation.requests == simulation.revoke_request)
-		simulation.is_revoked = true;
-	if ((int)simulation.requests == simulation.end_request)
-		simulate_end(operation.fd);
+	uint64_t length = 0;
+
+	for (unsigned i = 0; i < command->count; i++)
+		length += command->pieces[i].iov_len;
+	return length;
 }
 
-void ring_read_token(struct ring *ring, int fd, uint64_t buffer_offset, uint32_t length,
-		     uint64_t file_offset, void *tag)
+static bool is_direct(int fd)
 {
-	queue_operation(ring, (struct operation){ simulation.memory + buffer_offset, fd, length,
-						  file_offset, true, tag });
+	return fcntl(fd, F_GETFL) & (O_DIRECT | MARK_DIRECT);
 }
 
-void ring_read_host(struct ring *ring, int fd, void *memory, uint32_t length, uint64_t file_offset,
-		    void *tag)
+static bool is_plain_write(const struct ring_command *command)
 {
-	CHECK_EQUAL((uintptr_t)memory % BLOCK, 0);
-	queue_operation(ring, (struct operation){ memory, fd, length, file_offset, false, tag });
+	return command->kind == RING_WRITE && command->slot == RING_SLOT_HOST &&
+	       !is_direct(command->fd);
 }
 
-int ring_wait(struct ring *ring)
+static bool is_block_write(const struct ring_command *command)
 {
-	CHECK(ring->queued > 0);
-	if (next_random(&simulation.random) % 100 < simulation.interrupt_percent)
-		return -EINTR;
-	ring->ready = 1 + next_random(&simulation.random) % ring->queued;
+	return command->kind == RING_WRITE && !is_plain_write(command);
+}
+
+/* What tests ask for happens when a command of this number is queued. */
+static void do_as_asked(struct ring *ring, const struct ring_command *command, int number)
+{
+	if (number == simulation.shrink_request)
+		CHECK(!ftruncate(command->fd, simulation.shrink_size));
+	if (command->slot != RING_SLOT_HOST && number == simulation.revoke_request)
+		ring->slots[command->slot].is_revoked = true;
+	if (number == simulation.end_request)
+		simulate_end(command->fd);
+}
+
+/* Notes what is in flight together. */
+static void note_neighbours(const struct ring *ring, const struct ring_command *command)
+{
+	for (unsigned i = 0; i < ring->queued; i++) {
+		const struct ring_command *other = &ring->queue[i].command;
+
+		if ((is_plain_write(command) && is_block_write(other)) ||
+		    (is_block_write(command) && is_plain_write(other)))
+			NOTE(is_mixed, true);
+		if ((command->kind == RING_SYNC) != (other->kind == RING_SYNC))
+			NOTE(wrote_beside_sync, true);
+	}
+}
+
+static void note_command(const struct ring *ring, const struct ring_command *command,
+			 unsigned number)
+{
+	note_neighbours(ring, command);
+	COUNT(vectors, command->count > 1);
+	if (command->kind == RING_SYNC)
+		NOTE(synced[(COUNT(syncs, 1) - 1) % 4], command->fd);
+	if (is_plain_write(command) && !LOOK(first_plain))
+		NOTE(first_plain, number);
+	if (is_block_write(command))
+		NOTE(last_block, number);
+	if (command->count > LOOK(most_pieces))
+		NOTE(most_pieces, command->count);
+	NOTE(largest, max_u64(LOOK(largest), length_of(command)));
+	NOTE(fd, command->fd);
+	if (COUNT(in_flight, 1) > LOOK(max_in_flight))
+		NOTE(max_in_flight, LOOK(in_flight));
+}
+
+void ring_queue(struct ring *ring, const struct ring_command *command, void *tag)
+{
+	unsigned number = COUNT(requests, 1);
+
+	CHECK(ring->queued < ring->depth && command->fd < FDS_MAX);
+	for (unsigned i = 0; i < command->count; i++)
+		CHECK(command->pieces[i].iov_len > 0);
+	if (command->slot == RING_SLOT_HOST && command->count)
+		CHECK_EQUAL((uintptr_t)command->pieces->iov_base % BLOCK, 0);
+	pthread_mutex_lock(&ring->lock);
+	note_command(ring, command, number);
+	ring->queue[ring->queued++] = (struct command){ *command, tag, number, false, false };
+	ring->unseen++;
+	do_as_asked(ring, command, number);
+	pthread_mutex_unlock(&ring->lock);
+}
+
+void ring_cancel(struct ring *ring, void *tag)
+{
+	for (unsigned i = 0; i < ring->queued; i++)
+		ring->queue[i].cancel_is_queued |= ring->queue[i].tag == tag;
+	ring->cancels_queued++;
+	COUNT(cancelled, 1);
+}
+
+static bool is_hanging(const struct command *entry)
+{
+	bool hangs = simulation.hangs || (simulation.hanging_fd > 0 &&
+					  entry->command.fd == simulation.hanging_fd);
+
+	return hangs && !entry->is_cancelled;
+}
+
+/* Returns how many of the commands that the kernel has can complete. */
+static unsigned count_ready(const struct ring *ring)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < ring->queued - ring->unseen; i++)
+		count += !is_hanging(&ring->queue[i]);
+	return count;
+}
+
+int ring_submit(struct ring *ring)
+{
+	if (simulation.break_request && (int)LOOK(requests) >= simulation.break_request &&
+	    !ring->is_broken) {
+		ring->is_broken = true;
+		return -EBADF;
+	}
+	if (ring->is_broken)
+		return 0;
+	ring->unseen = 0;
+	for (unsigned i = 0; i < ring->queued; i++)
+		ring->queue[i].is_cancelled |= ring->queue[i].cancel_is_queued;
+	ring->cancels_done += ring->cancels_queued;
+	ring->cancels_queued = 0;
+	if (simulation.completes_alone)
+		ring->ready = count_ready(ring);
+	if (ring->cancels_done || ring->ready)
+		eventfd_write(ring->event_fd, 1);
 	return 0;
+}
+
+/* Waits until the timeout: nothing can complete before. Only a test that hangs waits for ever. */
+static void wait_for_nothing(int timeout)
+{
+	struct timespec interval = {
+		.tv_sec = timeout / 1000,
+		.tv_nsec = timeout % 1000 * 1000000,
+	};
+
+	CHECK(timeout >= 0);
+	nanosleep(&interval, NULL);
+}
+
+int ring_wait(struct ring *ring, int timeout)
+{
+	int ret = ring_submit(ring);
+
+	COUNT(waits, 1);
+	if (ret)
+		return ret;
+	CHECK(ring->queued > 0);
+	if (percentage(ring) < simulation.interrupt_percent)
+		return -EINTR;
+	ring->ready = count_ready(ring);
+	if (ring->ready)
+		ring->ready = 1 + next_random(&ring->random) % ring->ready;
+	else if (!ring->cancels_done)
+		wait_for_nothing(ring->is_broken ? 1 : timeout);
+	return 0;
+}
+
+bool ring_take_back(struct ring *ring, void **tag)
+{
+	if (!ring->unseen)
+		return false;
+	ring->unseen--;
+	COUNT(in_flight, -1);
+	*tag = ring->queue[--ring->queued].tag;
+	return true;
+}
+
+int ring_fd(const struct ring *ring)
+{
+	return ring->event_fd;
 }
 
 static bool is_unwritten(uint64_t offset)
@@ -139,62 +401,185 @@ static bool is_unwritten(uint64_t offset)
  * Shortens a read with a token to end before the next hole, as the kernel does. Returns -ENXIO if
  * the read starts in a hole.
  */
-static int limit_to_data(const struct operation *operation, uint32_t *length)
+static int limit_to_data(const struct ring_command *command, uint64_t *length)
 {
+	uint64_t offset = command->file_offset;
 	off_t hole;
 
-	if (is_unwritten(operation->offset))
+	if (is_unwritten(offset))
 		return -ENXIO;
-	for (uint32_t at = 0; at < *length; at += BLOCK)
-		if (is_unwritten(operation->offset + at))
+	for (uint64_t at = 0; at < *length; at += BLOCK)
+		if (is_unwritten(offset + at))
 			*length = at;
-	if (lseek(operation->fd, operation->offset, SEEK_DATA) != (off_t)operation->offset)
+	if (lseek(command->fd, offset, SEEK_DATA) != (off_t)offset)
 		return -ENXIO;
-	hole = lseek(operation->fd, operation->offset, SEEK_HOLE);
-	CHECK(hole > (off_t)operation->offset);
-	*length = min_u64(*length, align_up(hole, BLOCK) - operation->offset);
+	hole = lseek(command->fd, offset, SEEK_HOLE);
+	CHECK(hole > (off_t)offset);
+	*length = min_u64(*length, align_up(hole, BLOCK) - offset);
 	return 0;
 }
 
-static int carry_out(const struct ring *ring, const struct operation *operation)
+/* Checks what the kernel checks of a command with a token. */
+static int check_token(const struct ring *ring, const struct command *entry, uint64_t length)
 {
-	uint32_t length = operation->length;
-	off_t size = lseek(operation->fd, 0, SEEK_END);
+	const struct ring_command *command = &entry->command;
+	const struct slot *slot = &ring->slots[command->slot];
 
-	CHECK_EQUAL(operation->offset % BLOCK, 0);
+	CHECK(command->slot < SLOTS_MAX);
+	if (simulation.short_bytes && command->file_offset % BLOCK)
+		return -EINVAL;
+	CHECK_EQUAL(command->file_offset % BLOCK, 0);
 	CHECK_EQUAL(length % BLOCK, 0);
-	CHECK(length > 0);
-	if (operation->has_token && ring->token_fd != operation->fd)
+	if (slot->file_fd != command->fd)
 		return -EBADF;
-	if (operation->has_token && simulation.is_revoked)
+	if (slot->is_revoked || server_has_ended(command->fd))
 		return -ESTALE;
-	if (!operation->has_token && server_has_ended(operation->fd))
+	if (command->count > 1 && simulation.no_vectors)
+		return -EINVAL;
+	if (command->kind == RING_WRITE && simulation.no_write_token)
+		return -EACCES;
+	if (simulation.refuse_request && (int)entry->number >= simulation.refuse_request)
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+/* Checks what the kernel checks of a command with O_DIRECT and host memory. */
+static int check_host(const struct ring_command *command, uint64_t length)
+{
+	if (server_has_ended(command->fd))
 		return -ENOTCONN;
-	if ((off_t)operation->offset >= size)
+	if (!is_direct(command->fd) || command->kind == RING_SYNC)
 		return 0;
-	if (operation->has_token && limit_to_data(operation, &length))
+	if (simulation.no_direct_host)
+		return -EINVAL;
+	if (simulation.short_bytes && (command->file_offset % BLOCK || length % BLOCK))
+		return -EINVAL;
+	CHECK_EQUAL(command->file_offset % BLOCK, 0);
+	CHECK_EQUAL(length % BLOCK, 0);
+	return 0;
+}
+
+static unsigned char *memory_of(const struct ring *ring, const struct ring_command *command,
+				const struct iovec *piece)
+{
+	uint64_t offset = (uintptr_t)piece->iov_base;
+
+	if (command->slot == RING_SLOT_HOST)
+		return piece->iov_base;
+	CHECK(offset + piece->iov_len <= simulation.memory_size);
+	CHECK_EQUAL(offset % BLOCK, 0);
+	return simulation.memory + ring->slots[command->slot].dmabuf_fd * simulation.memory_size +
+	       offset;
+}
+
+static int move(const struct ring *ring, const struct ring_command *command, uint64_t length)
+{
+	uint64_t done = 0;
+
+	for (unsigned i = 0; i < command->count && done < length; i++) {
+		const struct iovec *piece = &command->pieces[i];
+		uint64_t part = min_u64(piece->iov_len, length - done);
+		void *memory = memory_of(ring, command, piece);
+		ssize_t got = command->kind == RING_WRITE ?
+			      pwrite(command->fd, memory, part, command->file_offset + done) :
+			      pread(command->fd, memory, part, command->file_offset + done);
+
+		if (got < 0)
+			return -errno;
+		done += got;
+		if ((uint64_t)got < part)
+			break;
+	}
+	return done;
+}
+
+/* Shortens a command, as asked. Returns a negative errno if it fails instead. */
+static int limit_length(struct ring *ring, const struct ring_command *command, uint64_t *length)
+{
+	bool writes = command->kind == RING_WRITE;
+
+	if (writes && simulation.full_from) {
+		if (command->file_offset >= simulation.full_from)
+			return -simulation.fail_error;
+		*length = min_u64(*length, simulation.full_from - command->file_offset);
+	}
+	if (simulation.short_results && *length > BLOCK)
+		*length = BLOCK * (1 + next_random(&ring->random) % (*length / BLOCK));
+	if (writes && simulation.short_bytes && percentage(ring) < 50)
+		*length = 1 + next_random(&ring->random) % *length;
+	return 0;
+}
+
+static int carry_out(struct ring *ring, const struct command *entry)
+{
+	const struct ring_command *command = &entry->command;
+	uint64_t length = length_of(command);
+	bool has_token = command->slot != RING_SLOT_HOST, reads = command->kind == RING_READ;
+	int ret = has_token ? check_token(ring, entry, length) : check_host(command, length);
+
+	if (ret)
+		return ret;
+	if (command->kind == RING_SYNC)
+		return -simulation.sync_error;
+	CHECK(length > 0);
+	if (reads && (off_t)command->file_offset >= lseek(command->fd, 0, SEEK_END))
+		return 0;
+	if (reads && has_token && limit_to_data(command, &length))
 		return -ENXIO;
-	if (simulation.short_reads && length > BLOCK)
-		length = BLOCK * (1 + next_random(&simulation.random) % (length / BLOCK));
-	return pread(operation->fd, operation->memory, length, operation->offset);
+	ret = limit_length(ring, command, &length);
+	return ret ? ret : move(ring, command, length);
+}
+
+static int result_of(struct ring *ring, const struct command *entry)
+{
+	if (entry->is_cancelled && next_random(&ring->random) % 2)
+		return -ECANCELED;
+	if (simulation.fail_error && !simulation.full_from &&
+	    (int)entry->number >= simulation.fail_request)
+		return -simulation.fail_error;
+	if (percentage(ring) < simulation.again_percent)
+		return -EAGAIN;
+	return carry_out(ring, entry);
+}
+
+/* Returns the place of a command that completes: any one that does not hang. */
+static unsigned choose(struct ring *ring)
+{
+	unsigned place = next_random(&ring->random) % count_ready(ring), i = 0;
+
+	for (;; i++)
+		if (!is_hanging(&ring->queue[i]) && !place--)
+			return i;
+}
+
+static void remove_command(struct ring *ring, unsigned place)
+{
+	/* What the kernel has not seen stays behind what it has seen. */
+	ring->queue[place] = ring->queue[ring->queued - ring->unseen - 1];
+	if (ring->unseen)
+		memmove(&ring->queue[ring->queued - ring->unseen - 1],
+			&ring->queue[ring->queued - ring->unseen],
+			ring->unseen * sizeof(*ring->queue));
+	ring->queued--;
 }
 
 bool ring_next(struct ring *ring, void **tag, int *result)
 {
-	unsigned i;
+	eventfd_t ignored;
+	unsigned place;
 
-	if (!ring->ready)
+	ring->cancels_done = 0;
+	if (!ring->ready || !count_ready(ring)) {
+		eventfd_read(ring->event_fd, &ignored);
 		return false;
+	}
 	ring->ready--;
-	i = next_random(&simulation.random) % ring->queued;
-	*tag = ring->queue[i].tag;
-	if (simulation.fail_error && (int)simulation.requests >= simulation.fail_request)
-		*result = -simulation.fail_error;
-	else if (next_random(&simulation.random) % 100 < simulation.again_percent)
-		*result = -EAGAIN;
-	else
-		*result = carry_out(ring, &ring->queue[i]);
-	ring->queue[i] = ring->queue[--ring->queued];
-	simulation.in_flight--;
+	place = choose(ring);
+	*tag = ring->queue[place].tag;
+	*result = result_of(ring, &ring->queue[place]);
+	pthread_mutex_lock(&ring->lock);
+	remove_command(ring, place);
+	pthread_mutex_unlock(&ring->lock);
+	COUNT(in_flight, -1);
 	return true;
 }
