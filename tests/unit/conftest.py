@@ -27,7 +27,7 @@ def command(build):
 
 @pytest.fixture(scope='session')
 def library(build):
-    return Library(build / 'src/libfuse-dmabuf/libfuse-dmabuf.so.0')
+    return Library(build / 'src/libfuse-dmabuf/libfuse-dmabuf.so.1')
 
 
 @pytest.fixture

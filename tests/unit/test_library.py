@@ -50,14 +50,34 @@ def test_pread_takes_any_range(library, path):
         assert file.pread(10, 1 << 50) == b''
 
 
-def test_pread_notices_that_the_path_leads_to_another_file(library, path):
-    with library.file(path) as file:
-        if not file.is_direct:
-            pytest.skip('the descriptor for direct reads serves for the others as well')
-        path.unlink()
-        path.write_bytes(b'other')
-        with fails(errno.ESTALE):
-            file.pread(10, 0)
+def go_elsewhere(path, monkeypatch):
+    monkeypatch.chdir('/')
+
+
+def rename_over_it(path, monkeypatch):
+    path.with_name('other').write_bytes(b'other')
+    path.with_name('other').rename(path)
+
+
+def unlink(path, monkeypatch):
+    path.unlink()
+
+
+@pytest.mark.parametrize('event', [go_elsewhere, rename_over_it, unlink])
+def test_file_stays_what_was_opened_wherever_its_path_leads(library, path, monkeypatch, event):
+    monkeypatch.chdir(path.parent)
+    with library.file(b'file', os.O_RDWR) as file, library.allocate('memory', 1 << 20) as buffer, library.queue() as queue:
+        event(path, monkeypatch)
+        assert file.pread(1000, 12345) == CONTENT[12345:13345]
+        assert queue.read([(file, 4096, buffer, 0, 10000)]) == 10000
+        assert buffer.read(0, 10000) == CONTENT[4096:14096]
+        buffer.write(0, b'new')
+        assert queue.write([(file, 77, buffer, 0, 3)]) == 3
+        file.resize(len(CONTENT) + 10)
+        file.sync()
+        assert file.pwrite(b'end', len(CONTENT)) == 3
+        assert file.pread(5, 76) == CONTENT[76:77] + b'new' + CONTENT[80:81]
+        assert (file.size, file.pread(20, len(CONTENT))) == (len(CONTENT) + 10, b'end' + bytes(7))
 
 
 def test_buffer_is_rounded_up_to_pages(library):

@@ -2,13 +2,15 @@
 import errno
 import os
 import random
+import select
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 
 import pytest
 
-from library import Path
+from library import READ, WRITE, Path, State
 
 CONTENT = random.Random(6).randbytes(1 << 20)
 
@@ -35,6 +37,11 @@ class Mount:
 
     def take_away(self):
         subprocess.run(['umount', '-l', self.path], check=False, capture_output=True)
+
+    def restart(self):
+        self.kill()
+        self.take_away()
+        self.begin()
 
     def __enter__(self):
         return self
@@ -83,11 +90,7 @@ def replace(file):
 
 
 def test_read_goes_on_when_the_mount_has_returned(mount, reading):
-    def restart():
-        mount.kill()
-        mount.take_away()
-        mount.begin()
-    assert reading(restart).reopens == 1
+    assert reading(mount.restart).reopens == 1
 
 
 def test_read_waits_for_the_mount(mount, reading):
@@ -102,10 +105,18 @@ def test_mount_that_does_not_return_is_an_error(mount, reading):
         reading(mount.kill, mount_wait=200)
 
 
+def change_in_secret(file):
+    """As rsync(1) does: size and time of modification are what they were."""
+    times = file.stat()
+    file.write_bytes(CONTENT[::-1])
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 # what happens to the file meanwhile: what is said
 CHANGES = {
+    'changed in secret': (change_in_secret, 'was changed meanwhile'),
     'replaced': (replace, 'another file at this path'),
-    'longer': (lambda file: os.truncate(file, len(CONTENT) + 1), 'the file has changed'),
+    'longer': (lambda file: os.truncate(file, len(CONTENT) + 1), 'was resized meanwhile'),
     'written to': (lambda file: file.write_bytes(CONTENT), 'was written to meanwhile'),
 }
 
@@ -128,3 +139,118 @@ def test_relative_path_is_found_again(mount, reading, monkeypatch):
     monkeypatch.chdir(mount.path)
     mount.file = mount.file.relative_to(mount.path)
     assert reading(mount.kill, then=lambda: (mount.take_away(), mount.begin())).reopens == 1
+
+
+class Steps:
+    """A progress function that does something when it is called the nth time while the transfer runs."""
+
+    def __init__(self, **steps):
+        self.states, self._steps = [], {int(number[1:]): function for number, function in steps.items()}
+
+    def __call__(self, told):
+        self.states.append(State(told.state))
+        if told.state == State.RUNNING:
+            self._steps.pop(self.states.count(State.RUNNING), lambda: None)()
+        return 0
+
+
+def test_change_after_the_return_is_found_as_well(mount, library):
+    """Part of the bytes came before it, on either mount."""
+    def change():
+        with mount.file.open('r+b') as file:
+            file.write(b'changed')
+    steps = Steps(_2=mount.restart, _20=change)
+    with library.file(mount.file) as file, library.allocate('memory', len(CONTENT)) as buffer, library.queue(depth=2, chunk=16384) as queue, \
+         queue.submit(READ, [(file, 0, buffer, 0, len(CONTENT))], progress=steps) as transfer:
+        transfer.wait()
+        with pytest.raises(OSError, match=rf'^\[Errno {errno.ESTALE}\].* while it was read'):
+            assert transfer.bytes
+        assert queue.read([(file, 0, buffer, 0, 7)]) == 7 and buffer.read(0, 7) == b'changed'
+
+
+def test_write_goes_on_when_the_mount_has_returned(mount, library):
+    """Partial blocks, and what makes it durable, too."""
+    content, steps = random.Random(9).randbytes(len(CONTENT)), Steps(_2=mount.restart)
+    with library.file(mount.file, os.O_RDWR) as file, library.allocate('memory', len(CONTENT)) as buffer, \
+         library.queue(depth=2, chunk=16384) as queue:
+        buffer.write(0, content)
+        with queue.submit(WRITE, [(file, 77, buffer, 77, len(CONTENT) - 100)], progress=steps) as transfer:
+            transfer.wait()
+            assert transfer.bytes == len(CONTENT) - 100
+        assert queue.counters.reopens == 1
+        wanted = CONTENT[:77] + content[77:-23] + CONTENT[-23:]
+        assert file.pread(len(wanted), 0) == wanted and (mount.source / 'file').read_bytes() == wanted
+
+
+def test_relative_path_serves_all_descriptors_again(mount, library, monkeypatch):
+    """Reads by the page cache as well, which once opened the path when they were needed first."""
+    monkeypatch.chdir(mount.path)
+    with library.file(b'file') as file, library.allocate('memory', len(CONTENT)) as buffer, library.queue() as queue:
+        monkeypatch.chdir('/')
+        mount.restart()
+        with pytest.raises(OSError, match=rf'^\[Errno {errno.ENOTCONN}\]'):
+            file.pread(10, 0)
+        assert queue.read([(file, 1, buffer, 1, 5000)]) == 5000 and buffer.read(1, 5000) == CONTENT[1:5001]
+        assert file.pread(10, 5) == CONTENT[5:15]
+
+
+def test_queues_of_two_threads_do_not_close_each_others_descriptors(mount, library):
+    """One finds the file on the new mount first, while the other has requests on the old one. Afterwards nothing of the old one is open."""
+    before, errors = len(os.listdir('/proc/self/fd')), []
+    with library.file(mount.file) as file, library.allocate('memory', 2 * len(CONTENT)) as buffer:
+        stop = threading.Event()
+
+        def read(at, counters):
+            try:
+                with library.queue(depth=3, chunk=16384) as queue:
+                    while not stop.is_set():
+                        assert queue.read([(file, 0, buffer, at, len(CONTENT))]) == len(CONTENT)
+                        assert buffer.read(at, len(CONTENT)) == CONTENT
+                        buffer.zero(at, len(CONTENT))
+                    counters.append(queue.counters.reopens)
+            except BaseException as error:
+                errors.append(error)
+        reopens = []
+        threads = [threading.Thread(target=read, args=(at, reopens)) for at in (0, len(CONTENT))]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            time.sleep(0.2)
+            mount.restart()
+            # What others open would have the numbers that were closed.
+            others = [os.open('/dev/null', os.O_RDONLY) for _ in range(4)]
+            time.sleep(0.2)
+            for other in others:
+                os.close(other)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert len(reopens) == 2 and sum(reopens) >= 3
+        assert len(os.listdir('/proc/self/fd')) == before + 2
+    assert len(os.listdir('/proc/self/fd')) == before
+
+
+def test_loop_waits_for_the_mount_without_turning(mount, library):
+    """The descriptor is readable when it is time to look for the mount, and the wait can be cancelled."""
+    def polls(queue, until, seconds):
+        count, deadline = 0, time.monotonic() + seconds
+        while not until() and (left := deadline - time.monotonic()) > 0:
+            if select.select([queue.fd], [], [], left)[0]:
+                queue.poll()
+                count += 1
+        return count
+    with library.file(mount.file) as file, library.allocate('memory', len(CONTENT)) as buffer, library.queue(depth=2, chunk=16384) as queue:
+        mount.kill()
+        transfers = [queue.submit(READ, [(file, 0, buffer, 0, len(CONTENT))]) for _ in range(2)]
+        queue.poll()
+        assert polls(queue, lambda: all(transfer.state == State.WAITING for transfer in transfers), 20) < 20
+        assert 3 <= polls(queue, lambda: False, 1) <= 25, 'a look every 100 ms'
+        transfers[0].cancel(0)
+        assert transfers[0].state == State.FINISHED and queue.next() == transfers[0].handle.value
+        mount.take_away()
+        mount.begin()
+        polls(queue, lambda: transfers[1].state == State.FINISHED, 20)
+        assert transfers[1].bytes == len(CONTENT) and buffer.read(0, len(CONTENT)) == CONTENT
+        for transfer in transfers:
+            transfer.close()
