@@ -12,7 +12,7 @@ import guest
 from places import OwnMount, server_of, wait_until
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'unit'))
-from library import Library, Reason  # noqa: E402
+from library import SYNC, WRITE, Library, Reason  # noqa: E402
 from library import Path as Way  # noqa: E402
 
 SIZE = 1 << 19
@@ -169,10 +169,19 @@ def replace(own):
     (own.source / 'other').rename(own.source / 'file')
 
 
+def change_in_secret(own):
+    """As rsync(1) does: size and time of modification are what they were."""
+    times = (own.source / 'file').stat()
+    (own.source / 'file').write_bytes(CONTENT[::-1])
+    os.utime(own.source / 'file', ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 # what happens to the file while the mount is away: what is said
 CHANGES = {
+    'changed in secret': (change_in_secret, 'was changed meanwhile'),
+    'given another mode': (lambda own: (own.source / 'file').chmod(0o640), 'was changed meanwhile'),
     'replaced': (replace, 'but with another file at this path'),
-    'longer': (lambda own: os.truncate(own.source / 'file', SIZE + 1), f'has changed .{SIZE + 1} bytes, before: {SIZE}'),
+    'longer': (lambda own: os.truncate(own.source / 'file', SIZE + 1), 'was resized meanwhile'),
     'written to': (lambda own: (own.source / 'file').write_bytes(CONTENT), 'was written to meanwhile'),
 }
 
@@ -186,12 +195,40 @@ def test_file_that_is_not_the_same_is_refused(own, reader, change, way):
     reading.fails(errno.ESTALE, said)
 
 
-def test_file_with_new_owner_and_name_is_the_same(own, reader):
-    """What neither changes its bytes nor its path."""
+def test_file_that_was_read_meanwhile_is_the_same(own, reader):
     reading = reader()
-    reading.at(1, lambda: (own.kill(), own.take_away(), os.chmod(own.source / 'file', 0o640), os.link(own.source / 'file', own.source / 'more'),
-                           own.mount()))
+    reading.at(1, lambda: (own.kill(), own.take_away(), (own.source / 'file').read_bytes(), own.mount()))
     assert reading.read().reopens == 1
+
+
+def test_change_after_the_return_is_found_as_well(own, reader):
+    """Part of the bytes came before it, on either mount."""
+    def change():
+        with (own.path / 'file').open('r+b') as file:
+            file.write(b'changed')
+    reading = reader()
+    reading.at(1, own.restart)
+    reading.at(10, change)
+    reading.fails(errno.ESTALE, 'was written to while it was read')
+
+
+def test_write_goes_on_when_the_mount_has_returned(own, library, buffer):
+    """With a new token, and with the partial blocks."""
+    content, calls = CONTENT[::-1], []
+    buffer.write(0, content)
+
+    def progress(told):
+        calls.append(told.state)
+        if len(calls) == 2:
+            own.restart()
+        return 0
+    with library.file(os.fsencode(own.file), os.O_RDWR) as file, library.queue(depth=2, chunk=16384) as queue, \
+         queue.submit(WRITE, [(file, 100, buffer, 100, SIZE - 200)], SYNC, progress) as transfer:
+        transfer.wait()
+        assert transfer.bytes == SIZE - 200
+        assert (queue.counters.reopens, queue.counters.tokens) == (1, 2)
+        assert queue.counters.bytes_direct == SIZE - 2 * 4096 and queue.counters.bytes_copied == 2 * 4096 - 200
+    assert (own.source / 'file').read_bytes() == CONTENT[:100] + content[100:-100] + CONTENT[-100:]
 
 
 def test_file_without_a_path_cannot_return(own, reader):
