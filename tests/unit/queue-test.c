@@ -107,12 +107,6 @@ static void check_not_overstated(const struct fdmabuf_transfer *transfer,
 	}
 }
 
-static void wait_for(struct fdmabuf_transfer *transfer)
-{
-	CHECK_EQUAL(fdmabuf_transfer_wait(transfer, -1), 0);
-	CHECK_EQUAL(fdmabuf_transfer_state(transfer), FDMABUF_FINISHED);
-}
-
 static bool is_open(int fd)
 {
 	return fcntl(fd, F_GETFD) >= 0;
@@ -552,13 +546,7 @@ static size_t make_random_ranges(struct fdmabuf_range *ranges, unsigned long lon
 		used[to] = range.buffer_offset + length;
 		ranges[count++] = range;
 	}
-	for (size_t i = count; i > 1; i--) {
-		size_t other = next_random(random) % i;
-		struct fdmabuf_range kept = ranges[i - 1];
-
-		ranges[i - 1] = ranges[other];
-		ranges[other] = kept;
-	}
+	shuffle_ranges(ranges, count, random);
 	return count;
 }
 

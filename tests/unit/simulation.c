@@ -275,6 +275,17 @@ struct fdmabuf_range range_of(unsigned file_number, uint64_t file_offset, unsign
 	};
 }
 
+void shuffle_ranges(struct fdmabuf_range *ranges, size_t count, unsigned long long *random)
+{
+	for (size_t i = count; i > 1; i--) {
+		size_t other = next_random(random) % i;
+		struct fdmabuf_range kept = ranges[i - 1];
+
+		ranges[i - 1] = ranges[other];
+		ranges[other] = kept;
+	}
+}
+
 struct fdmabuf_transfer *start(struct fdmabuf_queue *queue, enum fdmabuf_direction direction,
 			       const struct fdmabuf_range *ranges, size_t count, unsigned flags)
 {
@@ -289,6 +300,12 @@ struct fdmabuf_transfer *start(struct fdmabuf_queue *queue, enum fdmabuf_directi
 
 	CHECK_EQUAL(fdmabuf_submit(queue, &operation, &transfer), 0);
 	return transfer;
+}
+
+void wait_for(struct fdmabuf_transfer *transfer)
+{
+	CHECK_EQUAL(fdmabuf_transfer_wait(transfer, -1), 0);
+	CHECK_EQUAL(fdmabuf_transfer_state(transfer), FDMABUF_FINISHED);
 }
 
 struct fdmabuf_result result_of_range(const struct fdmabuf_transfer *transfer, size_t index)

@@ -80,9 +80,12 @@ struct fdmabuf_queue *given_queue(enum fdmabuf_path path, uint32_t depth, uint32
 struct fdmabuf_range range_of(unsigned file_number, uint64_t file_offset, unsigned buffer_number,
 			      uint64_t buffer_offset, uint64_t length);
 
-/* Starts a transfer, which has to succeed. */
+void shuffle_ranges(struct fdmabuf_range *ranges, size_t count, unsigned long long *random);
+
+/* Starts a transfer, which has to succeed. wait_for() waits for its end. */
 struct fdmabuf_transfer *start(struct fdmabuf_queue *queue, enum fdmabuf_direction direction,
 			       const struct fdmabuf_range *ranges, size_t count, unsigned flags);
+void wait_for(struct fdmabuf_transfer *transfer);
 
 struct fdmabuf_result result_of_range(const struct fdmabuf_transfer *transfer, size_t index);
 struct fdmabuf_counters counters_of_queue(const struct fdmabuf_queue *queue);

@@ -101,12 +101,6 @@ static void check_not_overstated(const struct fdmabuf_transfer *t,
 	}
 }
 
-static void wait_for(struct fdmabuf_transfer *transfer)
-{
-	CHECK_EQUAL(fdmabuf_transfer_wait(transfer, -1), 0);
-	CHECK_EQUAL(fdmabuf_transfer_state(transfer), FDMABUF_FINISHED);
-}
-
 /* --------------------------------------------------------------- the bytes */
 
 static void whole_blocks_are_written_directly(void)
@@ -613,13 +607,7 @@ static size_t make_random_ranges(struct fdmabuf_range *ranges, unsigned long lon
 		used[to] = at + length;
 		ranges[count++] = range_of(to, at, next_random(random) % SEVERAL, from, length);
 	}
-	for (size_t i = count; i > 1; i--) {
-		size_t other = next_random(random) % i;
-		struct fdmabuf_range kept = ranges[i - 1];
-
-		ranges[i - 1] = ranges[other];
-		ranges[other] = kept;
-	}
+	shuffle_ranges(ranges, count, random);
 	return count;
 }
 

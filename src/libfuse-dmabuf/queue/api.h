@@ -5,6 +5,9 @@
 
 #include "queue/queue.h"
 
+/* Returns -ECHILD if the queue is a parent's: it makes no progress in a child. */
+int queue_check_process(const struct fdmabuf_queue *queue);
+
 /* Returns a negative errno if the queue is a parent's, or broken. */
 int queue_check(const struct fdmabuf_queue *queue);
 

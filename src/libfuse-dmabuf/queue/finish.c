@@ -29,7 +29,7 @@ static void finish(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
 	transfer_let_pairs_go(t);
 	t->phase = PHASE_DONE;
 	t->is_active = false;
-	list_remove_active(queue, t);
+	list_remove(&queue->active_end, t);
 	list_append(&queue->finished_end, t);
 	queue->finished_count++;
 	queue->ended_count++;

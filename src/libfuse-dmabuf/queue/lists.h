@@ -13,13 +13,15 @@ static inline void list_append(struct fdmabuf_transfer ***end, struct fdmabuf_tr
 	*end = &t->next;
 }
 
-static inline void list_remove_active(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
+/* @end: NULL in a child, which adds to no list. */
+static inline void list_remove(struct fdmabuf_transfer ***end, struct fdmabuf_transfer *t)
 {
 	*t->link = t->next;
 	if (t->next)
 		t->next->link = t->link;
-	else
-		queue->active_end = t->link;
+	else if (end)
+		*end = t->link;
+	t->link = NULL;
 }
 
 #endif

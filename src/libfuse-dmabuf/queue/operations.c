@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/fork.h"
 #include "base/structs.h"
 #include "common/clock.h"
 #include "queue/api.h"
+#include "queue/lists.h"
 #include "queue/loop.h"
 #include "queue/plan.h"
 #include "queue/recover.h"
@@ -46,18 +46,10 @@ static int64_t time_left(int timeout, int64_t start)
 	return left > 0 ? left : 0;
 }
 
-/* A queue of a parent makes no progress in a child. */
-static int check_process(const struct fdmabuf_queue *queue)
-{
-	if (queue->forks == fork_count())
-		return 0;
-	return fail(ECHILD, "the queue belongs to the parent of this process");
-}
-
 int fdmabuf_transfer_wait(struct fdmabuf_transfer *t, int timeout)
 {
 	int64_t start = timeout > 0 ? monotonic_milliseconds() : 0;
-	int ret = t->queue ? check_process(t->queue) : 0;
+	int ret = t->queue ? queue_check_process(t->queue) : 0;
 
 	if (ret)
 		return ret;
@@ -80,7 +72,7 @@ int fdmabuf_transfer_wait(struct fdmabuf_transfer *t, int timeout)
 
 int fdmabuf_transfer_cancel(struct fdmabuf_transfer *t, int timeout)
 {
-	int ret = t->queue ? check_process(t->queue) : 0;
+	int ret = t->queue ? queue_check_process(t->queue) : 0;
 
 	if (ret || !t->is_active)
 		return ret;
@@ -154,20 +146,10 @@ void *fdmabuf_transfer_data(const struct fdmabuf_transfer *t)
 	return t->data;
 }
 
-static void unlink_transfer(struct fdmabuf_transfer *t)
-{
-	*t->link = t->next;
-	if (t->next)
-		t->next->link = t->link;
-	t->link = NULL;
-}
-
 /* Takes a transfer from the finished ones of its queue. */
 static void remove_finished(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
 {
-	if (!t->next)
-		queue->finished_end = t->link;
-	unlink_transfer(t);
+	list_remove(&queue->finished_end, t);
 	queue->finished_count--;
 }
 
@@ -175,9 +157,9 @@ void fdmabuf_transfer_free(struct fdmabuf_transfer *t)
 {
 	if (!t)
 		return;
-	if (t->queue && check_process(t->queue)) {
+	if (t->queue && queue_check_process(t->queue)) {
 		/* A child frees its copy: neither the requests nor the timer are the child's. */
-		unlink_transfer(t);
+		list_remove(NULL, t);
 	} else if (t->queue) {
 		fdmabuf_transfer_cancel(t, -1);
 		remove_finished(t->queue, t);
@@ -202,28 +184,28 @@ int64_t fdmabuf_run(struct fdmabuf_queue *queue, const struct fdmabuf_operation 
 	return bytes;
 }
 
-int64_t fdmabuf_read(struct fdmabuf_queue *queue, const struct fdmabuf_range *ranges, size_t count,
-		     unsigned flags)
+static int64_t run_ranges(struct fdmabuf_queue *queue, enum fdmabuf_direction direction,
+			  const struct fdmabuf_range *ranges, size_t count, unsigned flags)
 {
 	return fdmabuf_run(queue, &(struct fdmabuf_operation){
 		.size = sizeof(struct fdmabuf_operation),
-		.direction = FDMABUF_READ,
+		.direction = direction,
 		.flags = flags,
 		.ranges = ranges,
 		.count = count,
 	});
 }
 
+int64_t fdmabuf_read(struct fdmabuf_queue *queue, const struct fdmabuf_range *ranges, size_t count,
+		     unsigned flags)
+{
+	return run_ranges(queue, FDMABUF_READ, ranges, count, flags);
+}
+
 int64_t fdmabuf_write(struct fdmabuf_queue *queue, const struct fdmabuf_range *ranges, size_t count,
 		      unsigned flags)
 {
-	return fdmabuf_run(queue, &(struct fdmabuf_operation){
-		.size = sizeof(struct fdmabuf_operation),
-		.direction = FDMABUF_WRITE,
-		.flags = flags,
-		.ranges = ranges,
-		.count = count,
-	});
+	return run_ranges(queue, FDMABUF_WRITE, ranges, count, flags);
 }
 
 int fdmabuf_queue_check(struct fdmabuf_queue *queue, enum fdmabuf_direction direction,
@@ -258,7 +240,7 @@ int fdmabuf_queue_check(struct fdmabuf_queue *queue, enum fdmabuf_direction dire
 
 int fdmabuf_queue_poll(struct fdmabuf_queue *queue)
 {
-	int ret = check_process(queue);
+	int ret = queue_check_process(queue);
 
 	if (ret)
 		return ret;
@@ -270,7 +252,7 @@ int fdmabuf_queue_poll(struct fdmabuf_queue *queue)
 int fdmabuf_queue_wait(struct fdmabuf_queue *queue, int timeout)
 {
 	int64_t start = timeout > 0 ? monotonic_milliseconds() : 0;
-	int ret = check_process(queue);
+	int ret = queue_check_process(queue);
 
 	while (!ret && queue->active && !queue->finished) {
 		int64_t left = timeout > 0 ? time_left(timeout, start) : timeout;
@@ -289,7 +271,7 @@ int fdmabuf_queue_wait(struct fdmabuf_queue *queue, int timeout)
 
 struct fdmabuf_transfer *fdmabuf_queue_next(struct fdmabuf_queue *queue)
 {
-	struct fdmabuf_transfer *t = check_process(queue) ? NULL : queue->finished;
+	struct fdmabuf_transfer *t = queue_check_process(queue) ? NULL : queue->finished;
 
 	if (!t)
 		return NULL;

@@ -68,6 +68,24 @@ static int check_block_size(const struct fdmabuf_queue *queue, const struct fdma
 		    file->path, queue->chunk, file->block_size);
 }
 
+/*
+ * Notes the version of the file. Uses of one file, which are neighbours, share what one look has
+ * found.
+ */
+static void note_version(struct fdmabuf_transfer *t, struct use *use)
+{
+	const struct use *before = use > t->uses ? use - 1 : NULL;
+
+	if (before && before->handle == use->handle) {
+		use->has_version = before->has_version;
+		use->version = before->version;
+		return;
+	}
+	use->has_version = handle_get_version(use->handle, &use->version);
+	if (use->has_version)
+		file_note_size(use->pair->file, use->version.size);
+}
+
 static int add_use(struct fdmabuf_transfer *t, const struct fdmabuf_range *range)
 {
 	struct use *use = &t->uses[t->use_count];
@@ -85,9 +103,7 @@ static int add_use(struct fdmabuf_transfer *t, const struct fdmabuf_range *range
 	use->block_size = range->file->block_size;
 	use->buffer_size = range->buffer->size;
 	use->eof = UINT64_MAX;
-	use->has_version = handle_get_version(use->handle, &use->version);
-	if (use->has_version)
-		file_note_size(range->file, use->version.size);
+	note_version(t, use);
 	return 0;
 }
 

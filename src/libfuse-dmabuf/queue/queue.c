@@ -185,15 +185,22 @@ void fdmabuf_queue_close(struct fdmabuf_queue *queue)
 	free_queue(queue);
 }
 
+int queue_check_process(const struct fdmabuf_queue *queue)
+{
+	if (queue->forks == fork_count())
+		return 0;
+	return fail(ECHILD, "the queue belongs to the parent of this process: "
+		    "open one after fork(2)");
+}
+
 int queue_check(const struct fdmabuf_queue *queue)
 {
-	if (queue->forks != fork_count())
-		return fail(ECHILD, "the queue belongs to the parent of this process: "
-			    "open one after fork(2)");
-	if (queue->broken)
+	int ret = queue_check_process(queue);
+
+	if (!ret && queue->broken)
 		return fail(queue->broken, "io_uring: %s: open a new queue",
 			    strerror(queue->broken));
-	return 0;
+	return ret;
 }
 
 int fdmabuf_queue_counters(const struct fdmabuf_queue *queue, struct fdmabuf_counters *counters)

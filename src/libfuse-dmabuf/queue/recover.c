@@ -25,6 +25,17 @@ bool use_needs_recovery(const struct use *use)
 	return pair->is_lost || pair->token_has_ended || use->handle != pair->handle;
 }
 
+/* Ends the transfer if the exporter gives the CPU no access. */
+static void switch_to_bounce(struct fdmabuf_transfer *t, struct pair *pair)
+{
+	int ret;
+
+	pair_switch_to_bounce(pair);
+	ret = buffer_prepare_copy(pair->buffer);
+	if (ret)
+		transfer_stop(t, ret);
+}
+
 /*
  * Switches the pair to bounce, or ends the transfer with ESTALE if the caller wants FDMABUF_DIRECT.
  * The pair's reason says why there is no new token; @event, which came before, is put in front of
@@ -34,7 +45,6 @@ static void give_up_token(struct fdmabuf_queue *queue, struct fdmabuf_transfer *
 			  struct pair *pair, const char *event)
 {
 	char cause[REASON_TEXT_SIZE];
-	int ret;
 
 	snprintf(cause, sizeof(cause), "%s", pair->reason_text);
 	pair_set_reason(pair, pair->reason, "%s: %.190s", event, cause);
@@ -44,10 +54,7 @@ static void give_up_token(struct fdmabuf_queue *queue, struct fdmabuf_transfer *
 		transfer_stop(t, fail(ESTALE, "%s: %s", pair->file->path, pair->reason_text));
 		return;
 	}
-	pair_switch_to_bounce(pair);
-	ret = buffer_prepare_copy(pair->buffer);
-	if (ret)
-		transfer_stop(t, ret);
+	switch_to_bounce(t, pair);
 }
 
 /*
@@ -56,17 +63,12 @@ static void give_up_token(struct fdmabuf_queue *queue, struct fdmabuf_transfer *
 static void do_without_first_token(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t,
 				   struct pair *pair, int error)
 {
-	int ret;
-
 	if (queue->wanted_path == FDMABUF_DIRECT) {
 		transfer_stop(t, fail(error, "%s: direct path impossible: %s", pair->file->path,
 				      pair->reason_text));
 		return;
 	}
-	pair_switch_to_bounce(pair);
-	ret = buffer_prepare_copy(pair->buffer);
-	if (ret)
-		transfer_stop(t, ret);
+	switch_to_bounce(t, pair);
 }
 
 /*

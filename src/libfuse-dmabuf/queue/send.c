@@ -174,7 +174,7 @@ void send_new(struct fdmabuf_queue *queue)
 		if (!submit(queue, request))
 			keep_request(queue, request);
 		if (t->next) {
-			list_remove_active(queue, t);
+			list_remove(&queue->active_end, t);
 			list_append(&queue->active_end, t);
 		}
 	}
