@@ -61,9 +61,9 @@ extern "C" {
 
 #define FDMABUF_API __attribute__((visibility("default")))
 
-/* The version of this header. fdmabuf_version() returns the library's, for example "0.2.0". */
+/* The version of this header. fdmabuf_version() returns the library's, for example "0.3.0". */
 #define FDMABUF_VERSION_MAJOR 0
-#define FDMABUF_VERSION_MINOR 2
+#define FDMABUF_VERSION_MINOR 3
 #define FDMABUF_VERSION_PATCH 0
 FDMABUF_API const char *fdmabuf_version(void);
 
@@ -77,6 +77,15 @@ struct fdmabuf_transfer;
  * to do if there is a remedy. The text is valid until the next failing call in this thread.
  */
 FDMABUF_API const char *fdmabuf_error(void);
+
+/*
+ * Sets the function that warnings go to: what a person should know, though no call fails, each one
+ * once per process. @text is one line without a newline. The function may be called in any thread
+ * that uses a queue, and must not call the library. Without a function, or with NULL, a warning is
+ * a line on standard error.
+ */
+typedef void fdmabuf_warning_function(void *data, const char *text);
+FDMABUF_API void fdmabuf_on_warning(fdmabuf_warning_function *function, void *data);
 
 /* ------------------------------------------------------------------- files */
 
@@ -125,10 +134,55 @@ FDMABUF_API int fdmabuf_file_sync(struct fdmabuf_file *file);
 
 /* ----------------------------------------------------------------- buffers */
 
+/* Where the memory of a buffer comes from. */
+enum fdmabuf_exporter {
+	FDMABUF_EXPORTER_MEMORY,	/* ordinary host memory, without a dma-buf */
+	FDMABUF_EXPORTER_UDMABUF,	/* host memory as a dma-buf */
+	FDMABUF_EXPORTER_HEAP,		/* a dma-heap: /dev/dma_heap/NAME */
+	FDMABUF_EXPORTER_DRM,		/* a GPU with a driver in the kernel: /dev/dri */
+	FDMABUF_EXPORTER_VFIO,		/* a BAR of a PCI device that is bound to vfio-pci */
+	FDMABUF_EXPORTER_CUDA,		/* an NVIDIA GPU */
+	FDMABUF_EXPORTER_HIP,		/* an AMD GPU with ROCm */
+	FDMABUF_EXPORTER_IMPORT,	/* a dma-buf of somebody else */
+};
+
+/* What is to be allocated. Zeros in the optional members mean none. */
+struct fdmabuf_memory {
+	size_t size;			/* sizeof(struct fdmabuf_memory) */
+	enum fdmabuf_exporter exporter;
+	uint32_t number;		/* CUDA and HIP: of the device, unless @device is set */
+	uint64_t bytes;			/* rounded up to whole pages; 0 = all (VFIO only) */
+	const char *device;		/* PCI address (VFIO, CUDA, HIP, DRM), device node (DRM) or
+					 * name of a heap; optional, except for VFIO */
+	uint64_t page_size;		/* MEMORY, UDMABUF: in huge pages of this many bytes;
+					 * optional */
+};
+
 /*
- * Allocates memory from the exporter that @what names:
+ * Allocates memory. fdmabuf_buffer_free() drops the reference; the last one frees the memory.
  *
- *	"udmabuf"		host memory as a dma-buf
+ * Errors: -EINVAL (a member is not valid, or the exporter has no such option), -ENOSPC (the
+ * exporter has less), -ENODEV (there is no such device, or it is not bound to vfio-pci),
+ * -EOPNOTSUPP (the kernel lacks the exporter, or the machine lacks the driver), -EBUSY, -EACCES,
+ * -ENOMEM, -EIO (another error of the driver).
+ */
+FDMABUF_API int fdmabuf_buffer_create(const struct fdmabuf_memory *memory,
+				      struct fdmabuf_buffer **buffer);
+
+/*
+ * Does the same with a text instead of a struct:
+ *
+ *	"memory"		ordinary host memory without a dma-buf
+ *	"udmabuf", "udmabuf:2M", "udmabuf:1G"
+ *				host memory as a dma-buf, in ordinary pages or
+ *				in huge ones (which have to be reserved: see
+ *				/proc/sys/vm/nr_hugepages)
+ *	"heap", "heap:NAME"	host memory from a dma-heap: "system", or the
+ *				one with this name in /dev/dma_heap
+ *	"drm", "drm:NODE" or "drm:DOMAIN:BUS:DEV.FN"
+ *				memory of a GPU whose driver is in the kernel:
+ *				of the first one, of /dev/dri/NODE, or of the
+ *				one with this PCI address
  *	"vfio:DOMAIN:BUS:DEV.FN"
  *				the biggest memory BAR of a PCI device that is
  *				bound to vfio-pci; the content of the BAR stays
@@ -139,16 +193,9 @@ FDMABUF_API int fdmabuf_file_sync(struct fdmabuf_file *file);
  *				with this CUDA number (see CUDA_VISIBLE_DEVICES)
  *				or PCI address. If the driver exports no dma-buf,
  *				only bounce is possible.
- *	"memory"		ordinary host memory without a dma-buf: only
- *				bounce is possible
- *
- * @size is rounded up to whole pages. 0 takes all that the exporter has (vfio only).
- * fdmabuf_buffer_free() drops the reference; the last one frees the memory.
- *
- * Errors: -EINVAL (@what or @size is not valid), -ENOSPC (the exporter has less than @size),
- * -ENODEV (there is no such device, or it is not bound to vfio-pci), -EOPNOTSUPP (the kernel lacks
- * the exporter, or the machine lacks NVIDIA's driver), -EBUSY, -EACCES, -ENOMEM, -EIO (another
- * error of the driver).
+ *	"hip", "hip:NUMBER" or "hip:DOMAIN:BUS:DEV.FN"
+ *				memory of an AMD GPU, in the same way (see
+ *				HIP_VISIBLE_DEVICES)
  */
 FDMABUF_API int fdmabuf_buffer_allocate(const char *what, uint64_t size,
 					struct fdmabuf_buffer **buffer);
@@ -160,6 +207,20 @@ FDMABUF_API int fdmabuf_buffer_allocate(const char *what, uint64_t size,
  * @dmabuf_fd is not a dma-buf.
  */
 FDMABUF_API int fdmabuf_buffer_import(int dmabuf_fd, struct fdmabuf_buffer **buffer);
+
+/*
+ * Makes a buffer of memory that the caller has, for example of a tensor, and that has to stay until
+ * the buffer is freed. @address is a host address (MEMORY), a CUdeviceptr (CUDA) or a pointer of
+ * hipMalloc() (HIP); the device is the one that the memory is on. Any range inside one allocation
+ * is possible. The direct path needs a range of whole pages, because the driver exports no other
+ * as a dma-buf: an allocation of its own, or a part that begins and ends at multiples of the page
+ * size. Other ranges, and memory that the driver does not export, use bounce.
+ *
+ * Errors: -EINVAL (@exporter has no addresses), -EFAULT (the range is not inside one allocation),
+ * and those of fdmabuf_buffer_create().
+ */
+FDMABUF_API int fdmabuf_buffer_import_address(enum fdmabuf_exporter exporter, uint64_t address,
+					      uint64_t size, struct fdmabuf_buffer **buffer);
 
 FDMABUF_API struct fdmabuf_buffer *fdmabuf_buffer_ref(struct fdmabuf_buffer *buffer);
 FDMABUF_API void fdmabuf_buffer_free(struct fdmabuf_buffer *buffer);
@@ -178,8 +239,32 @@ FDMABUF_API int fdmabuf_buffer_fd(const struct fdmabuf_buffer *buffer);
  */
 FDMABUF_API uint64_t fdmabuf_buffer_device_address(const struct fdmabuf_buffer *buffer);
 
-/* Returns the name of the exporter: "udmabuf", "vfio", "cuda", "memory" or "import". */
+/*
+ * Returns the name of the exporter: "memory", "udmabuf", "heap", "drm", "vfio", "cuda", "hip" or
+ * "import".
+ */
 FDMABUF_API const char *fdmabuf_buffer_exporter(const struct fdmabuf_buffer *buffer);
+
+/* What this machine has for buffers. The library sets size, and newer ones may add members. */
+struct fdmabuf_exporter_info {
+	size_t size;
+	enum fdmabuf_exporter exporter;
+	const char *name;	/* of the exporter, for example "cuda" */
+	const char *what;	/* for fdmabuf_buffer_allocate(), for example "cuda:0" */
+	const char *device;	/* name of the device or of its driver, or "" */
+	uint64_t bytes;		/* that can be allocated now; 0 = not known */
+	bool has_dmabuf;	/* buffers have a dma-buf, which the direct path needs */
+	int error;		/* 0, or the negative errno that keeps the caller from it */
+	const char *text;	/* why, and what to do; or "" */
+};
+
+/*
+ * Calls @function for each device of each exporter, and once for each exporter that this machine
+ * lacks. The strings are valid during the call. A non-zero value of @function ends the list and is
+ * returned; -ENOMEM is the only error. Drivers of GPUs are loaded, but no memory is allocated.
+ */
+typedef int fdmabuf_exporter_function(void *data, const struct fdmabuf_exporter_info *info);
+FDMABUF_API int fdmabuf_exporters(fdmabuf_exporter_function *function, void *data);
 
 /*
  * Copy between host memory and the buffer, and zero a range of the buffer. The CPU does this, with
@@ -199,6 +284,8 @@ enum fdmabuf_path {
 	FDMABUF_AUTO,		/* direct if possible, else bounce */
 	FDMABUF_DIRECT,		/* direct, or fail: the CPU copies no byte of the file */
 	FDMABUF_BOUNCE,		/* bounce, even if direct is possible */
+	FDMABUF_DIRECT_IO,	/* as a result only: direct I/O to the pages of the buffer, without
+				 * a token and without a copy (memory, udmabuf) */
 };
 
 /* Why a range, or a part of it, is not direct. */
@@ -217,6 +304,38 @@ enum fdmabuf_reason {
 					 * size */
 	FDMABUF_REASON_PARTIAL_BLOCK,	/* the range begins or ends in the middle of a block: this
 					 * part of it is copied */
+	FDMABUF_REASON_UNPROVEN,	/* direct requests succeeded, and moved other bytes */
+};
+
+/*
+ * A direct request that succeeds is no proof that its bytes are in the memory that the GPU sees:
+ * drivers, IOMMUs and switches have been seen to lose them. So a queue proves the direct path from
+ * the device of a file to the device of a buffer, once per process and direction, before it moves
+ * anything else by it.
+ *
+ * For a read, at least eight blocks of the ranges, spread over the buffer, are filled with other
+ * bytes than the file has, read directly, and compared with what O_DIRECT reads into host memory.
+ * For a write, at least eight blocks of the ranges are written directly and read back. No other
+ * bytes than the caller's are ever written to a file. Later reads are watched: a mark in some of
+ * their blocks, put there before the request, must be gone afterwards.
+ *
+ * A path that fails is not used again by this process: there is one warning, which names devices
+ * and exporter, what has not finished moves again by bounce (FDMABUF_REASON_UNPROVEN), or with
+ * FDMABUF_DIRECT fails with -EIO.
+ */
+enum fdmabuf_proof {
+	FDMABUF_PROOF_ONCE,	/* per process, devices and direction */
+	FDMABUF_PROOF_ALWAYS,	/* for each file and buffer of a queue as well */
+	FDMABUF_PROOF_NEVER,
+};
+
+/* What is known of the direct path of a range. */
+enum fdmabuf_proven {
+	FDMABUF_NOT_DIRECT,	/* the range is not direct */
+	FDMABUF_PROVEN,
+	FDMABUF_UNPROVABLE,	/* nobody but the device can look into the buffer */
+	FDMABUF_NOT_PROVEN,	/* FDMABUF_PROOF_NEVER, or fewer than eight blocks so far */
+	FDMABUF_DISPROVED,	/* the path lost bytes: see FDMABUF_REASON_UNPROVEN */
 };
 
 /* A zero in any member but size stands for its default. */
@@ -231,6 +350,10 @@ struct fdmabuf_queue_options {
 				 * has ended, up to FDMABUF_MOUNT_WAIT_MAX; 0 = 10 s;
 				 * FDMABUF_MOUNT_WAIT_NONE = do not wait */
 	uint32_t tokens;	/* kept at most, 1 to FDMABUF_TOKENS_MAX; 0 = 1024 */
+	enum fdmabuf_proof proof;
+	uint32_t copy_threads;	/* that copy for bounce at most, up to FDMABUF_COPY_THREADS_MAX;
+				 * 0 = as many as help; FDMABUF_COPY_THREADS_NONE = the thread
+				 * that uses the queue copies */
 };
 
 #define FDMABUF_DEPTH_MAX 256u
@@ -238,6 +361,8 @@ struct fdmabuf_queue_options {
 #define FDMABUF_MOUNT_WAIT_MAX 3600000u		/* ms: one hour */
 #define FDMABUF_MOUNT_WAIT_NONE UINT32_MAX
 #define FDMABUF_TOKENS_MAX 16383u
+#define FDMABUF_COPY_THREADS_MAX 256u
+#define FDMABUF_COPY_THREADS_NONE UINT32_MAX
 
 /*
  * Opens a queue: one io_uring, and at most 16 MiB of host memory for bounce, which is allocated
@@ -378,9 +503,10 @@ struct fdmabuf_result {
 	size_t size;			/* set by the caller: sizeof(struct fdmabuf_result) */
 	uint64_t done;			/* bytes from the begin of the range that have moved */
 	int error;			/* 0, or the negative errno that kept the rest from it */
-	enum fdmabuf_path path;		/* FDMABUF_DIRECT or FDMABUF_BOUNCE */
+	enum fdmabuf_path path;		/* FDMABUF_DIRECT, FDMABUF_DIRECT_IO or FDMABUF_BOUNCE */
 	enum fdmabuf_reason reason;	/* why it is not direct, or a part of it is not */
 	char text[256];			/* the reason as a text, or "" */
+	enum fdmabuf_proven proven;
 };
 
 /* Gives the result of range @index, as numbered by the caller, of a transfer that has finished. */
@@ -443,6 +569,9 @@ struct fdmabuf_counters {
 	uint64_t tokens;	/* registrations */
 	uint64_t tokens_kept;	/* now */
 	uint64_t reopens;	/* times that a file was opened again on a new mount */
+	uint64_t bytes_direct_io;	/* moved by direct I/O to the pages of a buffer */
+	uint64_t bytes_cached;	/* of all that was read: taken from the page cache */
+	uint64_t bytes_proven;	/* compared, to prove direct paths */
 };
 FDMABUF_API int fdmabuf_queue_counters(const struct fdmabuf_queue *queue,
 				       struct fdmabuf_counters *counters);

@@ -10,6 +10,7 @@
 
 #include "base/arithmetic.h"
 #include "base/error.h"
+#include "base/structs.h"
 #include "buffer/exporter.h"
 
 static const struct exporter *const exporters[] = {
@@ -46,27 +47,134 @@ static struct fdmabuf_buffer *new_buffer(const struct exporter *exporter)
 	return buffer;
 }
 
-int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buffer **result)
+/* Refuses what the exporter would ignore. */
+static int check_options(const struct exporter *exporter, const struct fdmabuf_memory *memory)
 {
-	const char *argument;
-	const struct exporter *exporter = find_exporter(what, &argument);
-	struct fdmabuf_buffer *buffer;
-	int ret;
+	const char *name = exporter->name;
 
-	if (!exporter)
-		return fail(EINVAL, "%s: no such exporter: "
-			    "use udmabuf, vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or memory", what);
-	if (size > INT64_MAX - (uint64_t)getpagesize())
-		return fail(EINVAL, "%s: no buffer can be that large", what);
+	if (memory->bytes > INT64_MAX - (uint64_t)getpagesize())
+		return fail(EINVAL, "%s: no buffer can be that large", name);
+	if (!memory->bytes && !(exporter->options & OPTION_SIZE_MISSING))
+		return fail(EINVAL, "%s: give a size", name);
+	if (memory->device && !(exporter->options & OPTION_DEVICE))
+		return fail(EINVAL, "%s takes no device", name);
+	if (memory->number && !(exporter->options & OPTION_NUMBER))
+		return fail(EINVAL, "%s takes no number of a device", name);
+	if (memory->page_size && !(exporter->options & OPTION_PAGE_SIZE))
+		return fail(EINVAL, "%s takes no page size", name);
+	return 0;
+}
+
+static int allocate(const struct exporter *exporter, struct fdmabuf_memory *memory,
+		    struct fdmabuf_buffer **result)
+{
+	int ret = check_options(exporter, memory);
+	struct fdmabuf_buffer *buffer;
+
+	if (ret)
+		return ret;
 	buffer = new_buffer(exporter);
 	if (!buffer)
-		return fail(ENOMEM, "%s: out of memory", what);
-	ret = exporter->allocate(buffer, argument, align_up(size, getpagesize()));
+		return fail(ENOMEM, "%s: out of memory", exporter->name);
+	memory->bytes = align_up(memory->bytes, getpagesize());
+	ret = exporter->allocate(buffer, memory);
 	if (ret) {
 		fdmabuf_buffer_free(buffer);
 		return ret;
 	}
 	*result = buffer;
+	return 0;
+}
+
+static const struct exporter *exporter_of(enum fdmabuf_exporter number)
+{
+	for (size_t i = 0; i < sizeof(exporters) / sizeof(*exporters); i++)
+		if (exporters[i]->number == number)
+			return exporters[i];
+	return NULL;
+}
+
+int fdmabuf_buffer_create(const struct fdmabuf_memory *callers, struct fdmabuf_buffer **result)
+{
+	struct fdmabuf_memory memory;
+	const struct exporter *exporter;
+	int ret = copy_struct_from_caller(&memory, sizeof(memory), callers);
+
+	if (ret)
+		return ret;
+	exporter = exporter_of(memory.exporter);
+	if (!exporter)
+		return fail(EINVAL, "exporter %d cannot allocate memory", (int)memory.exporter);
+	return allocate(exporter, &memory, result);
+}
+
+int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buffer **result)
+{
+	struct fdmabuf_memory memory = { .size = sizeof(memory), .bytes = size };
+	const char *argument;
+	const struct exporter *exporter = find_exporter(what, &argument);
+	int ret = 0;
+
+	if (!exporter)
+		return fail(EINVAL, "%s: no such exporter: use memory, udmabuf, heap, drm, "
+			    "vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or hip[:DEVICE]", what);
+	memory.exporter = exporter->number;
+	if (argument && !exporter->parse)
+		return fail(EINVAL, "%s takes no argument", exporter->name);
+	if (argument)
+		ret = exporter->parse(argument, &memory);
+	return ret ? ret : allocate(exporter, &memory, result);
+}
+
+int fdmabuf_buffer_import_address(enum fdmabuf_exporter number, uint64_t address, uint64_t size,
+				  struct fdmabuf_buffer **result)
+{
+	const struct exporter *exporter = exporter_of(number);
+	struct fdmabuf_buffer *buffer;
+	int ret;
+
+	if (!exporter || !exporter->import_address)
+		return fail(EINVAL, "%s: memory cannot be imported by its address",
+			    exporter ? exporter->name : "no such exporter");
+	if (!size || address > UINT64_MAX - size)
+		return fail(EINVAL, "%s: %llu bytes at %#llx are no memory", exporter->name,
+			    (unsigned long long)size, (unsigned long long)address);
+	buffer = new_buffer(exporter);
+	if (!buffer)
+		return fail(ENOMEM, "%s: out of memory", exporter->name);
+	buffer->is_callers = true;
+	ret = exporter->import_address(buffer, address, size);
+	if (ret) {
+		fdmabuf_buffer_free(buffer);
+		return ret;
+	}
+	*result = buffer;
+	return 0;
+}
+
+int report_exporter(const struct exporter_report *report, struct fdmabuf_exporter_info info)
+{
+	info.size = sizeof(info);
+	info.exporter = report->exporter->number;
+	info.name = report->exporter->name;
+	if (!info.what)
+		info.what = info.name;
+	if (!info.device)
+		info.device = "";
+	if (!info.text)
+		info.text = "";
+	return report->function(report->data, &info);
+}
+
+int fdmabuf_exporters(fdmabuf_exporter_function *function, void *data)
+{
+	for (size_t i = 0; i < sizeof(exporters) / sizeof(*exporters); i++) {
+		const struct exporter_report report = { exporters[i], function, data };
+		int ret = exporters[i]->list ? exporters[i]->list(&report) : 0;
+
+		if (ret)
+			return ret;
+	}
 	return 0;
 }
 

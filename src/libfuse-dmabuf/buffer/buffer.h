@@ -8,6 +8,7 @@
 #define FDMABUF_BUFFER_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/object.h"
 #include "fuse-dmabuf.h"
@@ -22,7 +23,14 @@ struct fdmabuf_buffer {
 	uint64_t address;	/* in the device's own address space; 0 if there is none */
 	int dmabuf_fd;		/* -1 if there is no dma-buf */
 	char no_dmabuf_reason[160];	/* why the exporter gave no dma-buf, or "" */
+	/*
+	 * The device that has the memory, for messages, and to tell one from another: "cuda
+	 * 0000:03:00.0 (NVIDIA H200)". Empty for host memory.
+	 */
+	char device[96];
 	_Atomic(unsigned char *) map;	/* NULL until the CPU needs access */
+	bool has_pages;			/* the map is ordinary memory, which O_DIRECT accepts */
+	bool is_callers;		/* the memory was imported by its address */
 	struct vfio_device *vfio;
 	struct cuda_memory *cuda;
 };

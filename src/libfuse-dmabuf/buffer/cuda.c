@@ -162,25 +162,35 @@ static int cuda_flush(struct fdmabuf_buffer *buffer)
 	return leave_context(cuda, result, "making DMA visible to");
 }
 
-/*
- * Sets cuda->device and cuda->name. @device is CUDA's number (see CUDA_VISIBLE_DEVICES) or a PCI
- * address; NULL means the first device.
- */
-static int find_device(struct cuda_memory *cuda, const char *device)
+/* A text of digits is CUDA's number of a device (see CUDA_VISIBLE_DEVICES), others an address. */
+static int cuda_parse(const char *argument, struct fdmabuf_memory *memory)
+{
+	char *rest;
+	long number;
+
+	errno = 0;
+	number = strtol(argument, &rest, 10);
+	if (isdigit((unsigned char)*argument) && !*rest && !errno && number <= INT_MAX)
+		memory->number = number;
+	else
+		memory->device = argument;
+	return 0;
+}
+
+/* Sets cuda->device and cuda->name. */
+static int find_device(struct cuda_memory *cuda, const struct fdmabuf_memory *memory)
 {
 	const struct cuda_driver *driver = cuda->driver;
-	char *rest;
-	long ordinal;
+	const char *device = memory->device;
+	char number[16];
 	int result;
 
-	if (!device)
-		device = "0";
-	errno = 0;
-	ordinal = strtol(device, &rest, 10);
-	if (isdigit((unsigned char)*device) && !*rest && !errno && ordinal <= INT_MAX)
-		result = driver->device_get(&cuda->device, ordinal);
-	else
+	snprintf(number, sizeof(number), "%u", memory->number);
+	if (device)
 		result = driver->device_by_address(&cuda->device, device);
+	else
+		result = driver->device_get(&cuda->device, memory->number);
+	device = device ? device : number;
 	if (result == CUDA_ERROR_INVALID_VALUE)
 		return fail(EINVAL, "cuda: \"%s\" is no device: write cuda:NUMBER, "
 			    "or cuda:DOMAIN:BUS:DEV.FN, for example cuda:0000:03:00.0", device);
@@ -292,14 +302,12 @@ static int create_memory(struct fdmabuf_buffer *buffer, uint64_t size)
 	return ret;
 }
 
-static int cuda_allocate(struct fdmabuf_buffer *buffer, const char *device, uint64_t size)
+static int cuda_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
 {
 	const struct cuda_driver *driver;
 	struct cuda_memory *cuda;
 	int ret, result, error;
 
-	if (!size)
-		return fail(EINVAL, "cuda: give a size");
 	driver = cuda_driver(&error);
 	if (!driver)
 		return -error;
@@ -308,7 +316,7 @@ static int cuda_allocate(struct fdmabuf_buffer *buffer, const char *device, uint
 		return fail(ENOMEM, "cuda: out of memory");
 	buffer->cuda = cuda;
 	cuda->driver = driver;
-	ret = find_device(cuda, device);
+	ret = find_device(cuda, memory);
 	if (ret)
 		return ret;
 	result = driver->context_retain(&cuda->context, cuda->device);
@@ -316,7 +324,8 @@ static int cuda_allocate(struct fdmabuf_buffer *buffer, const char *device, uint
 		cuda->context = NULL;
 		return cuda_fail(driver, result, "cannot use the context of %s", cuda->name);
 	}
-	return create_memory(buffer, size);
+	snprintf(buffer->device, sizeof(buffer->device), "cuda %s", cuda->name);
+	return create_memory(buffer, memory->bytes);
 }
 
 static void cuda_release(struct fdmabuf_buffer *buffer)
@@ -340,7 +349,11 @@ static void cuda_release(struct fdmabuf_buffer *buffer)
 }
 
 const struct exporter exporter_cuda = {
+	.number = FDMABUF_EXPORTER_CUDA,
 	.name = "cuda",
+	.options = OPTION_DEVICE | OPTION_NUMBER,
+	.look_interval = LOOK_INTERVAL_COPIED,
+	.parse = cuda_parse,
 	.allocate = cuda_allocate,
 	.release = cuda_release,
 	.write = cuda_write,

@@ -5,6 +5,8 @@
 
 #include "buffer/buffer.h"
 
+struct exporter_report;
+
 /* What pin_host of an exporter returns begins with this. */
 struct host_pin {
 	void (*release)(struct host_pin *pin);
@@ -15,12 +17,27 @@ struct host_pin {
  * has a lock that a thread of the parent could hold during fork(2): a child may use the buffer.
  */
 struct exporter {
+	enum fdmabuf_exporter number;
 	const char *name;
 	/*
-	 * Sets the buffer's size, and dmabuf_fd if there is a dma-buf. @argument is the text after
-	 * "name:", or NULL if there is none.
+	 * Sets what the text after "name:" says. NULL if the exporter takes no such text. *memory
+	 * may keep pointers into the text.
 	 */
-	int (*allocate)(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size);
+	int (*parse)(const char *argument, struct fdmabuf_memory *memory);
+	/*
+	 * Sets the buffer's size and device, and dmabuf_fd if there is a dma-buf. memory->bytes is
+	 * a multiple of the page size. An exporter ignores members that it does not know:
+	 * fdmabuf_buffer_create() has refused those that are not in its options.
+	 */
+	int (*allocate)(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory);
+	unsigned options;	/* OPTION_*: what of struct fdmabuf_memory it takes */
+	/* Optional: uses memory of the caller. Sets what allocate() does. */
+	int (*import_address)(struct fdmabuf_buffer *buffer, uint64_t address, uint64_t size);
+	/*
+	 * Calls report_exporter() for each device, or once with the error that keeps all away.
+	 * Returns what that returned, if it was not 0.
+	 */
+	int (*list)(const struct exporter_report *report);
 	/*
 	 * Maps the whole buffer for the CPU, and calls buffer_set_map(). NULL if write, read and
 	 * zero work without this call.
@@ -38,7 +55,31 @@ struct exporter {
 	/* Optional: see buffer.h. */
 	struct host_pin *(*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 	int (*flush)(struct fdmabuf_buffer *buffer);
+	/*
+	 * Bytes that are read directly from one look at a mark to the next (see queue/watch.c): far
+	 * enough apart that looking costs nothing that can be measured.
+	 */
+	uint64_t look_interval;
 };
+
+/* Looking costs a few stores and loads, or a copy by the GPU with the wait for it. */
+#define LOOK_INTERVAL_MAPPED (1ull << 20)
+#define LOOK_INTERVAL_COPIED (64ull << 20)
+
+#define OPTION_SIZE_MISSING 1u	/* 0 bytes: all that the exporter has */
+#define OPTION_DEVICE 2u	/* device */
+#define OPTION_NUMBER 4u	/* number */
+#define OPTION_PAGE_SIZE 8u	/* page_size */
+
+/* What fdmabuf_exporters() was called with, for the exporter that lists its devices. */
+struct exporter_report {
+	const struct exporter *exporter;
+	fdmabuf_exporter_function *function;
+	void *data;
+};
+
+/* Sets the members that are the same for all devices, and calls the function. */
+int report_exporter(const struct exporter_report *report, struct fdmabuf_exporter_info info);
 
 extern const struct exporter exporter_memory;
 extern const struct exporter exporter_udmabuf;

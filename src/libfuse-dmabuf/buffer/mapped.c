@@ -39,7 +39,9 @@ void dmabuf_release(struct fdmabuf_buffer *buffer)
 }
 
 const struct exporter exporter_import = {
+	.number = FDMABUF_EXPORTER_IMPORT,
 	.name = "import",
+	.look_interval = LOOK_INTERVAL_MAPPED,
 	.map = dmabuf_map,
 	.write = host_write,
 	.read = host_read,
@@ -47,12 +49,11 @@ const struct exporter exporter_import = {
 	.release = dmabuf_release,
 };
 
-static int memory_allocate(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size)
+static int memory_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
 {
+	uint64_t size = memory->bytes;
 	void *map;
 
-	if (argument || !size)
-		return fail(EINVAL, argument ? "memory takes no argument" : "memory: give a size");
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
 		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20,
@@ -63,6 +64,7 @@ static int memory_allocate(struct fdmabuf_buffer *buffer, const char *argument, 
 }
 
 const struct exporter exporter_memory = {
+	.number = FDMABUF_EXPORTER_MEMORY,
 	.name = "memory",
 	.allocate = memory_allocate,
 	.write = host_write,

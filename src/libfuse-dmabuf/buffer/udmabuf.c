@@ -74,15 +74,13 @@ static int create_error(uint64_t size)
 	return fail(errno, "udmabuf: %llu MiB: %s", mib, strerror(errno));
 }
 
-static int udmabuf_allocate(struct fdmabuf_buffer *buffer, const char *argument, uint64_t size)
+static int udmabuf_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
 {
+	uint64_t size = memory->bytes;
 	__attribute__((cleanup(close_fd))) int device = -1;
 	__attribute__((cleanup(close_fd))) int memfd = -1;
 	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC, .size = size };
 
-	if (argument || !size)
-		return fail(EINVAL, argument ? "udmabuf takes no argument" :
-					       "udmabuf: give a size");
 	device = open_device();
 	if (device < 0)
 		return device;
@@ -98,7 +96,9 @@ static int udmabuf_allocate(struct fdmabuf_buffer *buffer, const char *argument,
 }
 
 const struct exporter exporter_udmabuf = {
+	.number = FDMABUF_EXPORTER_UDMABUF,
 	.name = "udmabuf",
+	.look_interval = LOOK_INTERVAL_MAPPED,
 	.allocate = udmabuf_allocate,
 	.map = dmabuf_map,
 	.write = host_write,

@@ -204,8 +204,16 @@ static int export_bar(const struct vfio_device *vfio, uint64_t size)
 		    vfio->address, strerror(errno));
 }
 
-static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uint64_t size)
+static int vfio_parse(const char *argument, struct fdmabuf_memory *memory)
 {
+	memory->device = argument;
+	return 0;
+}
+
+static int vfio_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
+{
+	const char *address = memory->device;
+	uint64_t size = memory->bytes;
 	struct vfio_device *vfio;
 	int ret;
 
@@ -238,6 +246,7 @@ static int vfio_allocate(struct fdmabuf_buffer *buffer, const char *address, uin
 	if (ret < 0)
 		return ret;
 	buffer->dmabuf_fd = ret;
+	snprintf(buffer->device, sizeof(buffer->device), "vfio %s", address);
 	return 0;
 }
 
@@ -268,7 +277,11 @@ static void vfio_release(struct fdmabuf_buffer *buffer)
 }
 
 const struct exporter exporter_vfio = {
+	.number = FDMABUF_EXPORTER_VFIO,
 	.name = "vfio",
+	.options = OPTION_SIZE_MISSING | OPTION_DEVICE,
+	.look_interval = LOOK_INTERVAL_MAPPED,
+	.parse = vfio_parse,
 	.allocate = vfio_allocate,
 	.map = vfio_map,
 	.write = io_write,

@@ -64,6 +64,14 @@ static int set_options(struct fdmabuf_queue *queue, struct fdmabuf_queue_options
 	if (options->mount_wait == FDMABUF_MOUNT_WAIT_NONE)
 		queue->mount_wait = 0;
 
+	if (options->proof > FDMABUF_PROOF_NEVER)
+		return fail(EINVAL, "proof %d is not known", (int)options->proof);
+	queue->proof = options->proof;
+	if (options->copy_threads > FDMABUF_COPY_THREADS_MAX &&
+	    options->copy_threads != FDMABUF_COPY_THREADS_NONE)
+		return fail(EINVAL, "%u threads that copy are more than %u", options->copy_threads,
+			    FDMABUF_COPY_THREADS_MAX);
+
 	queue->host_chunk = min_u64(queue->chunk, HOST_CHUNK_MAX);
 	queue->host_depth = min_u64(queue->depth, HOST_MEMORY_MAX / queue->host_chunk);
 	return 0;

@@ -15,6 +15,7 @@ struct fdmabuf_queue {
 	unsigned forks;			/* fork_count() of the process that opened the queue */
 	struct pair_table pairs;
 	enum fdmabuf_path wanted_path;
+	enum fdmabuf_proof proof;
 	uint32_t depth, chunk;		/* requests, bytes */
 	uint32_t mount_wait;		/* ms; 0 = do not wait */
 	bool has_vectors;		/* the kernel takes vectors of a token, as far as we know */
