@@ -136,6 +136,7 @@ static struct channel *given_channel(enum fdmabuf_path path)
 {
 	struct fdmabuf_queue_options options = {
 		.size = sizeof(options), .path = path, .depth = 3, .chunk = CHUNK,
+		.proof = FDMABUF_PROOF_NEVER,
 	};
 	struct channel *channel = NULL;
 
@@ -442,6 +443,7 @@ static struct channel *given_channel_on_ending_mount(enum fdmabuf_path path,
 		.depth = 3,
 		.chunk = CHUNK,
 		.mount_wait = mount_wait,
+		.proof = FDMABUF_PROOF_NEVER,
 	};
 	struct channel *channel = NULL;
 

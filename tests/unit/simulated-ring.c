@@ -227,9 +227,14 @@ static bool is_direct(int fd)
 	return fcntl(fd, F_GETFL) & (O_DIRECT | MARK_DIRECT);
 }
 
+static bool has_token(const struct ring_command *command)
+{
+	return command->slot != RING_SLOT_HOST && command->slot != RING_SLOT_NONE;
+}
+
 static bool is_plain_write(const struct ring_command *command)
 {
-	return command->kind == RING_WRITE && command->slot == RING_SLOT_HOST &&
+	return command->kind == RING_WRITE && !has_token(command) &&
 	       !is_direct(command->fd);
 }
 
@@ -243,7 +248,7 @@ static void do_as_asked(struct ring *ring, const struct ring_command *command, i
 {
 	if (number == simulation.shrink_request)
 		CHECK(!ftruncate(command->fd, simulation.shrink_size));
-	if (command->slot != RING_SLOT_HOST && number == simulation.revoke_request)
+	if (has_token(command) && number == simulation.revoke_request)
 		ring->slots[command->slot].is_revoked = true;
 	if (number == simulation.end_request)
 		simulate_end(command->fd);
@@ -289,7 +294,7 @@ void ring_queue(struct ring *ring, const struct ring_command *command, void *tag
 	CHECK(ring->queued < ring->depth && command->fd < FDS_MAX);
 	for (unsigned i = 0; i < command->count; i++)
 		CHECK(command->pieces[i].iov_len > 0);
-	if (command->slot == RING_SLOT_HOST && command->count)
+	if (!has_token(command) && command->count)
 		CHECK_EQUAL((uintptr_t)command->pieces->iov_base % BLOCK, 0);
 	pthread_mutex_lock(&ring->lock);
 	note_command(ring, command, number);
@@ -464,7 +469,7 @@ static unsigned char *memory_of(const struct ring *ring, const struct ring_comma
 {
 	uint64_t offset = (uintptr_t)piece->iov_base;
 
-	if (command->slot == RING_SLOT_HOST)
+	if (!has_token(command))
 		return piece->iov_base;
 	CHECK(offset + piece->iov_len <= simulation.memory_size);
 	CHECK_EQUAL(offset % BLOCK, 0);
@@ -472,14 +477,28 @@ static unsigned char *memory_of(const struct ring *ring, const struct ring_comma
 	       offset;
 }
 
+/* Returns true if a direct command goes to other memory than the buffer's. */
+static bool is_lost(const struct ring_command *command)
+{
+	if (!has_token(command))
+		return false;
+	if (command->kind == RING_WRITE)
+		return simulation.lose_writes;
+	return simulation.lose_every && COUNT(direct_reads, 1) % simulation.lose_every == 0;
+}
+
 static int move(const struct ring *ring, const struct ring_command *command, uint64_t length)
 {
+	static unsigned char elsewhere[1 << 20];
+	bool lost = is_lost(command);
 	uint64_t done = 0;
+
+	COUNT(lost, lost);
 
 	for (unsigned i = 0; i < command->count && done < length; i++) {
 		const struct iovec *piece = &command->pieces[i];
 		uint64_t part = min_u64(piece->iov_len, length - done);
-		void *memory = memory_of(ring, command, piece);
+		void *memory = lost ? elsewhere : memory_of(ring, command, piece);
 		ssize_t got = command->kind == RING_WRITE ?
 			      pwrite(command->fd, memory, part, command->file_offset + done) :
 			      pread(command->fd, memory, part, command->file_offset + done);
@@ -514,8 +533,8 @@ static int carry_out(struct ring *ring, const struct command *entry)
 {
 	const struct ring_command *command = &entry->command;
 	uint64_t length = length_of(command);
-	bool has_token = command->slot != RING_SLOT_HOST, reads = command->kind == RING_READ;
-	int ret = has_token ? check_token(ring, entry, length) : check_host(command, length);
+	bool is_token = has_token(command), reads = command->kind == RING_READ;
+	int ret = is_token ? check_token(ring, entry, length) : check_host(command, length);
 
 	if (ret)
 		return ret;
@@ -524,7 +543,7 @@ static int carry_out(struct ring *ring, const struct command *entry)
 	CHECK(length > 0);
 	if (reads && (off_t)command->file_offset >= lseek(command->fd, 0, SEEK_END))
 		return 0;
-	if (reads && has_token && limit_to_data(command, &length))
+	if (reads && is_token && limit_to_data(command, &length))
 		return -ENXIO;
 	ret = limit_length(ring, command, &length);
 	return ret ? ret : move(ring, command, length);

@@ -24,6 +24,8 @@ struct simulation {
 	bool no_vectors;		/* a kernel that takes no vectors of a token: EINVAL */
 	bool no_direct_host;		/* O_DIRECT with host memory gets EINVAL */
 	bool no_write_token;		/* tokens are for reading: EACCES */
+	unsigned lose_every;		/* each direct read of so many goes to memory elsewhere */
+	bool lose_writes;		/* direct writes take other bytes than the buffer's */
 	const char *unwritten;		/* '.': an unwritten block that lseek(2) reports as data */
 	bool short_results;		/* commands end early, at a random block */
 	unsigned again_percent;		/* % of results that are EAGAIN */
@@ -52,6 +54,7 @@ struct simulation {
 	/* What has happened. */
 	unsigned registrations, tokens, most_tokens;
 	unsigned requests, in_flight, max_in_flight, cancelled, syncs, vectors;
+	unsigned direct_reads, lost;	/* and how many of them went elsewhere */
 	unsigned waits;			/* calls of ring_wait() */
 	unsigned first_plain, last_block;	/* numbers of writes, by the page cache and not */
 	unsigned most_pieces;		/* of a command */

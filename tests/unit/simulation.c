@@ -260,6 +260,7 @@ struct fdmabuf_queue *given_queue(enum fdmabuf_path path, uint32_t depth, uint32
 		.depth = depth,
 		.chunk = CHUNK,
 		.tokens = tokens,
+		.proof = FDMABUF_PROOF_NEVER,
 	};
 	struct fdmabuf_queue *queue = NULL;
 

@@ -74,7 +74,7 @@ void check_models(void);
 
 /* ---------------------------------------------------- queues and transfers */
 
-/* Opens a queue with requests of CHUNK bytes. Zeros are defaults. */
+/* Opens a queue with requests of CHUNK bytes that proves nothing. Zeros are defaults. */
 struct fdmabuf_queue *given_queue(enum fdmabuf_path path, uint32_t depth, uint32_t tokens);
 
 struct fdmabuf_range range_of(unsigned file_number, uint64_t file_offset, unsigned buffer_number,

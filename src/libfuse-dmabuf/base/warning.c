@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Gives warnings to the caller's function, or to standard error. */
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/object.h"
 #include "base/warning.h"
 #include "fuse-dmabuf.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Protected by the lock of all objects. */
 static fdmabuf_warning_function *warning_function;
 static void *warning_data;
 
 void fdmabuf_on_warning(fdmabuf_warning_function *function, void *data)
 {
-	pthread_mutex_lock(&lock);
+	objects_lock();
 	warning_function = function;
 	warning_data = data;
-	pthread_mutex_unlock(&lock);
+	objects_unlock();
 }
 
 void warn(const char *format, ...)
@@ -30,10 +30,10 @@ void warn(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	pthread_mutex_lock(&lock);
+	objects_lock();
 	function = warning_function;
 	data = warning_data;
-	pthread_mutex_unlock(&lock);
+	objects_unlock();
 	if (function)
 		function(data, text);
 	else

@@ -56,7 +56,7 @@ struct exporter {
 	struct host_pin *(*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 	int (*flush)(struct fdmabuf_buffer *buffer);
 	/*
-	 * Bytes that are read directly from one look at a mark to the next (see queue/watch.c): far
+	 * Bytes that are read directly from one look at a mark to the next (see queue/marks.c): far
 	 * enough apart that looking costs nothing that can be measured.
 	 */
 	uint64_t look_interval;

@@ -168,6 +168,7 @@ static int open_descriptors(struct fd_handle *handle, const char *path, int flag
 	if (fstat(handle->fd, &status))
 		return open_error(path, flags);
 	handle->device = status.st_dev;
+	handle->data_device = S_ISBLK(status.st_mode) ? status.st_rdev : status.st_dev;
 	handle->inode = status.st_ino;
 	handle->is_fuse = is_on_fuse(handle->fd);
 	return 0;

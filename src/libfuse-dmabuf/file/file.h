@@ -43,6 +43,7 @@ struct fd_handle {
 	bool is_fuse;
 	uint32_t block_size;
 	dev_t device;
+	dev_t data_device;	/* of a block device itself, of other files the same as device */
 	ino_t inode;
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/arithmetic.h"
 #include "queue/cut.h"
+#include "queue/proof.h"
 #include "queue/recover.h"
 
 static bool is_in_phase(const struct fdmabuf_transfer *t, const struct extent *extent)
@@ -47,6 +48,13 @@ void cut_from_start(struct fdmabuf_transfer *t)
 	t->cursor = t->extent_count ? t->extents->from : 0;
 }
 
+void cut_again(struct fdmabuf_transfer *t)
+{
+	t->phase = PHASE_BLOCKS;
+	t->moved = 0;
+	cut_from_start(t);
+}
+
 void cut_next_phase(struct fdmabuf_transfer *t)
 {
 	t->phase++;
@@ -69,6 +77,8 @@ static struct request *new_request(struct fdmabuf_queue *queue, struct fdmabuf_t
 	request->not_before = 0;
 	request->was_submitted = request->is_in_flight = request->is_vector = false;
 	request->host = NO_HOST;
+	request->sample = NULL;
+	request->mark_count = 0;
 	t->requests++;
 	return request;
 }
@@ -131,8 +141,29 @@ static struct request *sync_request(struct fdmabuf_queue *queue, struct fdmabuf_
 	return NULL;
 }
 
+static struct request *sample_request(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
+{
+	enum part_kind kind;
+	struct sample *sample = proof_next(t, &kind);
+	struct request *request;
+
+	if (!sample || use_needs_recovery(sample->extent.use))
+		return NULL;
+	request = new_request(queue, t, &sample->extent, kind);
+	request->sample = sample;
+	request->position = sample->extent.from;
+	request->end = sample->extent.to;
+	request->piece = sample->extent.first_piece;
+	sample->has_request = true;
+	return request;
+}
+
 bool cut_has_more(struct fdmabuf_transfer *t)
 {
+	enum part_kind kind;
+
+	if (t->phase == PHASE_PROOF)
+		return proof_next(t, &kind) != NULL;
 	return t->phase == PHASE_SYNC ? t->extent < t->extent_count : current_extent(t) != NULL;
 }
 
@@ -158,7 +189,14 @@ struct request *cut_next_request(struct fdmabuf_queue *queue, struct fdmabuf_tra
 	request = parked_request(queue, t);
 	if (request)
 		return request;
-	return t->phase == PHASE_SYNC ? sync_request(queue, t) : cut_request(queue, t);
+	switch (t->phase) {
+	case PHASE_PROOF:
+		return sample_request(queue, t);
+	case PHASE_SYNC:
+		return sync_request(queue, t);
+	default:
+		return cut_request(queue, t);
+	}
 }
 
 void cut_note_rest(struct fdmabuf_transfer *t)

@@ -8,6 +8,9 @@
 /* Begins with the first extent of the transfer's phase. */
 void cut_from_start(struct fdmabuf_transfer *t);
 
+/* Begins again with what is moved after the proof. */
+void cut_again(struct fdmabuf_transfer *t);
+
 /* Goes on to the next phase that the transfer can have something to do in. */
 void cut_next_phase(struct fdmabuf_transfer *t);
 

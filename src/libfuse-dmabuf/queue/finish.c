@@ -3,6 +3,7 @@
 #include "queue/cut.h"
 #include "queue/finish.h"
 #include "queue/lists.h"
+#include "queue/proof.h"
 #include "queue/recover.h"
 #include "queue/send.h"
 
@@ -51,10 +52,15 @@ bool finish_transfers(struct fdmabuf_queue *queue)
 		if (t->error)
 			send_free_parked(t);
 		if (!t->requests && !t->error && t->phase != PHASE_DONE && !cut_has_more(t)) {
+			if (t->phase == PHASE_PROOF)
+				proof_conclude(t);
 			cut_next_phase(t);
 			any = true;
 		}
-		if (is_complete(t)) {
+		if (is_complete(t) && proof_redo(t)) {
+			cut_again(t);
+			any = true;
+		} else if (is_complete(t)) {
 			finish(queue, t);
 			any = true;
 		}

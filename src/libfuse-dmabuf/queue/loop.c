@@ -57,7 +57,7 @@ static void break_queue(struct fdmabuf_queue *queue, int error)
 	while (ring_take_back(queue->ring, &tag)) {
 		struct request *request = tag;
 
-		results_note_completion(queue, request);
+		results_note_completion(queue, request, -error);
 		request_list_append(&queue->ready, request);
 	}
 	for (struct fdmabuf_transfer *t = queue->active; t; t = t->next)

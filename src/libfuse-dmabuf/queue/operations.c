@@ -108,6 +108,7 @@ static void set_path(struct fdmabuf_result *result, enum fdmabuf_direction direc
 		     const struct fdmabuf_range *range, const struct use *use, unsigned flags)
 {
 	result->path = use->is_bounce ? FDMABUF_BOUNCE : FDMABUF_DIRECT;
+	result->proven = use->proven;
 	if (use->reason != FDMABUF_REASON_NONE) {
 		result->reason = use->reason;
 		snprintf(result->text, sizeof(result->text), "%s",
@@ -118,8 +119,10 @@ static void set_path(struct fdmabuf_result *result, enum fdmabuf_direction direc
 				      result->text);
 	if (result->reason == FDMABUF_REASON_UNALIGNED ||
 	    (result->reason == FDMABUF_REASON_PARTIAL_BLOCK &&
-	     !plan_has_whole_blocks(direction, range, use->block_size)))
+	     !plan_has_whole_blocks(direction, range, use->block_size))) {
 		result->path = FDMABUF_BOUNCE;
+		result->proven = FDMABUF_NOT_DIRECT;
+	}
 }
 
 int fdmabuf_transfer_result(const struct fdmabuf_transfer *t, size_t index,

@@ -6,6 +6,7 @@
 #include "base/object.h"
 #include "buffer/buffer.h"
 #include "file/file.h"
+#include "queue/evidence.h"
 #include "ring/ring.h"
 
 #define REASON_TEXT_SIZE 256	/* bytes, with the NUL */
@@ -31,6 +32,10 @@ struct pair {
 	bool is_bounce;			/* for good: see reason */
 	bool bounce_is_plain;		/* bounce requests use plain_fd */
 	bool is_denied[2];		/* the token does not allow this direction */
+	struct evidence *evidence[2];	/* for each direction; NULL without memory */
+	unsigned proven_blocks[2];	/* as in the evidence, but of this pair alone */
+	enum { LOOK_UNKNOWN, LOOK_POSSIBLE, LOOK_IMPOSSIBLE } look;	/* into the buffer */
+	uint64_t until_look;		/* bytes that are read until marks are due */
 	bool token_has_ended;		/* a request failed with ESTALE */
 	bool is_lost;			/* the FUSE server has ended */
 	int64_t next_look;		/* for the new mount; monotonic ms */
@@ -96,6 +101,19 @@ void pair_switch_to_bounce(struct pair *pair);
  * one only. Returns -EACCES.
  */
 int fail_denied(const struct pair *pair, enum fdmabuf_direction direction);
+
+/* Returns true if direct requests of the pair have moved other bytes. */
+static inline bool pair_is_disproved(const struct pair *pair, enum fdmabuf_direction direction)
+{
+	return evidence_is_disproved(pair->evidence[direction]);
+}
+
+/* Returns true if the direct path is used, unless that turns out to be impossible. */
+static inline bool pair_is_direct(const struct pair *pair, enum fdmabuf_direction direction)
+{
+	return !pair->is_bounce && !pair->is_denied[direction] &&
+	       !pair_is_disproved(pair, direction);
+}
 
 void pair_set_reason(struct pair *pair, enum fdmabuf_reason reason, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -8,6 +8,7 @@
 #include "base/arithmetic.h"
 #include "queue/extents.h"
 #include "queue/plan.h"
+#include "queue/proof.h"
 #include "queue/shared-blocks.h"
 
 /* ------------------------------------------------------------------- order */
@@ -100,6 +101,9 @@ static int add_use(struct fdmabuf_transfer *t, const struct fdmabuf_range *range
 		return fail(ENOMEM, "out of memory");
 	t->use_count++;
 	use->handle = use->pair->handle;
+	if (!use->pair->evidence[t->direction])
+		use->pair->evidence[t->direction] = evidence_get(use->handle, range->buffer,
+								 t->direction);
 	use->block_size = range->file->block_size;
 	use->buffer_size = range->buffer->size;
 	use->eof = UINT64_MAX;
@@ -199,6 +203,9 @@ static int choose_path(struct fdmabuf_queue *queue, struct pair *pair,
 		pair_forget_token(pair);	/* the policy may have changed */
 	if (pair->is_denied[direction])
 		return queue->wanted_path == FDMABUF_DIRECT ? fail_denied(pair, direction) :
+							      buffer_prepare_copy(pair->buffer);
+	if (pair_is_disproved(pair, direction))
+		return queue->wanted_path == FDMABUF_DIRECT ? proof_fail(pair, direction) :
 							      buffer_prepare_copy(pair->buffer);
 	/* With more pairs than tokens, one after the other gets its token when it is its turn. */
 	if (!pair_has_room(pair))
@@ -302,6 +309,8 @@ int plan_transfer(struct fdmabuf_queue *queue, const struct fdmabuf_operation *o
 		ret = shared_blocks_find(t);
 	if (!ret)
 		ret = extents_make(t);
+	if (!ret)
+		ret = proof_choose(t);
 	if (ret)
 		transfer_release(t);
 	else

@@ -43,6 +43,7 @@ struct fdmabuf_queue {
 	int event_fd;			/* an epoll instance; -1 until fdmabuf_queue_fd() */
 	int timer_fd;			/* is readable when fdmabuf_queue_poll() is to be called */
 	int64_t timer;			/* when, in monotonic ms; 0 = never */
+	uint64_t random;		/* state of the marks' numbers; 0 = not yet begun */
 	struct fdmabuf_counters counters;
 };
 

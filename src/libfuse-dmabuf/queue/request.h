@@ -10,6 +10,15 @@
 
 #define NO_HOST UINT32_MAX
 
+struct mark {
+	uint64_t position;		/* in the file */
+	uint64_t offset;		/* in the buffer */
+	uint64_t before, value;		/* bytes of the buffer there */
+};
+
+/* At the first block of a request, at the last one, and at one between. */
+#define MARKS_MAX 3u
+
 struct request {
 	struct request *next;		/* in a list */
 	struct fdmabuf_transfer *transfer;
@@ -25,6 +34,9 @@ struct request {
 	bool is_plain;			/* the one in flight goes through the page cache */
 	unsigned serial;		/* of the token that it was submitted with */
 	uint32_t host;			/* number of its part of the bounce memory, or NO_HOST */
+	struct sample *sample;		/* that this is the request of, or NULL */
+	struct mark marks[MARKS_MAX];
+	unsigned mark_count;
 	struct iovec one;		/* memory of a request that is no vector */
 };
 

@@ -3,7 +3,9 @@
 #include <errno.h>
 
 #include "base/arithmetic.h"
+#include "queue/marks.h"
 #include "queue/path.h"
+#include "queue/proof.h"
 #include "queue/results.h"
 #include "queue/send.h"
 
@@ -15,6 +17,8 @@ static void judge(struct fdmabuf_queue *queue, struct request *request, int resu
 		request_retry(request, -result);
 	else if (result < 0 && handle_is_lost(pair->handle, -result))
 		pair->is_lost = true;
+	else if (request->sample)
+		proof_complete(queue, request, result);
 	else if (request->kind == PART_DIRECT)
 		direct_complete(queue, request, result);
 	else if (request->kind != PART_SYNC)
@@ -35,8 +39,9 @@ static bool is_unfinished(const struct request *request, int result)
 	return request->position < request->end;
 }
 
-void results_note_completion(struct fdmabuf_queue *queue, struct request *request)
+void results_note_completion(struct fdmabuf_queue *queue, struct request *request, int result)
 {
+	marks_check(queue, request, result);
 	request->is_in_flight = false;
 	request->transfer->in_flight--;
 	request->extent->use->pair->in_flight--;
@@ -49,7 +54,7 @@ static void note_late_result(struct request *request, int result)
 	bool has_moved = request->kind == PART_DIRECT ||
 			 request->transfer->direction == FDMABUF_WRITE;
 
-	if (result <= 0 || !has_moved || request->kind == PART_SYNC)
+	if (result <= 0 || !has_moved || request->kind == PART_SYNC || request->sample)
 		return;
 	request->position = min_u64(request->end, request->position + result);
 	request->extent->use->has_moved_directly |= request->kind == PART_DIRECT;
@@ -57,7 +62,7 @@ static void note_late_result(struct request *request, int result)
 
 static void complete(struct fdmabuf_queue *queue, struct request *request, int result)
 {
-	results_note_completion(queue, request);
+	results_note_completion(queue, request, result);
 	if (request->transfer->error)
 		note_late_result(request, result);
 	else

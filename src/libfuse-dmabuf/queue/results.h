@@ -8,7 +8,7 @@
 /* Takes all results that there are. */
 void results_take(struct fdmabuf_queue *queue);
 
-/* Records that the kernel has the request no more. */
-void results_note_completion(struct fdmabuf_queue *queue, struct request *request);
+/* Records that the kernel has the request no more; @result is what it returned. */
+void results_note_completion(struct fdmabuf_queue *queue, struct request *request, int result);
 
 #endif

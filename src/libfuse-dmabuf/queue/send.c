@@ -7,7 +7,9 @@
 #include "queue/cut.h"
 #include "queue/host-memory.h"
 #include "queue/lists.h"
+#include "queue/marks.h"
 #include "queue/path.h"
+#include "queue/proof.h"
 #include "queue/recover.h"
 #include "queue/send.h"
 
@@ -21,7 +23,11 @@ static void free_place(struct fdmabuf_queue *queue, struct request *request)
 
 static void end_request(struct request *request)
 {
-	transfer_note_missing(request->transfer, request->extent, request->position, request->end);
+	if (request->sample)
+		proof_end_request(request);
+	else
+		transfer_note_missing(request->transfer, request->extent, request->position,
+				      request->end);
 	request->transfer->requests--;
 }
 
@@ -64,6 +70,15 @@ static struct iovec *vector_of(struct fdmabuf_queue *queue, const struct request
 	return queue->vectors ? queue->vectors + (request - queue->requests) * PIECES_MAX : NULL;
 }
 
+static uint64_t direct_length(const struct ring_command *command)
+{
+	uint64_t length = 0;
+
+	for (unsigned i = 0; i < command->count; i++)
+		length += command->pieces[i].iov_len;
+	return length;
+}
+
 /* Returns false if the request has to wait, or its transfer has ended. */
 static bool prepare_direct(struct fdmabuf_queue *queue, struct request *request,
 			   struct ring_command *command)
@@ -71,8 +86,14 @@ static bool prepare_direct(struct fdmabuf_queue *queue, struct request *request,
 	struct pair *pair = request->extent->use->pair;
 	int ret = pair_need_token(pair);
 
+	if (!ret && request->sample && !proof_fill(request)) {
+		queue->has_more_to_do = true;
+		return false;
+	}
 	if (!ret) {
 		direct_prepare(queue, request, vector_of(queue, request), command);
+		if (!request->sample)
+			marks_put(queue, request, direct_length(command));
 		return true;
 	}
 	if (ret == -EBUSY)
@@ -106,11 +127,15 @@ static bool prepare(struct fdmabuf_queue *queue, struct request *request,
 {
 	const struct pair *pair = request->extent->use->pair;
 
+	if (request->kind == PART_SAMPLE_HOST) {
+		proof_prepare_host(request, command);
+		return true;
+	}
 	if (request->kind == PART_DIRECT &&
-	    (pair->is_bounce || (pair->is_denied[request->transfer->direction] &&
+	    (pair->is_bounce || (!pair_is_direct(pair, request->transfer->direction) &&
 				 queue->wanted_path != FDMABUF_DIRECT)))
 		request->kind = PART_BOUNCE;
-	if (request->kind == PART_DIRECT)
+	if (request->kind == PART_DIRECT || request->kind == PART_SAMPLE)
 		return prepare_direct(queue, request, command);
 	if (request->kind != PART_SYNC)
 		return prepare_bounce(queue, request, command);
@@ -152,7 +177,7 @@ void send_ready(struct fdmabuf_queue *queue)
 		waiting.end = &waiting.first;
 	request_list_init(&queue->ready);
 	while ((request = request_list_take(&waiting))) {
-		if (request->transfer->error)
+		if (request->transfer->error || proof_is_moot(request))
 			send_free_request(queue, request);
 		else if (!submit(queue, request))
 			keep_request(queue, request);
@@ -171,7 +196,9 @@ void send_new(struct fdmabuf_queue *queue)
 			link = &t->next;
 			continue;
 		}
-		if (!submit(queue, request))
+		if (proof_is_moot(request))
+			send_free_request(queue, request);
+		else if (!submit(queue, request))
 			keep_request(queue, request);
 		if (t->next) {
 			list_remove(&queue->active_end, t);

@@ -85,15 +85,32 @@ void transfer_note_nothing(struct fdmabuf_transfer *t, const struct use *use)
 			t->done[i] = 0;
 }
 
+static enum fdmabuf_proven proof_of(const struct pair *pair, enum fdmabuf_direction direction)
+{
+	if (pair_is_disproved(pair, direction))
+		return FDMABUF_DISPROVED;
+	if (!pair_is_direct(pair, direction))
+		return FDMABUF_NOT_DIRECT;
+	if (evidence_is_proven(pair->evidence[direction]))
+		return FDMABUF_PROVEN;
+	return pair->look == LOOK_IMPOSSIBLE ? FDMABUF_UNPROVABLE : FDMABUF_NOT_PROVEN;
+}
+
 static void keep_reason(struct use *use, enum fdmabuf_direction direction)
 {
 	const struct pair *pair = use->pair;
 	bool is_denied = pair->is_denied[direction] && !pair->is_bounce;
 	const char *text = pair->reason_text;
+	char disproof[REASON_TEXT_SIZE];
 
-	use->is_bounce = pair->is_bounce || is_denied;
+	use->is_bounce = !pair_is_direct(pair, direction);
 	use->reason = pair->reason;
-	if (is_denied) {
+	use->proven = proof_of(pair, direction);
+	if (pair_is_disproved(pair, direction)) {
+		use->reason = FDMABUF_REASON_UNPROVEN;
+		evidence_describe(pair->evidence[direction], disproof, sizeof(disproof));
+		text = disproof;
+	} else if (is_denied) {
 		use->reason = FDMABUF_REASON_REFUSED;
 		text = direction == FDMABUF_WRITE ? "the token does not allow writing" :
 						    "the token does not allow reading";
@@ -132,6 +149,9 @@ void transfer_release(struct fdmabuf_transfer *t)
 	}
 	free(t->uses);
 	free(t->extents);
+	for (size_t i = 0; i < t->sample_count; i++)
+		free(t->samples[i].host);
+	free(t->samples);
 	free(t->order);
 	free(t->shared);
 	free(t);

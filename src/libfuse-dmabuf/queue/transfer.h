@@ -16,6 +16,7 @@ struct use {
 	bool has_asked_for_token;	/* the broker was asked for a new token */
 	bool was_reopened;
 	bool has_moved_directly;
+	bool is_covered;		/* by a proof, or cannot be */
 	bool was_refused;		/* a direct request, which was copied instead */
 	unsigned mount_waits;		/* number of times that the mount was waited for */
 	int64_t deadline;		/* monotonic ms, while the mount is waited for; else 0 */
@@ -24,6 +25,7 @@ struct use {
 	/* The pair's, when the transfer finished. */
 	bool is_bounce;
 	enum fdmabuf_reason reason;
+	enum fdmabuf_proven proven;
 	char *reason_text;		/* or NULL */
 };
 
@@ -32,7 +34,10 @@ struct use {
  * all others, because a direct write beside them in the same page would compete with the page
  * cache.
  */
-enum part_kind { PART_DIRECT, PART_BOUNCE, PART_PLAIN, PART_SYNC };
+enum part_kind {
+	PART_DIRECT, PART_BOUNCE, PART_PLAIN, PART_SYNC,
+	PART_SAMPLE, PART_SAMPLE_HOST,	/* of a proof: direct, and to or from host memory */
+};
 
 struct request;
 
@@ -51,10 +56,28 @@ struct extent {
 	size_t first_range, last_range;	/* in the transfer's order */
 };
 
+/*
+ * What is to be done with a sample next. A read is first read into host memory, then directly, and
+ * compared. A write is first written directly, then read back into host memory, and compared; if
+ * the file has other bytes than the buffer, those of the buffer are written from host memory.
+ */
+enum sample_step { SAMPLE_FIRST, SAMPLE_SECOND, SAMPLE_HEAL, SAMPLE_DONE };
+
+struct sample {
+	struct extent extent;		/* one block, in one piece of the buffer */
+	unsigned char *host;		/* what the file has; NULL before the first request */
+	unsigned char *other;		/* what the buffer has; in the same memory */
+	size_t length;			/* bytes that the file has of the block */
+	enum sample_step step;
+	bool has_request;
+	bool is_right;			/* the bytes were the same, and not all zero */
+	unsigned tries;
+};
+
 #define SHARED_FIRST 1u
 #define SHARED_LAST 2u
 
-enum phase { PHASE_BLOCKS, PHASE_PLAIN, PHASE_SYNC, PHASE_DONE };
+enum phase { PHASE_PROOF, PHASE_BLOCKS, PHASE_PLAIN, PHASE_SYNC, PHASE_DONE };
 
 struct fdmabuf_transfer {
 	/* NULL after the queue was closed, or has given the finished transfer back */
@@ -81,6 +104,8 @@ struct fdmabuf_transfer {
 	struct extent *extents;
 	size_t extent_count;
 	struct piece *pieces;
+	struct sample *samples;		/* NULL if there are none */
+	size_t sample_count;
 
 	enum phase phase;
 	size_t extent;			/* the one that is being cut into requests, */

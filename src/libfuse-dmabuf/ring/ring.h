@@ -16,6 +16,8 @@ struct ring;
 
 /* The slot of host memory. Tokens have the slots from 1 on. */
 #define RING_SLOT_HOST 0u
+/* Stands for host memory that is not registered. */
+#define RING_SLOT_NONE UINT32_MAX
 
 enum ring_kind { RING_READ, RING_WRITE, RING_SYNC };
 

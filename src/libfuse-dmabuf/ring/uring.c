@@ -194,7 +194,8 @@ static void prepare_one(struct ring *ring, struct io_uring_sqe *sqe,
 			const struct ring_command *command)
 {
 	const struct iovec *piece = command->pieces;
-	bool is_fixed = command->slot != RING_SLOT_HOST || ring->has_host;
+	bool is_fixed = command->slot == RING_SLOT_HOST ? ring->has_host :
+							  command->slot != RING_SLOT_NONE;
 	bool writes = command->kind == RING_WRITE;
 
 	if (is_fixed && writes)
