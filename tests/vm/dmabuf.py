@@ -78,7 +78,8 @@ class TestBuffer(Buffer):
     """A buffer of the test exporter, tests/modules/exporter/dmabuf-test.h: it moves, fails and vanishes on command."""
 
     __test__ = False  # not for pytest to collect
-    CREATE, MOVE, REVOKE, FAIL_MAP, DELAY_MAP, STATS, MAP_MOVE = 0xC0205400, 0x40085401, 0x5402, 0x40085403, 0x40045404, 0x80585405, 0x40085406
+    CREATE, MOVE, REVOKE, FAIL_MAP, DELAY_MAP, STATS, MAP_MOVE, MISLEAD = 0xC0205400, 0x40085401, 0x5402, 0x40085403, 0x40045404, 0x80585405, 0x40085406, 0x40085407
+    TO_BUFFER, FROM_BUFFER = 1, 2
     VMAP = 1
     POISON = 0x6B
 
@@ -108,6 +109,10 @@ class TestBuffer(Buffer):
 
     def delay_map(self, ms):
         fcntl.ioctl(self.control, self.DELAY_MAP, struct.pack("=I", ms))
+
+    def mislead(self, every=1, directions=TO_BUFFER | FROM_BUFFER):
+        """The next mappings show other memory than mmap, in each piece of so many."""
+        fcntl.ioctl(self.control, self.MISLEAD, struct.pack("=II", every, directions))
 
     @property
     def stats(self):

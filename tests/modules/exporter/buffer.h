@@ -26,6 +26,8 @@
  * @stats: what DMABUF_TEST_STATS returns
  * @fail: mappings to refuse
  * @map_move: mappings that move the buffer
+ * @mislead: mappings that show other memory
+ * @elsewhere: that memory, or NULL
  * @delay_ms: how long each mapping takes
  * @revoked: no mapping is possible any more
  *
@@ -46,6 +48,8 @@ struct dmabuf_test {
 	struct dmabuf_test_stats stats;
 	struct dmabuf_test_fail_map fail;
 	struct dmabuf_test_map_move map_move;
+	struct dmabuf_test_mislead mislead;
+	struct backing *elsewhere;
 	u32 delay_ms;
 	bool revoked;
 };

@@ -82,6 +82,23 @@ struct dmabuf_test_map_move {
 	__u32 fence_ms;
 };
 
+#define DMABUF_TEST_TO_BUFFER	0x1	/* mappings for a device that writes to the buffer */
+#define DMABUF_TEST_FROM_BUFFER	0x2	/* for one that reads from it */
+
+/**
+ * struct dmabuf_test_mislead - make mappings show other memory than mmap() does
+ * @every: each piece of so many, the last one of them; 1: all
+ * @directions: DMABUF_TEST_TO_BUFFER, DMABUF_TEST_FROM_BUFFER or both; a mapping for
+ *	both directions counts as one for each
+ *
+ * Drivers, IOMMUs and switches have done so. DMA goes to zeroed memory that nobody
+ * else has. Live mappings stay as they are.
+ */
+struct dmabuf_test_mislead {
+	__u32 every;
+	__u32 directions;
+};
+
 /**
  * struct dmabuf_test_stats - what happened to the buffer since it was made
  * @maps: mappings made
@@ -119,5 +136,6 @@ struct dmabuf_test_stats {
 #define DMABUF_TEST_DELAY_MAP	_IOW('T', 4, __u32)
 #define DMABUF_TEST_STATS	_IOR('T', 5, struct dmabuf_test_stats)
 #define DMABUF_TEST_MAP_MOVE	_IOW('T', 6, struct dmabuf_test_map_move)
+#define DMABUF_TEST_MISLEAD	_IOW('T', 7, struct dmabuf_test_mislead)
 
 #endif /* DMABUF_TEST_H */

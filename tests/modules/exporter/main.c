@@ -183,6 +183,44 @@ static int command_map_move(struct dmabuf_test *buffer, void __user *uarg)
 	return change(buffer, &buffer->map_move, &arg, sizeof(arg));
 }
 
+/* Two pieces are enough: nobody looks at what is there. */
+static int add_elsewhere(struct dmabuf_test *buffer)
+{
+	struct backing *backing;
+	struct command cmd;
+	int ret;
+
+	ret = command_begin(&cmd, buffer);
+	if (ret)
+		return ret;
+	if (!buffer->elsewhere) {
+		backing = backing_alloc(2 * backing_chunk_size(buffer->backing),
+					buffer->backing->order);
+		dma_resv_lock(cmd.dmabuf->resv, NULL);
+		buffer->elsewhere = backing;
+		dma_resv_unlock(cmd.dmabuf->resv);
+	}
+	ret = buffer->elsewhere ? 0 : -ENOMEM;
+	command_end(&cmd);
+	return ret;
+}
+
+static int command_mislead(struct dmabuf_test *buffer, void __user *uarg)
+{
+	struct dmabuf_test_mislead arg;
+	int ret;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	if (!arg.every ||
+	    arg.directions & ~(DMABUF_TEST_TO_BUFFER | DMABUF_TEST_FROM_BUFFER))
+		return -EINVAL;
+	ret = add_elsewhere(buffer);
+	if (ret)
+		return ret;
+	return change(buffer, &buffer->mislead, &arg, sizeof(arg));
+}
+
 static int command_delay_map(struct dmabuf_test *buffer, void __user *uarg)
 {
 	u32 ms;
@@ -237,6 +275,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return command_delay_map(buffer, uarg);
 	case DMABUF_TEST_MAP_MOVE:
 		return command_map_move(buffer, uarg);
+	case DMABUF_TEST_MISLEAD:
+		return command_mislead(buffer, uarg);
 	case DMABUF_TEST_STATS:
 		return command_stats(buffer, uarg);
 	default:

@@ -56,9 +56,29 @@ static int may_map(struct dmabuf_test *buffer, struct dma_buf *dmabuf)
 	return 0;
 }
 
-static int fill_sgt(struct sg_table *sgt, struct backing *backing, size_t size)
+static bool misleads(const struct dmabuf_test *buffer, enum dma_data_direction dir)
 {
-	size_t chunk = backing_chunk_size(backing);
+	u32 directions = buffer->mislead.directions;
+
+	if (dir == DMA_BIDIRECTIONAL)
+		return directions;
+	return directions & (dir == DMA_FROM_DEVICE ? DMABUF_TEST_TO_BUFFER :
+						      DMABUF_TEST_FROM_BUFFER);
+}
+
+static struct page *chunk_for(const struct dmabuf_test *buffer, size_t i,
+			      enum dma_data_direction dir)
+{
+	if (misleads(buffer, dir) &&
+	    i % buffer->mislead.every == buffer->mislead.every - 1)
+		return backing_chunk(buffer->elsewhere, i);
+	return backing_chunk(buffer->backing, i);
+}
+
+static int fill_sgt(struct sg_table *sgt, const struct dmabuf_test *buffer,
+		    size_t size, enum dma_data_direction dir)
+{
+	size_t chunk = backing_chunk_size(buffer->backing);
 	struct scatterlist *sg;
 	int i, ret;
 
@@ -66,7 +86,7 @@ static int fill_sgt(struct sg_table *sgt, struct backing *backing, size_t size)
 	if (ret)
 		return ret;
 	for_each_sgtable_sg(sgt, sg, i)
-		sg_set_page(sg, backing_chunk(backing, i),
+		sg_set_page(sg, chunk_for(buffer, i, dir),
 			    min(chunk, size - i * chunk), 0);
 	return 0;
 }
@@ -80,7 +100,7 @@ static int make_mapping(struct mapping *mapping, struct dmabuf_test *buffer,
 	ret = may_map(buffer, attach->dmabuf);
 	if (ret)
 		return ret;
-	ret = fill_sgt(&mapping->sgt, buffer->backing, attach->dmabuf->size);
+	ret = fill_sgt(&mapping->sgt, buffer, attach->dmabuf->size, dir);
 	if (ret)
 		return ret;
 	ret = dma_map_sgtable(attach->dev, &mapping->sgt, dir,
@@ -139,6 +159,9 @@ static void exporter_release(struct dma_buf *dmabuf)
 	buffer->dmabuf = NULL;
 	buffer->stats.released = 1;
 	buffer_free_backings(buffer);
+	if (buffer->elsewhere)
+		backing_free(buffer->elsewhere);
+	buffer->elsewhere = NULL;
 	mutex_unlock(&buffer->lock);
 	buffer_put(buffer);
 }
