@@ -17,6 +17,7 @@ static const struct exporter *const exporters[] = {
 	&exporter_udmabuf,
 	&exporter_vfio,
 	&exporter_cuda,
+	&exporter_hip,
 	&exporter_memory,
 };
 

@@ -85,6 +85,7 @@ extern const struct exporter exporter_memory;
 extern const struct exporter exporter_udmabuf;
 extern const struct exporter exporter_vfio;
 extern const struct exporter exporter_cuda;
+extern const struct exporter exporter_hip;
 extern const struct exporter exporter_import;
 
 /* --------------------------------------------------------------- mapped.c */
