@@ -80,12 +80,10 @@ static int list_device(const struct gpu_runtime *runtime, const struct exporter_
 	const char *why;
 
 	snprintf(what, sizeof(what), "%s:%d", runtime->name, number);
+	if (result)
+		return report_failure(report, what, NULL,
+				      gpu_fail(runtime, result, "device %d", number));
 	info.what = what;
-	if (result) {
-		info.error = gpu_fail(runtime, result, "device %d", number);
-		info.text = fdmabuf_error();
-		return report_exporter(report, info);
-	}
 	gpu_name_device(runtime, device, name, sizeof(name));
 	why = runtime->why_no_export(device);
 	info.device = name;
@@ -108,10 +106,7 @@ int gpu_list(const struct gpu_runtime *runtime, const struct exporter_report *re
 					 runtime->lister);
 	}
 	if (error)
-		return report_exporter(report, (struct fdmabuf_exporter_info){
-			.error = error,
-			.text = fdmabuf_error(),
-		});
+		return report_failure(report, NULL, NULL, error);
 	for (int i = 0; i < count; i++) {
 		ret = list_device(runtime, report, i);
 		if (ret)

@@ -45,8 +45,8 @@ void gpu_load_library(struct gpu_library *library)
 	}
 	missing = find_symbols(handle, library->symbols);
 	if (missing)
-		snprintf(library->error, sizeof(library->error), "%s has no %s: install a newer one",
-			 library->names[0], missing);
+		snprintf(library->error, sizeof(library->error),
+			 "%s has no %s: install a newer one", library->names[0], missing);
 	library->is_loaded = !missing;
 }
 

@@ -233,8 +233,8 @@ static int export_range(int *fd, uint64_t address, uint64_t size, const char *de
 	if (is_dmabuf_of(*fd, length))
 		return 0;
 	close(*fd);
-	return fail(EOPNOTSUPP, "hip: HIP exports the memory with its neighbours: allocate at least "
-		    "%llu MiB at once", BLOCK >> 20);
+	return fail(EOPNOTSUPP, "hip: HIP exports the memory with its neighbours: allocate at "
+		    "least %llu MiB at once", BLOCK >> 20);
 }
 
 static int stream_create(void **stream)

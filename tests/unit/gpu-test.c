@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Memory of simulated GPUs whose DMA is seen only after a flush: what a direct read has brought is
+ * there after buffer_flush(), by whichever means the driver has.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "buffer/exporter.h"
+#include "check.h"
+
+#define SIZE 4096u
+
+static char seen(struct fdmabuf_buffer *buffer)
+{
+	char byte = 0;
+
+	CHECK_EQUAL(fdmabuf_buffer_read(buffer, 0, &byte, 1), 0);
+	return byte;
+}
+
+/* Writes to the dma-buf as a device would. */
+static void write_by_dma(struct fdmabuf_buffer *buffer, char byte)
+{
+	char *map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->dmabuf_fd, 0);
+
+	CHECK(map != MAP_FAILED);
+	*map = byte;
+	munmap(map, SIZE);
+}
+
+static void test_flush(const char *exporter, const char *words)
+{
+	struct fdmabuf_buffer *buffer;
+
+	setenv("SIMULATED_CUDA", words, 1);
+	setenv("SIMULATED_HIP", words, 1);
+	CHECK_EQUAL(fdmabuf_buffer_allocate(exporter, SIZE, &buffer), 0);
+	CHECK(buffer->dmabuf_fd >= 0);
+	CHECK_EQUAL(fdmabuf_buffer_zero(buffer, 0, SIZE), 0);
+	write_by_dma(buffer, 'x');
+	CHECK_EQUAL(seen(buffer), strstr(words, "unordered") ? 0 : 'x');
+	write_by_dma(buffer, 'y');
+	CHECK_EQUAL(buffer_flush(buffer), 0);
+	CHECK_EQUAL(seen(buffer), 'y');
+	fdmabuf_buffer_free(buffer);
+}
+
+/* The name of a device tells it from others of the same kind. */
+static void test_names(const char *exporter, const char *first, const char *second)
+{
+	struct fdmabuf_buffer *buffers[2];
+	struct fdmabuf_memory memory = { .size = sizeof(memory), .bytes = SIZE, .number = 1 };
+
+	CHECK_EQUAL(fdmabuf_buffer_allocate(exporter, SIZE, &buffers[0]), 0);
+	memory.exporter = buffers[0]->exporter->number;
+	CHECK_EQUAL(fdmabuf_buffer_create(&memory, &buffers[1]), 0);
+	CHECK(!strcmp(buffers[0]->device, first));
+	CHECK(!strcmp(buffers[1]->device, second));
+	fdmabuf_buffer_free(buffers[0]);
+	fdmabuf_buffer_free(buffers[1]);
+}
+
+int main(void)
+{
+	test_flush("cuda", "");
+	test_flush("cuda", "unordered");
+	test_flush("cuda", "unordered no-flush");
+	test_flush("hip", "");
+	test_flush("hip", "unordered");
+	test_names("cuda", "cuda 0000:02:00.0 (Simulated GPU 0)",
+		   "cuda 0000:03:00.0 (Simulated GPU 1)");
+	test_names("hip", "hip 0000:02:00.0 (Simulated GPU 0)",
+		   "hip 0000:03:00.0 (Simulated GPU 1)");
+	return 0;
+}
