@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of simulated GPUs whose DMA is seen only after a flush: what a direct read has brought is
- * there after buffer_flush(), by whichever means the driver has.
+ * Memory of simulated GPUs. What a direct read has brought is seen after buffer_flush(), by
+ * whichever means the driver has; devices have names; threads copy to one buffer at the same time.
  */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,6 +12,8 @@
 #include "check.h"
 
 #define SIZE 4096u
+#define THREADS 24u
+#define ROUNDS 30u
 
 static char seen(struct fdmabuf_buffer *buffer)
 {
@@ -62,6 +65,43 @@ static void test_names(const char *exporter, const char *first, const char *seco
 	fdmabuf_buffer_free(buffers[1]);
 }
 
+struct copier {
+	pthread_t thread;
+	struct fdmabuf_buffer *buffer;
+	unsigned number;
+};
+
+static void *copy(void *data)
+{
+	struct copier *copier = data;
+	char out[SIZE], in[SIZE];
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		memset(out, copier->number + i, SIZE);
+		CHECK_EQUAL(fdmabuf_buffer_write(copier->buffer, copier->number * SIZE, out, SIZE),
+			    0);
+		CHECK_EQUAL(fdmabuf_buffer_read(copier->buffer, copier->number * SIZE, in, SIZE),
+			    0);
+		CHECK(!memcmp(in, out, SIZE));
+	}
+	return NULL;
+}
+
+static void test_threads(const char *exporter)
+{
+	struct copier copiers[THREADS];
+	struct fdmabuf_buffer *buffer;
+
+	CHECK_EQUAL(fdmabuf_buffer_allocate(exporter, THREADS * SIZE, &buffer), 0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		copiers[i] = (struct copier){ .buffer = buffer, .number = i };
+		CHECK_EQUAL(pthread_create(&copiers[i].thread, NULL, copy, &copiers[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(copiers[i].thread, NULL);
+	fdmabuf_buffer_free(buffer);
+}
+
 int main(void)
 {
 	test_flush("cuda", "");
@@ -73,5 +113,7 @@ int main(void)
 		   "cuda 0000:03:00.0 (Simulated GPU 1)");
 	test_names("hip", "hip 0000:02:00.0 (Simulated GPU 0)",
 		   "hip 0000:03:00.0 (Simulated GPU 1)");
+	test_threads("cuda");
+	test_threads("hip");
 	return 0;
 }

@@ -1,12 +1,27 @@
 """CUDA and HIP as other libraries of a program use them, by ctypes: without a GPU simulated-cuda.c and simulated-hip.c."""
 import ctypes
+import json
 import os
+import subprocess
+import sys
 from contextlib import contextmanager
 from ctypes import byref, c_int, c_size_t, c_uint64, c_void_p
 
 from library import Exporter
 
+LIST = 'import json, sys; from library import Library; print(json.dumps(Library(sys.argv[1]).list_exporters()))'
+
 REAL = os.environ.get('FUSE_DMABUF_CUDA') == 'real'
+
+
+def listed_by(library, name):
+    return [found for found in library.list_exporters() if found['name'] == name]
+
+
+def listed_by_a_program(build, name):
+    """The same by a program, which loads the libraries of the environment."""
+    command = [sys.executable, '-c', LIST, build / 'src/libfuse-dmabuf/libfuse-dmabuf.so.1']
+    return [found for found in json.loads(subprocess.check_output(command, cwd=os.path.dirname(__file__))) if found['name'] == name]
 
 
 class Runtime:

@@ -185,6 +185,7 @@ int hipPointerGetAttribute(void *value, int attribute, void *pointer)
 	return 0;
 }
 
+#ifndef BEFORE_ROCM_7
 int hipMemGetHandleForAddressRange(void *handle, void *from, size_t length, int type,
 				   unsigned long long flags)
 {
@@ -195,6 +196,7 @@ int hipMemGetHandleForAddressRange(void *handle, void *from, size_t length, int 
 		return failed(ERROR_INVALID_VALUE);
 	return failed(gpu_export(handle, a, 0, a->block));
 }
+#endif
 
 /* -------------------------------------------------------------------- streams */
 

@@ -6,11 +6,12 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path as FilePath
 
 import pytest
 
-from gpu import REAL, Cuda, Hip
+from gpu import REAL, Cuda, Hip, listed_by, listed_by_a_program
 from library import Path, Reason
 
 MIB = 1 << 20
@@ -37,17 +38,11 @@ def why_no_dmabuf(library, path, buffer):
         return channel.reason_text
 
 
+@contextmanager
 def fails(number, text):
-    class Check:
-        def __enter__(self):
-            self.raises = pytest.raises(OSError, match=text)
-            self.info = self.raises.__enter__()
-
-        def __exit__(self, *error):
-            caught = self.raises.__exit__(*error)
-            assert self.info.value.errno == number
-            return caught
-    return Check()
+    with pytest.raises(OSError, match=text) as failure:
+        yield
+    assert failure.value.errno == number
 
 
 def test_memory_is_described_by_a_struct_as_well(library, gpu):
@@ -189,31 +184,27 @@ def test_nothing_is_left(build, gpu, path, words):
     assert (done.returncode, done.stderr) == (0, '')
 
 
-def listed(library, gpu):
-    return [found for found in library.list_exporters() if found['name'] == gpu.name]
-
-
 @simulated_only
 def test_devices_are_listed(library, gpu):
-    first, second = listed(library, gpu)
+    first, second = listed_by(library, gpu.name)
     assert (first['what'], second['what']) == (f'{gpu.name}:0', f'{gpu.name}:1')
     assert (first['device'], second['device']) == ('0000:02:00.0 (Simulated GPU 0)', '0000:03:00.0 (Simulated GPU 1)')
     assert (first['exporter'], first['has_dmabuf'], first['error'], first['text']) == (gpu.exporter, True, 0, '')
     gpu.words('no-dmabuf')
-    assert not listed(library, gpu)[0]['has_dmabuf'] and 'it needs' in listed(library, gpu)[0]['text']
+    assert not listed_by(library, gpu.name)[0]['has_dmabuf'] and 'it needs' in listed_by(library, gpu.name)[0]['text']
 
 
 @simulated_only
 def test_what_can_be_allocated_is_listed_if_a_context_is_there(library, gpu):
     with library.allocate(gpu.name, 4 * MIB):
-        first, second = listed(library, gpu)
+        first, second = listed_by(library, gpu.name)
         assert first['bytes'] > MIB and second['bytes'] == (0 if gpu.name == 'cuda' else first['bytes'])
 
 
 @simulated_only
 def test_what_keeps_devices_away_is_listed(library, gpu):
     gpu.words('no-device')
-    only, = listed(library, gpu)
+    only, = listed_by(library, gpu.name)
     assert (only['what'], only['device'], only['has_dmabuf'], only['error']) == (gpu.name, '', False, -errno.ENODEV)
     assert 'lists the devices' in only['text'] and 'no CUDA-capable device' in only['text']
 
@@ -221,7 +212,5 @@ def test_what_keeps_devices_away_is_listed(library, gpu):
 @simulated_only
 def test_a_missing_library_is_listed(build, gpu, monkeypatch):
     monkeypatch.delenv('LD_LIBRARY_PATH')
-    code = 'import sys; from library import Library; print([f for f in Library(sys.argv[1]).list_exporters() if f["name"] == sys.argv[2]])'
-    command = [sys.executable, '-c', code, build / 'src/libfuse-dmabuf/libfuse-dmabuf.so.1', gpu.name]
-    only, = eval(subprocess.check_output(command, text=True, cwd=FilePath(__file__).parent))
+    only, = listed_by_a_program(build, gpu.name)
     assert only['error'] == -errno.EOPNOTSUPP and 'install' in only['text'] and only['text'].startswith(f'{gpu.name}: lib')

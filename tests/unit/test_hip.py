@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from gpu import Hip
+from checkpoints import tensor
+from gpu import Hip, listed_by_a_program
 from library import Path, Reason
 
 MIB = 1 << 20
@@ -80,8 +81,16 @@ def test_memory_types_of_rocm_5(library, hip):
 
 
 def test_load_verifies(load, checkpoint):
-    from checkpoints import tensor
     content = bytes(range(256)) * 4096
     loaded = load(checkpoint({'a': tensor('U8', [len(content)], 0, len(content))}, content), 'hip', '--verify')
     assert (loaded.code, loaded.error) == (0, '')
     assert (loaded.summary['destination'], loaded.summary['verified']) == ('hip', True)
+
+
+def test_a_runtime_before_rocm_7_exports_nothing(build, load, checkpoint, tmp_path, monkeypatch):
+    (tmp_path / 'libamdhip64.so.5').symlink_to(build / 'tests/unit/libamdhip64-before-7.so')
+    monkeypatch.setenv('LD_LIBRARY_PATH', str(tmp_path))
+    first, _second = listed_by_a_program(build, 'hip')
+    assert (first['has_dmabuf'], first['error'], first['text']) == (False, 0, 'it needs ROCm 7 or later')
+    loaded = load(checkpoint({'a': tensor('U8', [1], 0, 1)}, b'x'), 'hip', '--verify')
+    assert (loaded.code, loaded.summary['path']) == (0, 'bounce')

@@ -7,15 +7,16 @@
 #include "base/error.h"
 #include "buffer/gpu.h"
 
-static void *open_first(const char *const *names)
+/* Opens the first library that is found, and sets its name. Returns NULL if there is none. */
+static void *open_first(const char *const *names, const char **name)
 {
-	for (; *names; names++) {
-		void *handle = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
+	void *handle = NULL;
 
-		if (handle)
-			return handle;
+	for (; *names && !handle; names++) {
+		*name = *names;
+		handle = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
 	}
-	return NULL;
+	return handle;
 }
 
 /* Returns the name of a symbol that is missing and not optional, or NULL. */
@@ -33,20 +34,20 @@ static const char *find_symbols(void *handle, const struct gpu_symbol *symbol)
 
 void gpu_load_library(struct gpu_library *library)
 {
-	void *handle = open_first(library->names);
-	const char *missing;
+	const char *missing, *name = library->names[0];
+	void *handle = open_first(library->names, &name);
 
 	if (!handle) {
-		const char *why = dlerror();
+		const char *why = dlerror();	/* which names the library */
 
 		snprintf(library->error, sizeof(library->error), "%s: %s",
-			 why ? why : library->names[0], library->remedy);
+			 why ? why : name, library->remedy);
 		return;
 	}
 	missing = find_symbols(handle, library->symbols);
 	if (missing)
 		snprintf(library->error, sizeof(library->error),
-			 "%s has no %s: install a newer one", library->names[0], missing);
+			 "%s has no %s: install a newer one", name, missing);
 	library->is_loaded = !missing;
 }
 
