@@ -109,9 +109,9 @@ int main(void)
 	test_flush("cuda", "unordered no-flush");
 	test_flush("hip", "");
 	test_flush("hip", "unordered");
-	test_names("cuda", "cuda 0000:02:00.0 (Simulated GPU 0)",
+	test_names("cuda", "cuda 0000:0a:00.0 (Simulated GPU 0)",
 		   "cuda 0000:03:00.0 (Simulated GPU 1)");
-	test_names("hip", "hip 0000:02:00.0 (Simulated GPU 0)",
+	test_names("hip", "hip 0000:0a:00.0 (Simulated GPU 0)",
 		   "hip 0000:03:00.0 (Simulated GPU 1)");
 	test_threads("cuda");
 	test_threads("hip");

@@ -81,7 +81,7 @@ int cuDeviceGetName(char *name, int room, int device)
 
 int cuDeviceGetPCIBusId(char *address, int room, int device)
 {
-	snprintf(address, room, "0000:%02X:00.0", device + 2);
+	snprintf(address, room, "0000:%02X:00.0", gpu_buses[device]);
 	return 0;
 }
 

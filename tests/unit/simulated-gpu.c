@@ -34,6 +34,8 @@ struct gpu_stream {
 	pthread_t thread;	/* that has queued, and has to wait */
 };
 
+const unsigned gpu_buses[GPU_DEVICES] = { 0x0a, 3 };
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t meeting = PTHREAD_COND_INITIALIZER;
 static unsigned busy_streams;
@@ -77,8 +79,10 @@ int gpu_by_address(int *device, const char *address)
 
 	if (sscanf(address, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4)
 		return ERROR_INVALID_VALUE;
-	*device = bus - 2;
-	return bus >= 2 && bus < 2 + GPU_DEVICES ? 0 : ERROR_INVALID_DEVICE;
+	for (*device = 0; *device < GPU_DEVICES; ++*device)
+		if (bus == gpu_buses[*device])
+			return 0;
+	return ERROR_INVALID_DEVICE;
 }
 
 /* --------------------------------------------------------------------- memory */

@@ -50,7 +50,8 @@ bool gpu_report(char *text, size_t size);
 
 bool gpu_is(const char *word);
 const char *gpu_error_text(int result);
-/* Finds the device at bus 2 or 3. */
+/* Where the devices are. */
+extern const unsigned gpu_buses[GPU_DEVICES];
 int gpu_by_address(int *device, const char *address);
 
 struct gpu_allocation {

@@ -94,7 +94,7 @@ int hipDeviceGetName(char *name, int room, int device)
 
 int hipDeviceGetPCIBusId(char *address, int room, int device)
 {
-	snprintf(address, room, "0000:%02x:00.0", device + 2);
+	snprintf(address, room, "0000:%02x:00.0", gpu_buses[device]);
 	return 0;
 }
 

@@ -149,7 +149,7 @@ def test_the_flag_for_the_bar_is_used_where_it_is_needed(library, different):
 def test_errors_of_the_driver_are_told(library, path, different):
     with library.file(path) as file, library.allocate('cuda', 6 * MIB) as buffer, library.channel(file, buffer, Path.BOUNCE) as channel:
         different('broken')
-        with pytest.raises(OSError, match='copying to 0000:02:00.0 .Simulated GPU 0.: an illegal memory access was encountered .CUDA error 700') as failure:
+        with pytest.raises(OSError, match='copying to 0000:0a:00.0 .Simulated GPU 0.: an illegal memory access was encountered .CUDA error 700') as failure:
             channel.read(0, 0, MIB)
         assert failure.value.errno == errno.EIO
         for call in lambda: buffer.zero(0, 1), lambda: buffer.read(0, 1):

@@ -188,7 +188,7 @@ def test_nothing_is_left(build, gpu, path, words):
 def test_devices_are_listed(library, gpu):
     first, second = listed_by(library, gpu.name)
     assert (first['what'], second['what']) == (f'{gpu.name}:0', f'{gpu.name}:1')
-    assert (first['device'], second['device']) == ('0000:02:00.0 (Simulated GPU 0)', '0000:03:00.0 (Simulated GPU 1)')
+    assert (first['device'], second['device']) == ('0000:0a:00.0 (Simulated GPU 0)', '0000:03:00.0 (Simulated GPU 1)')
     assert (first['exporter'], first['has_dmabuf'], first['error'], first['text']) == (gpu.exporter, True, 0, '')
     gpu.words('no-dmabuf')
     assert not listed_by(library, gpu.name)[0]['has_dmabuf'] and 'it needs' in listed_by(library, gpu.name)[0]['text']
