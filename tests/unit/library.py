@@ -26,6 +26,10 @@ class State(IntEnum):
     RUNNING, WAITING, CANCELLING, FINISHED = range(4)
 
 
+class Exporter(IntEnum):
+    MEMORY, UDMABUF, HEAP, DRM, VFIO, CUDA, HIP, IMPORT = range(8)
+
+
 READ, WRITE = range(2)
 WHOLE_BLOCKS, SYNC = 1, 2
 
@@ -35,6 +39,18 @@ class Sized(ctypes.Structure):
 
     def __init__(self, **members):
         super().__init__(ctypes.sizeof(self), **members)
+
+
+class Memory(Sized):
+    _fields_ = [('size', c_size_t), ('exporter', c_int), ('number', c_uint32), ('bytes', c_uint64), ('device', c_char_p), ('page_size', c_uint64)]
+
+
+class ExporterInfo(Sized):
+    _fields_ = [('size', c_size_t), ('exporter', c_int), ('name', c_char_p), ('what', c_char_p), ('device', c_char_p), ('bytes', c_uint64),
+                ('has_dmabuf', c_bool), ('error', c_int), ('text', c_char_p)]
+
+
+EXPORTER = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(ExporterInfo))
 
 
 class Options(Sized):
@@ -78,7 +94,10 @@ SIGNATURES = {
     'file_block_size': (c_uint32, c_void_p),
     'file_pread': (c_int64, c_void_p, c_void_p, c_size_t, c_uint64),
     'buffer_allocate': (c_int, c_char_p, c_uint64, POINTER(c_void_p)),
+    'buffer_create': (c_int, POINTER(Memory), POINTER(c_void_p)),
     'buffer_import': (c_int, c_int, POINTER(c_void_p)),
+    'buffer_import_address': (c_int, c_int, c_uint64, c_uint64, POINTER(c_void_p)),
+    'exporters': (c_int, EXPORTER, c_void_p),
     'buffer_free': (None, c_void_p),
     'buffer_size': (c_uint64, c_void_p),
     'buffer_fd': (c_int, c_void_p),
@@ -139,6 +158,24 @@ class Library:
 
     def import_dmabuf(self, fd):
         return Buffer(self, lambda handle: self.buffer_import(fd, handle))
+
+    def create(self, exporter, size=0, **members):
+        memory = Memory(exporter=exporter, bytes=size, **members)
+        return Buffer(self, lambda handle: self.buffer_create(byref(memory), handle))
+
+    def import_address(self, exporter, address, size):
+        return Buffer(self, lambda handle: self.buffer_import_address(exporter, address, size, handle))
+
+    def list_exporters(self):
+        """What fdmabuf_exporters() tells: a list of dictionaries."""
+        found = []
+
+        def tell(_, info):
+            members = {name: getattr(info.contents, name) for name, _type in ExporterInfo._fields_}
+            found.append({name: value.decode() if isinstance(value, bytes) else value for name, value in members.items()})
+            return 0
+        self.check(self.exporters(EXPORTER(tell), None))
+        return found
 
     def queue(self, path=Path.AUTO, **options):
         return Queue(self, Options(path=path, **options))

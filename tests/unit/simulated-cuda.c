@@ -1,106 +1,63 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A libcuda.so.1 for machines without a GPU. This library is stricter than the real one: no
- * operation of a stream runs before the stream is waited for, and objects that are not freed at the
- * end of the program are reported on stderr. If /dev/udmabuf exists, the dma-bufs are real.
- *
- * The environment variable SIMULATED_CUDA contains words that change the behaviour:
- *	no-device	there is no GPU
- *	no-dmabuf	the device does not support the export of dma-bufs
- *	no-export	the device claims to support the export, which then fails
- *	no-pin		host memory cannot be registered
+ * A libcuda.so.1 for machines without a GPU: see simulated-gpu.h. More words of SIMULATED_CUDA:
  *	odd		allocations begin in the middle of a page
  *	pcie		the export of a dma-buf requires the flag for the BAR
- *	unordered	DMA of other devices is visible only after a flush
- *	broken		copies fail
+ *	no-flush	the host cannot flush, but work after a copy sees what was unordered
+ *	mapped		memory is that of cuMemMap(): it belongs to no context, and consists of
+ *			allocations of two pages
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/udmabuf.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "../../src/libfuse-dmabuf/buffer/cuda-driver.h"
+#include "simulated-gpu.h"
 
-#define PAGE 4096ull
-#define MEMORY_SIZE (64ull << 20)	/* bytes */
-#define DEVICES 2
-#define PENDING_MAX 8
-#define SLOTS 16
-#define ERROR_NOT_INITIALIZED 3
-#define ERROR_INVALID_CONTEXT 201
-#define ERROR_ILLEGAL_ADDRESS 700
+#define CONTEXTS_MAX 8
+#define OTHER_CONTEXT 0x100u	/* a context of cuCtxCreate(), and not the primary one */
+#define PIECE (2 * GPU_PAGE)
 
-/* GPU address minus CPU address. No GPU address is one that the CPU can use. */
-#define GPU_ADDRESS_OFFSET (1ull << 60)
+const char gpu_variable[] = "SIMULATED_CUDA";
 
-struct allocation {
-	cuda_pointer pointer;	/* 0 if this slot is free */
-	size_t size;
-	int memfd;
-	unsigned char *memory;	/* the target of DMA */
-	unsigned char *visible;	/* the content that the GPU sees: memory, unless "unordered" */
-};
-
-struct operation {
-	enum { COPY_IN, COPY_OUT, FILL } kind;
-	cuda_pointer device;
-	void *host, *staged;
-	size_t length;
-};
-
-struct cuda_stream {
-	struct operation pending[PENDING_MAX];
-	unsigned count;
-};
-
-static struct allocation allocations[SLOTS];
-static struct { char *memory; size_t length; } registered[SLOTS];
 static bool is_initialised;
-static int contexts, streams;
-static uint64_t used;
-static _Thread_local int context_depth;	/* contexts pushed and not yet popped */
+static int contexts;
+static int references[GPU_DEVICES];	/* to primary contexts */
+static _Thread_local uintptr_t stack[CONTEXTS_MAX];
+static _Thread_local int depth;
 
-static bool is_simulating(const char *word)
+static uintptr_t current(void)
 {
-	const char *words = getenv("SIMULATED_CUDA");
-
-	return words && strstr(words, word);
+	return depth > 0 ? stack[depth - 1] : 0;
 }
 
-static struct allocation *find(cuda_pointer pointer, size_t length)
+static int device_of(uintptr_t context)
 {
-	for (unsigned i = 0; i < sizeof(allocations) / sizeof(*allocations); i++) {
-		struct allocation *a = &allocations[i];
+	return (int)(context & ~(uintptr_t)OTHER_CONTEXT) - 1;
+}
 
-		if (a->pointer && pointer >= a->pointer && pointer - a->pointer + length <= a->size)
-			return a;
-	}
-	return NULL;
+bool gpu_report(char *text, size_t size)
+{
+	snprintf(text, size, ", %d contexts, %d current", contexts, depth);
+	return contexts || depth;
 }
 
 int cuInit(unsigned flags)
 {
-	if (is_simulating("no-device"))
-		return CUDA_ERROR_NO_DEVICE;
+	if (gpu_is("no-device"))
+		return ERROR_NO_DEVICE;
 	is_initialised = true;
-	return flags ? CUDA_ERROR_INVALID_VALUE : 0;
+	return flags ? ERROR_INVALID_VALUE : 0;
 }
 
 int cuGetErrorString(int result, const char **text)
 {
-	*text = result == CUDA_ERROR_NO_DEVICE ? "no CUDA-capable device is detected" :
-		result == CUDA_ERROR_NOT_SUPPORTED ? "operation not supported" :
-		result == CUDA_ERROR_INVALID_DEVICE ? "invalid device ordinal" :
-		result == ERROR_ILLEGAL_ADDRESS ? "an illegal memory access was encountered" :
-		"simulated";
+	*text = gpu_error_text(result);
 	return 0;
+}
+
+int cuDeviceGetCount(int *count)
+{
+	*count = GPU_DEVICES;
+	return is_initialised ? 0 : ERROR_NOT_INITIALIZED;
 }
 
 int cuDeviceGet(int *device, int ordinal)
@@ -108,17 +65,12 @@ int cuDeviceGet(int *device, int ordinal)
 	if (!is_initialised)
 		return ERROR_NOT_INITIALIZED;
 	*device = ordinal;
-	return ordinal < DEVICES ? 0 : CUDA_ERROR_INVALID_DEVICE;
+	return ordinal >= 0 && ordinal < GPU_DEVICES ? 0 : ERROR_INVALID_DEVICE;
 }
 
 int cuDeviceGetByPCIBusId(int *device, const char *address)
 {
-	unsigned domain, bus, slot, function;
-
-	if (sscanf(address, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4)
-		return CUDA_ERROR_INVALID_VALUE;
-	*device = 1;
-	return bus == 3 ? 0 : CUDA_ERROR_INVALID_DEVICE;
+	return gpu_by_address(device, address);
 }
 
 int cuDeviceGetName(char *name, int room, int device)
@@ -127,264 +79,258 @@ int cuDeviceGetName(char *name, int room, int device)
 	return 0;
 }
 
+int cuDeviceGetPCIBusId(char *address, int room, int device)
+{
+	snprintf(address, room, "0000:%02X:00.0", gpu_buses[device]);
+	return 0;
+}
+
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
 	if (attribute == CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED)
-		*value = !is_simulating("no-dmabuf");
+		*value = !gpu_is("no-dmabuf");
 	else if (attribute == CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING)
-		*value = is_simulating("unordered") ? 0 : CUDA_WRITES_ORDERED_FOR_OWNER;
+		*value = gpu_is("unordered") ? 0 : CUDA_WRITES_ORDERED_FOR_OWNER;
+	else if (attribute == CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS)
+		*value = gpu_is("no-flush") ? 0 : CUDA_FLUSH_BY_HOST;
 	else
-		return CUDA_ERROR_INVALID_VALUE;
-	return device < DEVICES ? 0 : CUDA_ERROR_INVALID_DEVICE;
+		return ERROR_INVALID_VALUE;
+	return device < GPU_DEVICES ? 0 : ERROR_INVALID_DEVICE;
 }
+
+/* ------------------------------------------------------------------- contexts */
 
 int cuDevicePrimaryCtxRetain(cuda_context *context, int device)
 {
+	LOCKED;
+
 	contexts++;
+	references[device]++;
 	*context = (cuda_context)(uintptr_t)(device + 1);
 	return 0;
 }
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
+	LOCKED;
+
 	contexts--;
-	return device < DEVICES ? 0 : CUDA_ERROR_INVALID_DEVICE;
+	return references[device]-- > 0 ? 0 : ERROR_INVALID_CONTEXT;
+}
+
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *is_active)
+{
+	LOCKED;
+
+	*flags = 0;
+	*is_active = references[device] > 0;
+	return 0;
 }
 
 int cuCtxPushCurrent_v2(cuda_context context)
 {
-	context_depth++;
-	return context ? 0 : ERROR_INVALID_CONTEXT;
+	if (!context || depth == CONTEXTS_MAX)
+		return ERROR_INVALID_CONTEXT;
+	stack[depth++] = (uintptr_t)context;
+	return 0;
 }
 
 int cuCtxPopCurrent_v2(cuda_context *context)
 {
-	*context = NULL;
-	return context_depth-- > 0 ? 0 : ERROR_INVALID_CONTEXT;
+	*context = (cuda_context)current();
+	return depth-- > 0 ? 0 : ERROR_INVALID_CONTEXT;
 }
+
+/* For tests: makes a context that is not the primary one, and current. */
+int cuCtxCreate_v2(cuda_context *context, unsigned flags, int device)
+{
+	LOCKED;
+
+	contexts++;
+	*context = (cuda_context)(uintptr_t)((device + 1) | OTHER_CONTEXT);
+	return flags ? ERROR_INVALID_VALUE : cuCtxPushCurrent_v2(*context);
+}
+
+int cuCtxDestroy_v2(cuda_context context)
+{
+	LOCKED;
+
+	contexts--;
+	return context ? 0 : ERROR_INVALID_CONTEXT;
+}
+
+/* --------------------------------------------------------------------- memory */
 
 int cuMemGetInfo_v2(size_t *available, size_t *total)
 {
-	*total = MEMORY_SIZE;
-	*available = MEMORY_SIZE - used;
-	return context_depth ? 0 : ERROR_INVALID_CONTEXT;
+	LOCKED;
+
+	*total = GPU_MEMORY_SIZE;
+	*available = GPU_MEMORY_SIZE - gpu_used();
+	return current() ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuMemAlloc_v2(cuda_pointer *pointer, size_t size)
 {
-	struct allocation *a = allocations, *last = a + sizeof(allocations) / sizeof(*a) - 1;
-	size_t room = (size + 2 * PAGE) / PAGE * PAGE;
+	LOCKED;
 
-	if (!context_depth)
+	if (!current())
 		return ERROR_INVALID_CONTEXT;
-	if (size > MEMORY_SIZE - used)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	while (a->pointer && a < last)
-		a++;
-	if (a->pointer)
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	a->memfd = memfd_create("simulated-cuda", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (a->memfd < 0 || ftruncate(a->memfd, room) ||
-	    fcntl(a->memfd, F_ADD_SEALS, F_SEAL_SHRINK))
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	a->memory = a->visible = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, a->memfd, 0);
-	if (is_simulating("unordered"))
-		a->visible = calloc(1, room);
-	a->size = size;
-	a->pointer = (uintptr_t)a->memory + GPU_ADDRESS_OFFSET + (is_simulating("odd") ? 512 : 0);
-	used += size;
-	*pointer = a->pointer;
-	return 0;
+	return gpu_allocate(pointer, size, gpu_is("odd") ? 512 : 0,
+			    (size + 2 * GPU_PAGE) / GPU_PAGE * GPU_PAGE, device_of(current()),
+			    gpu_is("mapped") ? 0 : current());
 }
 
 int cuMemFree_v2(cuda_pointer pointer)
 {
-	struct allocation *a = find(pointer, 0);
+	LOCKED;
 
-	if (!context_depth || !a || a->pointer != pointer)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (a->visible != a->memory)
-		free(a->visible);
-	munmap(a->memory, (a->size + 2 * PAGE) / PAGE * PAGE);
-	close(a->memfd);
-	used -= a->size;
-	a->pointer = 0;
+	return current() ? gpu_free(pointer) : ERROR_INVALID_CONTEXT;
+}
+
+int cuMemGetAddressRange_v2(cuda_pointer *begin, size_t *size, cuda_pointer pointer)
+{
+	LOCKED;
+	struct gpu_allocation *a = gpu_find(pointer, 1);
+	size_t offset, left;
+
+	if (!current())
+		return ERROR_INVALID_CONTEXT;
+	if (!a)
+		return ERROR_INVALID_VALUE;
+	offset = gpu_is("mapped") ? (pointer - a->address) / PIECE * PIECE : 0;
+	left = a->size - offset;
+	*begin = a->address + offset;
+	*size = gpu_is("mapped") && left > PIECE ? PIECE : left;
 	return 0;
+}
+
+int cuPointerGetAttribute(void *value, int attribute, cuda_pointer pointer)
+{
+	LOCKED;
+	struct gpu_allocation *a = gpu_find(pointer, 1);
+	bool is_host = gpu_is_registered((void *)(uintptr_t)pointer, 1);
+
+	if (!a && !is_host)
+		return ERROR_INVALID_VALUE;
+	switch (attribute) {
+	case CUDA_POINTER_CONTEXT:
+		*(cuda_context *)value = a ? (cuda_context)a->context : NULL;
+		return 0;
+	case CUDA_POINTER_MEMORY_TYPE:
+		*(unsigned *)value = is_host ? CUDA_MEMORY_HOST : CUDA_MEMORY_DEVICE;
+		return 0;
+	case CUDA_POINTER_IS_MANAGED:
+		*(unsigned *)value = 0;
+		return 0;
+	case CUDA_POINTER_DEVICE_ORDINAL:
+		*(int *)value = a ? a->device : 0;
+		return 0;
+	default:
+		return ERROR_INVALID_VALUE;
+	}
 }
 
 int cuPointerSetAttribute(const void *value, int attribute, cuda_pointer pointer)
 {
-	if (!value || attribute != CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS || !find(pointer, 1))
-		return CUDA_ERROR_INVALID_VALUE;
-	return 0;
-}
+	LOCKED;
 
-int cuStreamCreate(cuda_stream *stream, unsigned flags)
-{
-	if (!context_depth)
-		return ERROR_INVALID_CONTEXT;
-	*stream = calloc(1, sizeof(**stream));
-	streams++;
-	return flags == CUDA_STREAM_NON_BLOCKING ? 0 : CUDA_ERROR_INVALID_VALUE;
-}
-
-int cuStreamDestroy_v2(cuda_stream stream)
-{
-	streams--;
-	free(stream);
-	return context_depth ? 0 : ERROR_INVALID_CONTEXT;
-}
-
-/* Writes to the memory and to what the GPU sees of it. Zeroes the range if @from is NULL. */
-static void write_memory(cuda_pointer to, const void *from, size_t length)
-{
-	struct allocation *a = find(to, length);
-	size_t offset = to - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory;
-
-	for (unsigned char *memory = a->memory;; memory = a->visible) {
-		if (from)
-			memcpy(memory + offset, from, length);
-		else
-			memset(memory + offset, 0, length);
-		if (memory == a->visible)
-			return;
-	}
-}
-
-int cuStreamSynchronize(cuda_stream stream)
-{
-	if (!context_depth)
-		return ERROR_INVALID_CONTEXT;
-	for (unsigned i = 0; i < stream->count; i++) {
-		struct operation *o = &stream->pending[i];
-		struct allocation *a = find(o->device, o->length);
-
-		if (!a)
-			return ERROR_ILLEGAL_ADDRESS;
-		if (o->kind == COPY_OUT)
-			memcpy(o->host, a->visible +
-			       (o->device - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory), o->length);
-		else
-			write_memory(o->device, o->kind == FILL ? NULL :
-				     o->staged ? o->staged : o->host, o->length);
-		free(o->staged);
-	}
-	stream->count = 0;
-	return 0;
-}
-
-static bool is_registered(const char *memory, size_t length)
-{
-	for (unsigned i = 0; i < sizeof(registered) / sizeof(*registered); i++)
-		if (registered[i].memory && memory >= registered[i].memory &&
-		    memory + length <= registered[i].memory + registered[i].length)
-			return true;
-	return false;
-}
-
-static int queue_operation(cuda_stream stream, struct operation operation)
-{
-	if (!context_depth)
-		return ERROR_INVALID_CONTEXT;
-	if (is_simulating("broken"))
-		return ERROR_ILLEGAL_ADDRESS;
-	if (!find(operation.device, operation.length) || stream->count == PENDING_MAX)
-		return CUDA_ERROR_INVALID_VALUE;
-	stream->pending[stream->count++] = operation;
-	return 0;
-}
-
-int cuMemcpyHtoDAsync_v2(cuda_pointer to, const void *from, size_t length, cuda_stream stream)
-{
-	struct operation operation = { COPY_IN, to, (void *)from, NULL, length };
-
-	if (!is_registered(from, length)) {
-		operation.staged = malloc(length);
-		memcpy(operation.staged, from, length);
-	}
-	return queue_operation(stream, operation);
-}
-
-int cuMemcpyDtoHAsync_v2(void *to, cuda_pointer from, size_t length, cuda_stream stream)
-{
-	return queue_operation(stream, (struct operation){ COPY_OUT, from, to, NULL, length });
-}
-
-int cuMemsetD8Async(cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream)
-{
-	if (byte)
-		return CUDA_ERROR_INVALID_VALUE;
-	return queue_operation(stream, (struct operation){ FILL, to, NULL, NULL, length });
-}
-
-int cuMemHostRegister_v2(void *memory, size_t length, unsigned flags)
-{
-	unsigned i = 0;
-
-	if (is_simulating("no-pin"))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	while (registered[i].memory)
-		i++;
-	registered[i].memory = memory;
-	registered[i].length = length;
-	return context_depth && !flags ? 0 : ERROR_INVALID_CONTEXT;
-}
-
-int cuMemHostUnregister(void *memory)
-{
-	for (unsigned i = 0; i < sizeof(registered) / sizeof(*registered); i++) {
-		if (registered[i].memory == memory) {
-			registered[i].memory = NULL;
-			return context_depth ? 0 : ERROR_INVALID_CONTEXT;
-		}
-	}
-	return CUDA_ERROR_INVALID_VALUE;
-}
-
-int cuFlushGPUDirectRDMAWrites(int target, int scope)
-{
-	if (!context_depth || target != CUDA_FLUSH_CURRENT_CONTEXT || scope != CUDA_FLUSH_TO_OWNER)
-		return CUDA_ERROR_INVALID_VALUE;
-	for (unsigned i = 0; i < sizeof(allocations) / sizeof(*allocations); i++)
-		if (allocations[i].pointer && allocations[i].visible != allocations[i].memory)
-			memcpy(allocations[i].visible, allocations[i].memory,
-			       allocations[i].size + PAGE);
+	if (!value || attribute != CUDA_POINTER_SYNC_MEMOPS || !gpu_find(pointer, 1))
+		return ERROR_INVALID_VALUE;
 	return 0;
 }
 
 int cuMemGetHandleForAddressRange(void *handle, cuda_pointer from, size_t length, int type,
 				  unsigned long long flags)
 {
-	struct allocation *a = find(from, length);
-	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC, .size = length };
-	int device, *fd = handle;
+	LOCKED;
+	struct gpu_allocation *a = gpu_find(from, length);
 
-	if (!context_depth || !a || from % PAGE || length % PAGE || type != CUDA_HANDLE_DMA_BUF_FD)
-		return CUDA_ERROR_INVALID_VALUE;
-	if (is_simulating("no-export") ||
-	    flags != (is_simulating("pcie") ? CUDA_RANGE_FLAG_PCIE : 0))
-		return CUDA_ERROR_NOT_SUPPORTED;
-	device = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-	if (device < 0) {
-		*fd = fcntl(a->memfd, F_DUPFD_CLOEXEC, 3);
-		return 0;
-	}
-	create.memfd = a->memfd;
-	create.offset = from - GPU_ADDRESS_OFFSET - (uintptr_t)a->memory;
-	*fd = ioctl(device, UDMABUF_CREATE, &create);
-	close(device);
-	return *fd < 0 ? CUDA_ERROR_NOT_SUPPORTED : 0;
+	if (!current() || !a || from % GPU_PAGE || length % GPU_PAGE ||
+	    type != CUDA_HANDLE_DMA_BUF_FD)
+		return ERROR_INVALID_VALUE;
+	if (flags != (gpu_is("pcie") ? CUDA_RANGE_FLAG_PCIE : 0))
+		return ERROR_NOT_SUPPORTED;
+	return gpu_export(handle, a, (from - a->address + GPU_PAGE - 1) / GPU_PAGE * GPU_PAGE,
+			  length);
 }
 
-__attribute__((destructor)) static void report_leaks(void)
+int cuFlushGPUDirectRDMAWrites(int target, int scope)
 {
-	unsigned memory = 0, host = 0;
+	LOCKED;
 
-	for (unsigned i = 0; i < SLOTS; i++) {
-		memory += allocations[i].pointer != 0;
-		host += registered[i].memory != NULL;
-	}
-	if (memory || host || contexts || streams || context_depth)
-		fprintf(stderr, "simulated-cuda: left: %u allocations, %u registered, %d contexts, "
-			"%d streams, %d current\n", memory, host, contexts, streams, context_depth);
+	if (!current() || target != CUDA_FLUSH_CURRENT_CONTEXT || scope != CUDA_FLUSH_TO_OWNER)
+		return ERROR_INVALID_VALUE;
+	if (gpu_is("no-flush"))
+		return ERROR_NOT_SUPPORTED;
+	gpu_flush();
+	return 0;
+}
+
+/* -------------------------------------------------------------------- streams */
+
+int cuStreamCreate(cuda_stream *stream, unsigned flags)
+{
+	LOCKED;
+
+	if (!current())
+		return ERROR_INVALID_CONTEXT;
+	if (flags != CUDA_STREAM_NON_BLOCKING)
+		return ERROR_INVALID_VALUE;
+	return gpu_stream_create((struct gpu_stream **)stream, current());
+}
+
+int cuStreamDestroy_v2(cuda_stream stream)
+{
+	LOCKED;
+
+	return current() ? gpu_stream_destroy((struct gpu_stream *)stream) : ERROR_INVALID_CONTEXT;
+}
+
+int cuStreamSynchronize(cuda_stream stream)
+{
+	LOCKED;
+	int result = gpu_stream_wait((struct gpu_stream *)stream, current());
+
+	if (gpu_is("no-flush"))
+		gpu_flush();
+	return result;
+}
+
+int cuMemcpyHtoDAsync_v2(cuda_pointer to, const void *from, size_t length, cuda_stream stream)
+{
+	LOCKED;
+
+	return gpu_copy_in((struct gpu_stream *)stream, current(), to, from, length);
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, cuda_pointer from, size_t length, cuda_stream stream)
+{
+	LOCKED;
+
+	return gpu_copy_out((struct gpu_stream *)stream, current(), to, from, length);
+}
+
+int cuMemsetD8Async(cuda_pointer to, unsigned char byte, size_t length, cuda_stream stream)
+{
+	LOCKED;
+
+	return byte ? ERROR_INVALID_VALUE :
+		gpu_copy_in((struct gpu_stream *)stream, current(), to, NULL, length);
+}
+
+int cuMemHostRegister_v2(void *memory, size_t length, unsigned flags)
+{
+	LOCKED;
+
+	if (!current() || flags != CUDA_REGISTER_PORTABLE)
+		return ERROR_INVALID_CONTEXT;
+	return gpu_register(memory, length);
+}
+
+int cuMemHostUnregister(void *memory)
+{
+	LOCKED;
+
+	return current() ? gpu_unregister(memory) : ERROR_INVALID_CONTEXT;
 }

@@ -32,7 +32,7 @@ struct fdmabuf_buffer {
 	bool has_pages;			/* the map is ordinary memory, which O_DIRECT accepts */
 	bool is_callers;		/* the memory was imported by its address */
 	struct vfio_device *vfio;
-	struct cuda_memory *cuda;
+	struct gpu_memory *gpu;	/* CUDA and HIP */
 };
 
 /* Returns a negative errno unless the range is inside the buffer. */

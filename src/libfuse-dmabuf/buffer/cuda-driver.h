@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The interface to NVIDIA's driver library, libcuda.so.1, which cuda_driver() loads with dlopen(3).
+ * The interface to NVIDIA's driver library, libcuda.so.1, which cuda_load() loads with dlopen(3).
  * Neither the library nor its headers are needed to build. The numbers and prototypes are those of
  * the CUDA driver API, whose binary interface does not change; the suffix _v2 is part of the
  * symbols' names.
@@ -11,26 +11,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum cuda_result {
-	CUDA_SUCCESS = 0,
-	CUDA_ERROR_INVALID_VALUE = 1,
-	CUDA_ERROR_OUT_OF_MEMORY = 2,
-	CUDA_ERROR_DEVICE_UNAVAILABLE = 46,
-	CUDA_ERROR_NO_DEVICE = 100,
-	CUDA_ERROR_INVALID_DEVICE = 101,
-	CUDA_ERROR_NOT_PERMITTED = 800,
-	CUDA_ERROR_NOT_SUPPORTED = 801,
-};
-
 enum cuda_attribute {
+	CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS = 117,
 	CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING = 118,
 	CUDA_ATTRIBUTE_DMA_BUF_SUPPORTED = 124,
 };
 
+/* A bit of CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS. */
+#define CUDA_FLUSH_BY_HOST 1
 /* Values of CUDA_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING. */
 #define CUDA_WRITES_ORDERED_FOR_OWNER 100
 
-#define CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS 6
+enum cuda_pointer_attribute {
+	CUDA_POINTER_CONTEXT = 1,
+	CUDA_POINTER_MEMORY_TYPE = 2,
+	CUDA_POINTER_SYNC_MEMOPS = 6,
+	CUDA_POINTER_IS_MANAGED = 8,
+	CUDA_POINTER_DEVICE_ORDINAL = 9,
+};
+
+#define CUDA_MEMORY_HOST 1u
+#define CUDA_MEMORY_DEVICE 2u
+#define CUDA_REGISTER_PORTABLE 1u
 #define CUDA_STREAM_NON_BLOCKING 1u
 #define CUDA_HANDLE_DMA_BUF_FD 1
 #define CUDA_RANGE_FLAG_PCIE 1ull
@@ -41,21 +43,29 @@ typedef uint64_t cuda_pointer;
 typedef struct cuda_context *cuda_context;
 typedef struct cuda_stream *cuda_stream;
 
-/* F(member of struct cuda_driver, symbol, parameters); each function returns enum cuda_result. */
+/* F(member of struct cuda_driver, symbol, parameters); each function returns a CUresult. */
 #define CUDA_FUNCTIONS(F) \
 	F(init, cuInit, (unsigned flags)) \
 	F(error_text, cuGetErrorString, (int result, const char **text)) \
+	F(device_count, cuDeviceGetCount, (int *count)) \
 	F(device_get, cuDeviceGet, (int *device, int ordinal)) \
 	F(device_by_address, cuDeviceGetByPCIBusId, (int *device, const char *address)) \
 	F(device_name, cuDeviceGetName, (char *name, int room, int device)) \
+	F(device_address, cuDeviceGetPCIBusId, (char *address, int room, int device)) \
 	F(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, int device)) \
 	F(context_retain, cuDevicePrimaryCtxRetain, (cuda_context *context, int device)) \
 	F(context_release, cuDevicePrimaryCtxRelease_v2, (int device)) \
+	F(context_state, cuDevicePrimaryCtxGetState, \
+	  (int device, unsigned *flags, int *is_active)) \
 	F(context_push, cuCtxPushCurrent_v2, (cuda_context context)) \
 	F(context_pop, cuCtxPopCurrent_v2, (cuda_context *context)) \
 	F(allocate, cuMemAlloc_v2, (cuda_pointer *pointer, size_t size)) \
 	F(free, cuMemFree_v2, (cuda_pointer pointer)) \
 	F(memory_info, cuMemGetInfo_v2, (size_t *available, size_t *total)) \
+	F(address_range, cuMemGetAddressRange_v2, \
+	  (cuda_pointer *begin, size_t *size, cuda_pointer address)) \
+	F(pointer_get, cuPointerGetAttribute, \
+	  (void *value, int attribute, cuda_pointer pointer)) \
 	F(pointer_set, cuPointerSetAttribute, \
 	  (const void *value, int attribute, cuda_pointer pointer)) \
 	F(stream_create, cuStreamCreate, (cuda_stream *stream, unsigned flags)) \
@@ -83,17 +93,9 @@ struct cuda_driver {
 	CUDA_NEWER_FUNCTIONS(CUDA_MEMBER)
 };
 
-/*
- * Returns the initialised driver, which is never freed. Returns NULL, with *error a positive errno
- * and the text of fdmabuf_error() set, if it cannot be loaded or initialised.
- */
-const struct cuda_driver *cuda_driver(int *error);
+extern struct cuda_driver cuda_driver;
 
-/*
- * Sets the text of fdmabuf_error() from @result of a function of the driver, and returns a negative
- * errno. @format says what failed, on what.
- */
-int cuda_fail(const struct cuda_driver *driver, int result, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+/* Loads the driver. Returns 0 or a negative errno with the text of fdmabuf_error() set. */
+int cuda_load(void);
 
 #endif
