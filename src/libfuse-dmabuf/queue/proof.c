@@ -8,9 +8,6 @@
 #include "queue/extents.h"
 #include "queue/proof.h"
 
-/* Bytes of a sample, unless blocks are larger. */
-#define SAMPLE_SIZE_MIN 4096u
-
 /* A file that is written to meanwhile differs, too, but not every time. */
 #define TRIES_MAX 4u
 
@@ -19,10 +16,11 @@
 
 /* ------------------------------------------------------------------ choice */
 
+/* A block: what is mapped to the wrong place is at least as large. */
 static uint64_t sample_size(const struct use *use, enum fdmabuf_direction direction)
 {
 	return direction == FDMABUF_WRITE ? extents_write_block(use->block_size) :
-					    max_u64(use->block_size, SAMPLE_SIZE_MIN);
+					    use->block_size;
 }
 
 /* Samples stand one after the other in an extent, the last one being what is left. */
@@ -165,9 +163,10 @@ int proof_choose(struct fdmabuf_transfer *t)
 /* Without memory the sample says nothing. */
 static void allocate(struct sample *sample)
 {
-	uint64_t size = align_up(sample->length, SAMPLE_SIZE_MIN);
+	uint64_t size = sample->extent.to - sample->extent.from;
 
-	sample->host = aligned_alloc(SAMPLE_SIZE_MIN, 2 * size);
+	/* O_DIRECT wants memory that is aligned like the file. */
+	sample->host = aligned_alloc(size, 2 * size);
 	if (sample->host)
 		sample->other = sample->host + size;
 	else
