@@ -15,6 +15,8 @@
 
 static const struct exporter *const exporters[] = {
 	&exporter_udmabuf,
+	&exporter_heap,
+	&exporter_drm,
 	&exporter_vfio,
 	&exporter_cuda,
 	&exporter_memory,
@@ -150,20 +152,6 @@ int fdmabuf_buffer_import_address(enum fdmabuf_exporter number, uint64_t address
 	}
 	*result = buffer;
 	return 0;
-}
-
-int report_exporter(const struct exporter_report *report, struct fdmabuf_exporter_info info)
-{
-	info.size = sizeof(info);
-	info.exporter = report->exporter->number;
-	info.name = report->exporter->name;
-	if (!info.what)
-		info.what = info.name;
-	if (!info.device)
-		info.device = "";
-	if (!info.text)
-		info.text = "";
-	return report->function(report->data, &info);
 }
 
 int fdmabuf_exporters(fdmabuf_exporter_function *function, void *data)

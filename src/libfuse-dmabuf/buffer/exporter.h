@@ -78,14 +78,25 @@ struct exporter_report {
 	void *data;
 };
 
-/* Sets the members that are the same for all devices, and calls the function. */
-int report_exporter(const struct exporter_report *report, struct fdmabuf_exporter_info info);
-
 extern const struct exporter exporter_memory;
 extern const struct exporter exporter_udmabuf;
+extern const struct exporter exporter_heap;
+extern const struct exporter exporter_drm;
 extern const struct exporter exporter_vfio;
 extern const struct exporter exporter_cuda;
 extern const struct exporter exporter_import;
+
+/* --------------------------------------------------------------- report.c */
+
+/* Sets the members that are the same for all devices, and calls the function. */
+int report_exporter(const struct exporter_report *report, struct fdmabuf_exporter_info info);
+
+/*
+ * Reports the text of the last failure, and @error (negative). @what and @device may be NULL, as
+ * for report_exporter().
+ */
+int report_failure(const struct exporter_report *report, const char *what, const char *device,
+		   int error);
 
 /* --------------------------------------------------------------- mapped.c */
 
