@@ -22,8 +22,8 @@ static int dumb_find(const struct drm_node *node, uint64_t *bytes)
 		return 0;
 	if (!drmGetCap(node->fd, DRM_CAP_DUMB_BUFFER, &has_dumb_buffers) && has_dumb_buffers)
 		return 0;
-	return fail(EOPNOTSUPP, "drm: the driver of %s, %s, has no dumb buffers, and its own memory "
-		    "is not known to this library: choose another device", node->name,
+	return fail(EOPNOTSUPP, "drm: the driver of %s, %s, has no dumb buffers, and this library "
+		    "does not know its own memory: choose another device", node->name,
 		    node->driver);
 }
 

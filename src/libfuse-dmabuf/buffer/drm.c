@@ -39,7 +39,9 @@ static int check_node(const struct drm_node *node)
 
 static void set_device(const struct drm_node *node, char device[DEVICE_SIZE])
 {
-	snprintf(device, DEVICE_SIZE, "drm %s %s", node->driver, *node->pci ? node->pci : node->name);
+	const char *place = *node->pci ? node->pci : node->name;
+
+	snprintf(device, DEVICE_SIZE, "drm %s %s", node->driver, place);
 }
 
 static int allocate_on(const struct drm_node *node, struct fdmabuf_buffer *buffer, uint64_t size)

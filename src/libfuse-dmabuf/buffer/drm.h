@@ -45,7 +45,7 @@ bool drm_is_node_name(const char *name);
  */
 bool drm_next_name(unsigned index, char name[DRM_NODE_NAME_SIZE]);
 
-/* Stores the PCI address of the node's device. Returns false if there is no such node or address. */
+/* Stores the PCI address of the node's device. Returns false if there is none. */
 bool drm_read_pci_address(const char *name, char address[PCI_ADDRESS_SIZE]);
 
 /*

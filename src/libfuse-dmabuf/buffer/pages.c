@@ -113,8 +113,8 @@ int pages_error(const char *exporter, const struct fdmabuf_memory *memory, uint6
 	char text[TEXT_SIZE];
 
 	if (page_size <= (uint64_t)getpagesize())
-		return fail(error, "%s: %" PRIu64 " MiB: %s", exporter, align_up(size, 1 << 20) >> 20,
-			    strerror(error));
+		return fail(error, "%s: %" PRIu64 " MiB: %s", exporter,
+			    align_up(size, 1 << 20) >> 20, strerror(error));
 	page_size_text(page_size, text);
 	wanted = size / page_size;
 	free = free_pages(page_size);
