@@ -17,8 +17,10 @@ static int drm_parse(const char *argument, struct fdmabuf_memory *memory)
 	return 0;
 }
 
-static int drm_allocate(struct fdmabuf_buffer *, const struct fdmabuf_memory *)
+static int drm_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
 {
+	(void)buffer;
+	(void)memory;
 	return no_libdrm();
 }
 
@@ -27,8 +29,9 @@ static int drm_list(const struct exporter_report *report)
 	return report_failure(report, NULL, NULL, no_libdrm());
 }
 
-static void drm_release(struct fdmabuf_buffer *)
+static void drm_release(struct fdmabuf_buffer *buffer)
 {
+	(void)buffer;
 }
 
 const struct exporter exporter_drm = {
