@@ -157,6 +157,9 @@ def test_huge_pages_that_are_not_reserved(library, exporter):
             assert buffer.size == 6 * MIB
             with fails(errno.ENOSPC, '1 huge pages of 2M are needed, 0 are free'):
                 library.allocate(f'{exporter}:2M', 1)
+            (HUGE_PAGES / 'nr_hugepages').write_text('4')
+            with fails(errno.ENOSPC, '3 huge pages of 2M are needed, 1 are free: reserve them with "echo 6 >'):
+                library.allocate(f'{exporter}:2M', 5 * MIB)
     finally:
         (HUGE_PAGES / 'nr_hugepages').write_text('0')
     assert count('nr_hugepages') == 0
