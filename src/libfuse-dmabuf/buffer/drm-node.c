@@ -87,7 +87,10 @@ int drm_open(const char *name, struct drm_node *node)
 	node->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (node->fd < 0)
 		return open_error(path);
-	/* Whoever opens a card first becomes its master, and would keep a compositor from it. */
+	/*
+	 * The first program that opens a card becomes its master, and keeps a compositor from
+	 * showing pictures there.
+	 */
 	if (!node->is_render)
 		drmDropMaster(node->fd);
 	ret = read_driver(node);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Pages of host memory: huge ones, and how much memory is available. */
+/* Huge pages of host memory, and the amount of memory that is available. */
 #ifndef FDMABUF_PAGES_H
 #define FDMABUF_PAGES_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is known of devices for vfio without opening them: the kernel resets a device that is
- * opened, and lets no second program open it.
+ * Lists devices for vfio without opening them: the kernel resets a device that is opened, and lets
+ * no second program open it.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is known of devices for vfio without opening them. */
+/* Devices for vfio, as sysfs shows them: nothing here opens one. */
 #ifndef FDMABUF_VFIO_H
 #define FDMABUF_VFIO_H
 
