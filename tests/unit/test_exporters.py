@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import sparse
 from library import Buffer
 
 MEMORY, UDMABUF, HEAP, DRM, VFIO, CUDA, HIP, IMPORT = range(8)
@@ -257,3 +258,81 @@ def test_command_refuses_what_it_does_not_know(command, arguments):
 def test_command_whose_output_is_lost_fails(command):
     with open('/dev/full', 'w') as full:
         assert subprocess.run([command, 'exporters'], stdout=full, stderr=subprocess.DEVNULL, check=False).returncode == 1
+
+
+AMD, INTEL = '0000:03:00.0', '0000:04:00.0'
+NODES = f'card0=ast@0000:02:00.0,card1=amdgpu@{AMD},renderD128=amdgpu@{AMD},card2=xe@{INTEL},renderD130=xe@{INTEL}'
+VRAM = 64 << 20
+
+
+@pytest.fixture
+def gpus(build, monkeypatch):
+    """gpus(nodes) lets the commands of this test see simulated-drm.c's nodes."""
+    simulation = build / 'tests/unit/simulated-drm.so'
+    if not simulation.exists():
+        pytest.skip('built without libdrm_amdgpu')
+    monkeypatch.setenv('LD_PRELOAD', str(simulation))
+    return lambda nodes=NODES: monkeypatch.setenv('SIMULATED_DRM', nodes)
+
+
+def nodes_of(command):
+    entries = json.loads(run(command, '--json').stdout)['exporters']
+    return [(entry['what'], entry['device'], entry['bytes'], entry['error'], entry['problem']) for entry in entries if entry['exporter'] == 'drm']
+
+
+def test_nodes_that_give_memory_are_listed(command, gpus):
+    """Each device once, by the kind of node that its driver gives memory by."""
+    gpus()
+    assert nodes_of(command) == [('drm:renderD128', f'drm amdgpu {AMD}', VRAM - (3 << 20), 0, ''),
+                                 ('drm:renderD130', f'drm xe {INTEL}', VRAM - (1 << 20), 0, ''),
+                                 ('drm:card0', 'drm ast 0000:02:00.0', None, 0, '')]
+
+
+def test_nodes_that_give_none_say_why(command, gpus):
+    gpus('renderD128=locked,renderD129=xe,card1=v3d')
+    (locked, xe, v3d) = nodes_of(command)
+    assert locked[0] == 'drm:renderD128' and locked[3] == -errno.EACCES and 'add this user to the group of the device' in locked[4]
+    assert xe[:2] == ('drm:renderD129', 'drm xe renderD129') and xe[3] == -errno.ENODEV and 'no video memory' in xe[4]
+    assert v3d[3] == -errno.EOPNOTSUPP and 'no dumb buffers' in v3d[4]
+
+
+@pytest.fixture
+def model(checkpoint):
+    return checkpoint({'a': {'dtype': 'U8', 'shape': [300_007], 'data_offsets': [0, 300_007]}}, random.Random(7).randbytes(300_007))
+
+
+@pytest.mark.parametrize('what', ['drm', 'drm:renderD128', f'drm:{AMD}', 'drm:renderD130', f'drm:{INTEL}', 'drm:card0', 'drm:0000:02:00.0'])
+def test_video_memory_takes_a_checkpoint(load, gpus, model, what):
+    """The simulation ends a program that calls a driver in the wrong way, or does not free."""
+    gpus()
+    loaded = load(model, what, '--verify')
+    assert (loaded.code, loaded.error) == (0, '')
+
+
+@pytest.mark.parametrize('what, text', [
+    ('drm:renderD129', 'drm: no node /dev/dri/renderD129'),
+    ('drm:card1', 'card1 is a card node, and amdgpu gives memory by its render node: use drm:renderDNUMBER'),
+    ('drm:renderD131', 'renderD131 is a render node, and vgem gives memory by its card node only: use drm:cardNUMBER'),
+    ('drm:0000:05:00.0', 'drm: PCI device 0000:05:00.0 has no node in /dev/dri that gives memory'),
+    ('drm:renderD132', 'permission denied: run as root'),
+])
+def test_device_that_gives_no_memory(load, gpus, model, what, text):
+    gpus(f'{NODES},renderD131=vgem,renderD132=locked')
+    loaded = load(model, what)
+    assert loaded.code == 2 and text in loaded.error and loaded.error.count('\n') == 1
+
+
+def test_first_device_with_memory_is_taken(load, gpus, model):
+    """Those that nobody may open, or without memory of their own, are passed over; if there is no other, the last error is told."""
+    for others, code in ((',renderD130=xe', 0), ('', 2)):
+        gpus(f'renderD128=locked,renderD129=xe{others}')
+        loaded = load(model, 'drm', '--verify')
+        assert loaded.code == code and ('no video memory' in loaded.error) == bool(code)
+
+
+@pytest.mark.parametrize('what, text', [('drm:renderD128', 'switch on "Resizable BAR"'), ('drm:renderD130', 'has 64 MiB that other devices can reach')])
+def test_video_memory_that_is_too_small(load, gpus, tmp_path, what, text):
+    gpus()
+    big = sparse(tmp_path / 'big.safetensors', VRAM + 1)
+    loaded = load(big, what)
+    assert loaded.code == 2 and text in loaded.error
