@@ -62,7 +62,6 @@ static int find_region(const struct drm_node *node, struct drm_xe_mem_region *be
 		const struct drm_xe_mem_region *region = &regions->mem_regions[i];
 
 		if (region->mem_class == DRM_XE_MEM_REGION_CLASS_VRAM &&
-		    region->cpu_visible_size &&
 		    (!best->cpu_visible_size || visible_bytes(region) > visible_bytes(best)))
 			*best = *region;
 	}
