@@ -9,6 +9,7 @@
 #include "common/streams.h"
 #include "complain.h"
 #include "exit-code.h"
+#include "exporters.h"
 #include "load.h"
 #include "revoke.h"
 #include "status.h"
@@ -17,6 +18,7 @@ static const char usage[] =
 	"usage: fuse-dmabuf COMMAND [ARGUMENTS]\n"
 	"\n"
 	"  load        read a safetensors file into memory of a device\n"
+	"  exporters   list the memory that this machine has for buffers\n"
 	"  status      list the tokens of mounts\n"
 	"  revoke      revoke tokens of a mount\n"
 	"\n"
@@ -27,6 +29,7 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
+	{ "exporters", exporters_command },
 	{ "load", load_command },
 	{ "revoke", revoke_command },
 	{ "status", status_command },

@@ -18,6 +18,8 @@ static const char usage[] =
 	"offset X of the destination.\n"
 	"\n"
 	"  --into udmabuf                  host memory as a dma-buf\n"
+	"  --into heap, --into drm         memory of a dma-heap, or of a GPU with a driver in the\n"
+	"                                  kernel; \"fuse-dmabuf exporters\" lists what there is\n"
 	"  --into vfio:DOMAIN:BUS:DEV.FN   the largest memory BAR of a device bound to vfio-pci\n"
 	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
 	"  --into memory                   ordinary host memory (bounce only)\n"

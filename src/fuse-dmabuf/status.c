@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/text.h"
 #include "complain.h"
 #include "control.h"
 #include "exit-code.h"
 #include "status.h"
+#include "table.h"
 
 static const char usage[] =
 	"usage: fuse-dmabuf status [MOUNTPOINT] [--json]\n"
@@ -25,21 +25,6 @@ static const char usage[] =
 
 /* Seconds. A server that is not stopped has its lists ready sooner. */
 #define ANSWER_LIMIT 10
-
-/* Writes a number of bytes like "1.5G" into @text, and returns that. */
-static const char *size_text(uint64_t bytes, char text[32])
-{
-	static const char units[] = "BKMGTPE";
-	double size = (double)bytes;
-	int unit = 0;
-
-	while (size >= 1024 && units[unit + 1]) {
-		size /= 1024;
-		unit++;
-	}
-	snprintf(text, 32, unit ? "%.1f%c" : "%.0f%c", size, units[unit]);
-	return text;
-}
 
 /* Returns a member's string, or "-" if it has none. */
 static const char *get_string(const json_t *object, const char *name)
@@ -73,18 +58,6 @@ static const char *user_text(const json_t *token, char text[32])
 	return user ? user->pw_name : text;
 }
 
-/* Prints "?" in the place of each control character, which a terminal would obey. */
-static void print_path(const char *path)
-{
-	size_t control;
-
-	for (; *path; path += control ? control : 1) {
-		control = control_character(path);
-		putchar(control ? '?' : *path);
-	}
-	putchar('\n');
-}
-
 static void print_token(const json_t *token)
 {
 	char user[32], size[32], requests[32], read[32], written[32], peer[32];
@@ -98,7 +71,7 @@ static void print_token(const json_t *token)
 	       counter_text(token, "write_bytes", true, written),
 	       counter_text(token, "peer_bytes", true, peer),
 	       json_is_true(json_object_get(token, "revoked")) ? "revoked" : "live");
-	print_path(get_string(token, "path"));
+	print_last_cell(get_string(token, "path"));
 }
 
 static void print_mount(const json_t *mount)

@@ -15,6 +15,8 @@
 
 static const struct exporter *const exporters[] = {
 	&exporter_udmabuf,
+	&exporter_heap,
+	&exporter_drm,
 	&exporter_vfio,
 	&exporter_cuda,
 	&exporter_hip,

@@ -31,6 +31,7 @@ struct fdmabuf_buffer {
 	_Atomic(unsigned char *) map;	/* NULL until the CPU needs access */
 	bool has_pages;			/* the map is ordinary memory, which O_DIRECT accepts */
 	bool is_callers;		/* the memory was imported by its address */
+	bool is_device_memory;		/* DRM: the map needs io_*(), not host_*() */
 	struct vfio_device *vfio;
 	struct gpu_memory *gpu;	/* CUDA and HIP */
 };

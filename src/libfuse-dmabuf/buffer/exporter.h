@@ -80,6 +80,8 @@ struct exporter_report {
 
 extern const struct exporter exporter_memory;
 extern const struct exporter exporter_udmabuf;
+extern const struct exporter exporter_heap;
+extern const struct exporter exporter_drm;
 extern const struct exporter exporter_vfio;
 extern const struct exporter exporter_cuda;
 extern const struct exporter exporter_hip;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Buffers that the CPU reaches by mmap(2): the exporters "import" and "memory", and map for others.
+ * Buffers that the CPU reaches by mmap(2) of their dma-buf: the exporter "import", and map for
+ * others.
  */
 #include <errno.h>
 #include <string.h>
@@ -43,30 +44,6 @@ const struct exporter exporter_import = {
 	.name = "import",
 	.look_interval = LOOK_INTERVAL_MAPPED,
 	.map = dmabuf_map,
-	.write = host_write,
-	.read = host_read,
-	.zero = host_zero,
-	.release = dmabuf_release,
-};
-
-static int memory_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_memory *memory)
-{
-	uint64_t size = memory->bytes;
-	void *map;
-
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (map == MAP_FAILED)
-		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20,
-			    strerror(errno));
-	buffer->map = map;
-	buffer->size = size;
-	return 0;
-}
-
-const struct exporter exporter_memory = {
-	.number = FDMABUF_EXPORTER_MEMORY,
-	.name = "memory",
-	.allocate = memory_allocate,
 	.write = host_write,
 	.read = host_read,
 	.zero = host_zero,

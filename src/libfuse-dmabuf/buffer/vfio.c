@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Exporter "vfio": the biggest memory BAR of a PCI device that is bound to vfio-pci. */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,6 +15,8 @@
 #include "base/descriptor.h"
 #include "base/error.h"
 #include "buffer/exporter.h"
+#include "buffer/pci.h"
+#include "buffer/vfio.h"
 
 #ifndef VFIO_DEVICE_FEATURE_DMA_BUF	/* missing in headers before Linux 6.19 */
 #define VFIO_DEVICE_FEATURE_DMA_BUF 11
@@ -33,58 +34,23 @@ struct vfio_device_feature_dma_buf {
 #endif
 
 struct vfio_device {
-	char address[16];	/* DOMAIN:BUS:DEV.FN */
+	char address[PCI_ADDRESS_SIZE];
 	int container, group, device;
 	unsigned bar;
 	uint64_t bar_size;
 	uint64_t bar_offset;	/* of the BAR in the device descriptor, for mmap(2) */
 };
 
-/* Accepts only the form that sysfs uses, so that the address is safe in a path. */
-static bool is_pci_address(const char *address)
-{
-	static const char form[] = "xxxx:xx:xx.x";
-
-	for (size_t i = 0; i < sizeof(form); i++) {
-		bool is_hex = isxdigit((unsigned char)address[i]);
-
-		if (form[i] == 'x' ? !is_hex : address[i] != form[i])
-			return false;
-	}
-	return true;
-}
-
-#define NAME_SIZE 64	/* bytes; for the name of a driver or the number of a group */
-
-/*
- * Reads a link in the device's sysfs directory, and stores the last component of its target.
- * Returns false if there is no such link.
- */
-static bool read_link(const char *address, const char *link, char name[NAME_SIZE])
-{
-	char path[PATH_MAX], target[PATH_MAX];
-	ssize_t length;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, link);
-	length = readlink(path, target, sizeof(target) - 1);
-	if (length < 0)
-		return false;
-	target[length] = '\0';
-	snprintf(name, NAME_SIZE, "%.*s", NAME_SIZE - 1,
-		 strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
-	return true;
-}
-
 static int check_driver(const char *address)
 {
-	char path[PATH_MAX], driver[NAME_SIZE] = "";
+	char path[PATH_MAX], driver[PCI_NAME_SIZE];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", address);
 	if (access(path, F_OK))
 		return fail(ENODEV, "vfio: no PCI device %s: \"lspci -D\" lists them", address);
-	if (read_link(address, "driver", driver) && strstr(driver, "vfio"))
+	if (vfio_is_bound(address))
 		return 0;
-	if (*driver)
+	if (pci_read_link(address, "driver", driver))
 		return fail(ENODEV, "vfio: %s is bound to %s, not to vfio-pci: bind it with "
 			    "\"echo vfio-pci > %s/driver_override; echo %s > %s/driver/unbind; "
 			    "echo %s > /sys/bus/pci/drivers_probe\"",
@@ -94,41 +60,22 @@ static int check_driver(const char *address)
 		    "echo %s > /sys/bus/pci/drivers_probe\"", address, path, address);
 }
 
-/* Sets the text for errno of an open(2) of @path, and returns a negative errno. */
-static int group_error(const char *address, const char *path)
-{
-	if (errno == EBUSY)
-		return fail(EBUSY, "vfio: %s: in use: end the program that has device %s open",
-			    path, address);
-	if (errno == EACCES || errno == EPERM)
-		return fail(errno, "vfio: %s: permission denied: "
-			    "run as root, or give this user access to this file", path);
-	return fail(errno, "vfio: %s: %s", path, strerror(errno));
-}
-
-/* Opens the device's group. Sets *type to VFIO_NOIOMMU_IOMMU if the group has no IOMMU. */
+/* Opens the device's group. Sets *type to that of its container. */
 static int open_group(struct vfio_device *vfio, int *type)
 {
-	char name[NAME_SIZE], path[NAME_SIZE + 32];
+	char path[VFIO_GROUP_PATH_SIZE];
+	int ret = vfio_find_group(vfio->address, path, type);
 
-	if (!read_link(vfio->address, "iommu_group", name))
-		return fail(ENODEV, "vfio: %s has no IOMMU group: switch the IOMMU on "
-			    "(intel_iommu=on or amd_iommu=on), or load vfio with "
-			    "enable_unsafe_noiommu_mode=1", vfio->address);
-	snprintf(path, sizeof(path), "/dev/vfio/%s", name);
+	if (ret)
+		return ret;
 	vfio->group = open(path, O_RDWR | O_CLOEXEC);
-	if (vfio->group < 0 && errno == ENOENT) {
-		*type = VFIO_NOIOMMU_IOMMU;
-		snprintf(path, sizeof(path), "/dev/vfio/noiommu-%s", name);
-		vfio->group = open(path, O_RDWR | O_CLOEXEC);
-	}
-	return vfio->group < 0 ? group_error(vfio->address, path) : 0;
+	return vfio->group < 0 ? vfio_open_error(vfio->address, path) : 0;
 }
 
 static int open_device(struct vfio_device *vfio)
 {
 	struct vfio_group_status status = { .argsz = sizeof(status) };
-	int type = VFIO_TYPE1v2_IOMMU, ret = open_group(vfio, &type);
+	int type, ret = open_group(vfio, &type);
 
 	if (ret)
 		return ret;
@@ -138,7 +85,7 @@ static int open_device(struct vfio_device *vfio)
 			    "bound to vfio-pci: bind them too", vfio->address);
 	vfio->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
 	if (vfio->container < 0)
-		return group_error(vfio->address, "/dev/vfio/vfio");
+		return vfio_open_error(vfio->address, "/dev/vfio/vfio");
 	if (ioctl(vfio->group, VFIO_GROUP_SET_CONTAINER, &vfio->container) ||
 	    ioctl(vfio->container, VFIO_SET_IOMMU, type))
 		return fail(errno, "vfio: %s: no container for its IOMMU group: %s",
@@ -283,6 +230,7 @@ const struct exporter exporter_vfio = {
 	.look_interval = LOOK_INTERVAL_MAPPED,
 	.parse = vfio_parse,
 	.allocate = vfio_allocate,
+	.list = vfio_list,
 	.map = vfio_map,
 	.write = io_write,
 	.read = io_read,
