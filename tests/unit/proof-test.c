@@ -56,7 +56,8 @@ static struct fdmabuf_queue *given_proving_queue(enum fdmabuf_path path, enum fd
 }
 
 /* Reads the first file into the first buffer, from one block on. Returns the range's result. */
-static struct fdmabuf_result read_first(struct fdmabuf_queue *queue, int64_t expected, uint64_t size)
+static struct fdmabuf_result read_first(struct fdmabuf_queue *queue, int64_t expected,
+					uint64_t size)
 {
 	const struct fdmabuf_range range = range_of(0, 0, 0, BLOCK, size);
 	struct fdmabuf_transfer *t = start(queue, FDMABUF_READ, &range, 1, FDMABUF_WHOLE_BLOCKS);

@@ -65,8 +65,8 @@ static const char *why_no_export(int device)
 }
 
 /*
- * Where the driver has no flush, a copy does: work that CUDA starts after the DMA has completed comes
- * after it (NVIDIA's guide to GPUDirect RDMA, "Synchronization and Memory Ordering").
+ * Where the driver has no flush, a copy does: work that CUDA starts after the DMA has completed
+ * comes after it (NVIDIA's guide to GPUDirect RDMA, "Synchronization and Memory Ordering").
  */
 static enum gpu_flush flush_needed(int device)
 {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "buffer/gpu.h"
+#include "buffer/pci.h"
 
 int gpu_parse(const char *argument, struct fdmabuf_memory *memory)
 {
@@ -21,13 +22,6 @@ int gpu_parse(const char *argument, struct fdmabuf_memory *memory)
 	else
 		memory->device = argument;
 	return 0;
-}
-
-static bool is_pci_address(const char *text)
-{
-	unsigned domain, bus, slot, function;
-
-	return sscanf(text, "%x:%x:%x.%x", &domain, &bus, &slot, &function) == 4;
 }
 
 int gpu_find_device(const struct gpu_runtime *runtime, const struct fdmabuf_memory *memory,
