@@ -58,8 +58,11 @@ static int memory_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_m
 	if (map == MAP_FAILED)
 		return fail(errno, "memory: %llu MiB: %s", (unsigned long long)size >> 20,
 			    strerror(errno));
+	/* Most of the time of a load from the page cache would be faults of small pages. */
+	madvise(map, size, MADV_HUGEPAGE);
 	buffer->map = map;
 	buffer->size = size;
+	buffer->has_pages = true;
 	return 0;
 }
 

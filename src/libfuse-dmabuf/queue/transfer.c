@@ -92,6 +92,7 @@ static void keep_reason(struct use *use, enum fdmabuf_direction direction)
 	const char *text = pair->reason_text;
 
 	use->is_bounce = pair->is_bounce || is_denied;
+	use->has_direct_io = use->is_bounce && pair_has_direct_io(pair);
 	use->reason = pair->reason;
 	if (is_denied) {
 		use->reason = FDMABUF_REASON_REFUSED;

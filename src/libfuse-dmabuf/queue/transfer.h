@@ -17,12 +17,13 @@ struct use {
 	bool was_reopened;
 	bool has_moved_directly;
 	bool was_refused;		/* a direct request, which was copied instead */
+	bool has_access;		/* see access_need() */
 	unsigned mount_waits;		/* number of times that the mount was waited for */
 	int64_t deadline;		/* monotonic ms, while the mount is waited for; else 0 */
 	uint32_t block_size;		/* of the file */
 	uint64_t buffer_size;
 	/* The pair's, when the transfer finished. */
-	bool is_bounce;
+	bool is_bounce, has_direct_io;
 	enum fdmabuf_reason reason;
 	char *reason_text;		/* or NULL */
 };
@@ -32,7 +33,7 @@ struct use {
  * all others, because a direct write beside them in the same page would compete with the page
  * cache.
  */
-enum part_kind { PART_DIRECT, PART_BOUNCE, PART_PLAIN, PART_SYNC };
+enum part_kind { PART_DIRECT, PART_DIRECT_IO, PART_BOUNCE, PART_PLAIN, PART_SYNC };
 
 struct request;
 
