@@ -6,12 +6,12 @@ from enum import IntEnum
 
 
 class Path(IntEnum):
-    AUTO, DIRECT, BOUNCE = range(3)
+    AUTO, DIRECT, BOUNCE, DIRECT_IO = range(4)
 
 
 class Reason(IntEnum):
     (NONE, ASKED, NO_RING, NO_DMABUF, NOT_DIRECT, KERNEL, UNSUPPORTED, REFUSED, REVOKED, FAILED, UNALIGNED,
-     PARTIAL_BLOCK) = range(12)
+     PARTIAL_BLOCK, UNPROVEN) = range(13)
 
 
 class State(IntEnum):
@@ -19,6 +19,7 @@ class State(IntEnum):
 
 
 READ, WRITE = range(2)
+COPY_THREADS_NONE = 0xffffffff
 WHOLE_BLOCKS, SYNC = 1, 2
 
 
@@ -30,7 +31,8 @@ class Sized(ctypes.Structure):
 
 
 class Options(Sized):
-    _fields_ = [('size', c_size_t), ('path', c_int), ('depth', c_uint32), ('chunk', c_uint32), ('mount_wait', c_uint32), ('tokens', c_uint32)]
+    _fields_ = [('size', c_size_t), ('path', c_int), ('depth', c_uint32), ('chunk', c_uint32), ('mount_wait', c_uint32), ('tokens', c_uint32),
+                ('proof', c_int), ('copy_threads', c_uint32)]
 
 
 class Range(ctypes.Structure):
@@ -50,12 +52,14 @@ class Operation(Sized):
 
 
 class Result(Sized):
-    _fields_ = [('size', c_size_t), ('done', c_uint64), ('error', c_int), ('path', c_int), ('reason', c_int), ('text', ctypes.c_char * 256)]
+    _fields_ = [('size', c_size_t), ('done', c_uint64), ('error', c_int), ('path', c_int), ('reason', c_int), ('text', ctypes.c_char * 256),
+                ('proven', c_int)]
 
 
 class Counters(Sized):
     _fields_ = [('size', c_size_t)] + [(name, c_uint64) for name in (
-        'bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens', 'tokens_kept', 'reopens')]
+        'bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens', 'tokens_kept', 'reopens', 'bytes_direct_io', 'bytes_cached',
+        'bytes_proven')]
 
 
 SIGNATURES = {
