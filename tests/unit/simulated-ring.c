@@ -565,7 +565,8 @@ static int carry_out(struct ring *ring, const struct command *entry)
 	const struct ring_command *command = &entry->command;
 	uint64_t length = length_of(command);
 	bool reads = command->kind == RING_READ;
-	int ret = has_token(command) ? check_token(ring, entry, length) : check_host(command, length);
+	int ret = has_token(command) ? check_token(ring, entry, length) :
+				       check_host(command, length);
 
 	if (ret)
 		return ret;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The threads of a queue that copy, so that several processors do it while requests are in flight. */
+/* The threads of a queue that copy, on several processors and while requests are in flight. */
 #ifndef FDMABUF_COPIERS_H
 #define FDMABUF_COPIERS_H
 

@@ -32,21 +32,23 @@ static void note_moved(struct fdmabuf_queue *queue, struct request *request, uin
 		request_note_read(request, bytes, request->extent->use->block_size);
 }
 
+/* What the filesystem refuses to do with the memory of the buffer, bounce can do with its own. */
+static void use_bounce(struct request *request)
+{
+	request->extent->use->pair->refuses_direct_io = true;
+	request->kind = PART_BOUNCE;
+}
+
 void direct_io_complete(struct fdmabuf_queue *queue, struct request *request, int result)
 {
-	struct pair *pair = request->extent->use->pair;
-
 	if (result > 0)
 		note_moved(queue, request, result);
 	else if (result == 0 && request->transfer->direction == FDMABUF_READ)
 		request_at_eof(request);
 	else if (result == 0)
 		request_retry(request, EIO);
-	else if (result == -EINVAL || result == -EOPNOTSUPP || result == -EFAULT) {
-		/* What the filesystem refuses to do with this memory, bounce can do with its own. */
-		pair->refuses_direct_io = true;
-		request->kind = PART_BOUNCE;
-	} else {
+	else if (result == -EINVAL || result == -EOPNOTSUPP)
+		use_bounce(request);
+	else
 		transfer_fail(request->transfer, request->extent->use, request->position, -result);
-	}
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The direct path, direct I/O and bounce. Each says how a request is submitted, and gives a verdict on its
- * result: the request has moved on, ends, is to be tried again, or goes on by the other path.
+ * The direct path, direct I/O and bounce. Each says how a request is submitted, and gives a verdict
+ * on its result: the request has moved on, ends, is to be tried again, or goes on by another path.
  */
 #ifndef FDMABUF_PATH_H
 #define FDMABUF_PATH_H
