@@ -4,10 +4,10 @@
  *
  * There are four kinds of objects: a file, a buffer (memory of an exporter), a queue, and a
  * transfer, which is one operation of a queue on any number of ranges. A range moves directly (the
- * NVMe controller reads or writes the buffer, with a token), by direct I/O without a token (O_DIRECT
- * to the pages of a buffer of host memory), or by bounce (O_DIRECT between the file and host memory,
- * and a copy). Without a token, a read copies from the page cache what is there. All give the same
- * result.
+ * NVMe controller reads or writes the buffer, with a token), by direct I/O without a token
+ * (O_DIRECT to the pages of a buffer of host memory), or by bounce (O_DIRECT between the file and
+ * host memory, and a copy). Without a token, a read copies from the page cache what is there. All
+ * give the same result.
  *
  *	fdmabuf_file_open("model.safetensors", O_RDONLY, 0, &file);
  *	fdmabuf_buffer_allocate("udmabuf", fdmabuf_file_size(file), &buffer);
@@ -369,8 +369,9 @@ struct fdmabuf_queue_options {
 /*
  * Opens a queue: one io_uring, and at most 16 MiB of host memory for bounce and threads that copy,
  * all of which are made when they are needed. The threads block all signals. @options may be NULL.
- * fdmabuf_queue_close() cancels what has not finished, waits until no request is in flight, and ends
- * the tokens; unfinished transfers have then finished with -ECANCELED, and still have to be freed.
+ * fdmabuf_queue_close() cancels what has not finished, waits until no request is in flight, and
+ * ends the tokens; unfinished transfers have then finished with -ECANCELED, and still have to be
+ * freed.
  *
  * A queue makes a token when a file and a buffer first meet, and keeps it for later transfers. If
  * @tokens are kept already, or the broker allows no more, it gives up the one that was used least

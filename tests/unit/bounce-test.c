@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tests what moves without a token, on a simulated kernel: direct I/O to the pages of a buffer, what
- * the page cache has, and the threads that copy.
+ * Tests what moves without a token, on a simulated kernel: direct I/O to the pages of a buffer,
+ * what the page cache has, and the threads that copy.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -444,7 +444,7 @@ static void error_of_a_copy_ends_the_transfer(void)
 static _Alignas(BLOCK) unsigned char large[LARGE_SIZE];
 static char large_map[LARGE_SIZE / BLOCK + 1];
 
-/* A sparse file whose blocks have their numbers at the begin, and which is cached as @cached says. */
+/* Makes a file whose blocks begin with their offsets, and which is cached as @cached says. */
 static void given_large_file(const char *cached, bool has_pages)
 {
 	given_file("", LARGE_SIZE);

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/udmabuf.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@
 #define PAGE 4096ull
 #define MEMORY_SIZE (64ull << 20)	/* bytes */
 #define DEVICES 2
-#define PENDING_MAX 8
+#define PENDING_MAX 64
 #define SLOTS 16
 #define ERROR_NOT_INITIALIZED 3
 #define ERROR_INVALID_CONTEXT 201
@@ -62,6 +63,7 @@ struct cuda_stream {
 
 static struct allocation allocations[SLOTS];
 static struct { char *memory; size_t length; } registered[SLOTS];
+static pthread_mutex_t stream_lock = PTHREAD_MUTEX_INITIALIZER;	/* several threads copy */
 static bool is_initialised;
 static int contexts, streams;
 static uint64_t used;
@@ -251,10 +253,8 @@ static void write_memory(cuda_pointer to, const void *from, size_t length)
 	}
 }
 
-int cuStreamSynchronize(cuda_stream stream)
+static int finish_operations(cuda_stream stream)
 {
-	if (!context_depth)
-		return ERROR_INVALID_CONTEXT;
 	for (unsigned i = 0; i < stream->count; i++) {
 		struct operation *o = &stream->pending[i];
 		struct allocation *a = find(o->device, o->length);
@@ -273,6 +273,18 @@ int cuStreamSynchronize(cuda_stream stream)
 	return 0;
 }
 
+int cuStreamSynchronize(cuda_stream stream)
+{
+	int result;
+
+	if (!context_depth)
+		return ERROR_INVALID_CONTEXT;
+	pthread_mutex_lock(&stream_lock);
+	result = finish_operations(stream);
+	pthread_mutex_unlock(&stream_lock);
+	return result;
+}
+
 static bool is_registered(const char *memory, size_t length)
 {
 	for (unsigned i = 0; i < sizeof(registered) / sizeof(*registered); i++)
@@ -284,14 +296,19 @@ static bool is_registered(const char *memory, size_t length)
 
 static int queue_operation(cuda_stream stream, struct operation operation)
 {
+	int result = CUDA_ERROR_INVALID_VALUE;
+
 	if (!context_depth)
 		return ERROR_INVALID_CONTEXT;
 	if (is_simulating("broken"))
 		return ERROR_ILLEGAL_ADDRESS;
-	if (!find(operation.device, operation.length) || stream->count == PENDING_MAX)
-		return CUDA_ERROR_INVALID_VALUE;
-	stream->pending[stream->count++] = operation;
-	return 0;
+	pthread_mutex_lock(&stream_lock);
+	if (find(operation.device, operation.length) && stream->count < PENDING_MAX) {
+		stream->pending[stream->count++] = operation;
+		result = 0;
+	}
+	pthread_mutex_unlock(&stream_lock);
+	return result;
 }
 
 int cuMemcpyHtoDAsync_v2(cuda_pointer to, const void *from, size_t length, cuda_stream stream)
@@ -327,7 +344,7 @@ int cuMemHostRegister_v2(void *memory, size_t length, unsigned flags)
 		i++;
 	registered[i].memory = memory;
 	registered[i].length = length;
-	return context_depth && !flags ? 0 : ERROR_INVALID_CONTEXT;
+	return context_depth && flags == CUDA_HOST_REGISTER_PORTABLE ? 0 : ERROR_INVALID_CONTEXT;
 }
 
 int cuMemHostUnregister(void *memory)

@@ -589,11 +589,13 @@ def test_command_says_what_it_waits_for_after_ctrl_c(slow, command):
     """And ends as soon as the device has let go of the memory."""
     length = MIB - 256
     checkpoint = encode({'a': tensor('U8', [length], 0, length)}, bytes(length), pad=248)
-    with open(slow.file, 'r+b') as device:   # which keeps the header in the page cache
+    with open(slow.file, 'r+b') as device:   # which keeps the header in the page cache, and only that
         device.write(checkpoint)
         device.flush()
         os.fsync(device.fileno())
-        os.posix_fadvise(device.fileno(), 4096, 0, os.POSIX_FADV_DONTNEED)
+        for advice in (os.POSIX_FADV_DONTNEED, os.POSIX_FADV_RANDOM):
+            os.posix_fadvise(device.fileno(), 0, 0, advice)
+        os.pread(device.fileno(), 1, 0)
         with slow.stopped():
             process = subprocess.Popen([command, 'load', slow.file, '--into', 'memory'], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             wait_until(lambda: requests_of(slow.file))

@@ -32,6 +32,7 @@ enum cuda_attribute {
 
 #define CUDA_POINTER_ATTRIBUTE_SYNC_MEMOPS 6
 #define CUDA_STREAM_NON_BLOCKING 1u
+#define CUDA_HOST_REGISTER_PORTABLE 1u	/* for all contexts: a queue may serve two GPUs */
 #define CUDA_HANDLE_DMA_BUF_FD 1
 #define CUDA_RANGE_FLAG_PCIE 1ull
 #define CUDA_FLUSH_CURRENT_CONTEXT 0

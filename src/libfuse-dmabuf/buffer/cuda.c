@@ -116,7 +116,7 @@ static bool register_host(const struct cuda_memory *cuda, void *memory, size_t l
 
 	if (result)
 		return false;
-	result = cuda->driver->host_register(memory, length, 0);
+	result = cuda->driver->host_register(memory, length, CUDA_HOST_REGISTER_PORTABLE);
 	cuda->driver->context_pop(&popped);
 	return !result;
 }

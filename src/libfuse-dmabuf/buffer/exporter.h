@@ -101,8 +101,9 @@ void dmabuf_release(struct fdmabuf_buffer *buffer);
 /* -------------------------------------------------------------- cpu-copy.c */
 
 /*
- * Implement write, read, zero and access for exporters with a map. host_*() are for host memory, and
- * do the exporter's cache maintenance; io_*() are for device memory, and use aligned words only.
+ * Implement write, read, zero and access for exporters with a map. host_*() are for host memory,
+ * and do the exporter's cache maintenance; io_*() are for device memory, and use aligned words
+ * only.
  */
 int host_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
 int host_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
