@@ -62,6 +62,7 @@ static uint32_t checksum(const struct fdmabuf_range *range)
 static bool print_result(const char *name, const struct fdmabuf_transfer *transfer, size_t index,
 			 const struct fdmabuf_range *range)
 {
+	static const char *const paths[] = { "", "direct", "bounce", "direct I/O" };
 	struct fdmabuf_result result = { .size = sizeof(result) };
 
 	if (fdmabuf_transfer_result(transfer, index, &result))
@@ -74,8 +75,7 @@ static bool print_result(const char *name, const struct fdmabuf_transfer *transf
 	printf("%s: %" PRIu64 " bytes in buffer %d at %" PRIu64 ", checksum %08" PRIx32
 	       ", %s%s%s\n", name, range->length, range->buffer == buffers[1],
 	       range->buffer_offset, checksum(range),
-	       result.path == FDMABUF_DIRECT ? "direct" : "bounce", *result.text ? ": " : "",
-	       result.text);
+	       paths[result.path], *result.text ? ": " : "", result.text);
 	return true;
 }
 

@@ -3,9 +3,11 @@
  * libfuse-dmabuf: moves data between files and dma-bufs.
  *
  * There are four kinds of objects: a file, a buffer (memory of an exporter), a queue, and a
- * transfer, which is one operation of a queue on any number of ranges. A range moves either
- * directly (the NVMe controller reads or writes the buffer) or by bounce (O_DIRECT between the
- * file and host memory, and a copy). Both give the same result.
+ * transfer, which is one operation of a queue on any number of ranges. A range moves directly (the
+ * NVMe controller reads or writes the buffer, with a token), by direct I/O without a token
+ * (O_DIRECT to the pages of a buffer of host memory), or by bounce (O_DIRECT between the file and
+ * host memory, and a copy). Without a token, a read copies from the page cache what is there. All
+ * give the same result.
  *
  *	fdmabuf_file_open("model.safetensors", O_RDONLY, 0, &file);
  *	fdmabuf_buffer_allocate("udmabuf", fdmabuf_file_size(file), &buffer);
@@ -281,7 +283,7 @@ FDMABUF_API int fdmabuf_buffer_zero(struct fdmabuf_buffer *buffer, uint64_t offs
 /* ------------------------------------------------------------------ queues */
 
 enum fdmabuf_path {
-	FDMABUF_AUTO,		/* direct if possible, else bounce */
+	FDMABUF_AUTO,		/* direct if possible, else direct I/O, else bounce */
 	FDMABUF_DIRECT,		/* direct, or fail: the CPU copies no byte of the file */
 	FDMABUF_BOUNCE,		/* bounce, even if direct is possible */
 	FDMABUF_DIRECT_IO,	/* as a result only: direct I/O to the pages of the buffer, without
@@ -365,10 +367,11 @@ struct fdmabuf_queue_options {
 #define FDMABUF_COPY_THREADS_NONE UINT32_MAX
 
 /*
- * Opens a queue: one io_uring, and at most 16 MiB of host memory for bounce, which is allocated
- * when it is needed. @options may be NULL. fdmabuf_queue_close() cancels what has not finished,
- * waits until no request is in flight, and ends the tokens; unfinished transfers have then finished
- * with -ECANCELED, and still have to be freed.
+ * Opens a queue: one io_uring, and at most 16 MiB of host memory for bounce and threads that copy,
+ * all of which are made when they are needed. The threads block all signals. @options may be NULL.
+ * fdmabuf_queue_close() cancels what has not finished, waits until no request is in flight, and
+ * ends the tokens; unfinished transfers have then finished with -ECANCELED, and still have to be
+ * freed.
  *
  * A queue makes a token when a file and a buffer first meet, and keeps it for later transfers. If
  * @tokens are kept already, or the broker allows no more, it gives up the one that was used least
@@ -532,7 +535,7 @@ FDMABUF_API int64_t fdmabuf_write(struct fdmabuf_queue *queue, const struct fdma
 
 /*
  * Says which path a range would take, and makes the token that the direct path needs. @result->done
- * and @result->error are 0. Returns 0 for both paths. Errors are those of fdmabuf_submit(), and
+ * and @result->error are 0. Returns 0 for all paths. Errors are those of fdmabuf_submit(), and
  * -ENOTCONN if the FUSE server of the file has ended.
  */
 FDMABUF_API int fdmabuf_queue_check(struct fdmabuf_queue *queue, enum fdmabuf_direction direction,
@@ -562,7 +565,7 @@ FDMABUF_API struct fdmabuf_transfer *fdmabuf_queue_next(struct fdmabuf_queue *qu
 struct fdmabuf_counters {
 	size_t size;		/* set by the caller: sizeof(struct fdmabuf_counters) */
 	uint64_t bytes_direct;	/* moved by DMA between file and buffer */
-	uint64_t bytes_copied;	/* copied between buffer and host memory */
+	uint64_t bytes_copied;	/* between buffer and bounce memory, or from the page cache */
 	uint64_t bytes_zeroed;	/* holes that were zeroed, not read, by direct reads */
 	uint64_t requests;	/* submitted to the kernel */
 	uint64_t retries;	/* of these, submitted again: EAGAIN, short, new token */
@@ -570,7 +573,7 @@ struct fdmabuf_counters {
 	uint64_t tokens_kept;	/* now */
 	uint64_t reopens;	/* times that a file was opened again on a new mount */
 	uint64_t bytes_direct_io;	/* moved by direct I/O to the pages of a buffer */
-	uint64_t bytes_cached;	/* of all that was read: taken from the page cache */
+	uint64_t bytes_cached;	/* of those copied: from the page cache */
 	uint64_t bytes_proven;	/* compared, to prove direct paths */
 };
 FDMABUF_API int fdmabuf_queue_counters(const struct fdmabuf_queue *queue,

@@ -80,6 +80,7 @@ static int open_destination(struct load *load)
 		.depth = load->options.depth,
 		.chunk = load->options.chunk,
 		.mount_wait = load->options.mount_wait,
+		.copy_threads = load->options.copy_threads,
 	};
 	struct fdmabuf_result check = { .size = sizeof(check) };
 	struct fdmabuf_range range;

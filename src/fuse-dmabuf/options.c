@@ -22,13 +22,15 @@ static const char usage[] =
 	"                                  kernel; \"fuse-dmabuf exporters\" lists what there is\n"
 	"  --into vfio:DOMAIN:BUS:DEV.FN   the largest memory BAR of a device bound to vfio-pci\n"
 	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
-	"  --into memory                   ordinary host memory (bounce only)\n"
+	"  --into memory                   ordinary host memory (no token)\n"
 	"  --path auto|direct|bounce       auto: direct if possible, else bounce;\n"
 	"                                  direct: fail if it is not possible (default: auto)\n"
 	"  --depth N                       requests in flight (default: 16)\n"
 	"  --chunk SIZE                    bytes of one request, with K, M or G (default: 4M)\n"
 	"  --wait SECONDS                  wait so long for a mount whose server has ended,\n"
 	"                                  0 to 3600 (default: 10)\n"
+	"  --copy-threads N                threads that copy at most, 0 to 256; 0: none\n"
+	"                                  (default: as many as help)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"
 	"  --json                          print the summary as JSON\n"
 	"  -h, --help                      this text\n"
@@ -43,6 +45,7 @@ enum {
 	OPTION_DEPTH,
 	OPTION_CHUNK,
 	OPTION_WAIT,
+	OPTION_COPY_THREADS,
 	OPTION_VERIFY,
 	OPTION_JSON,
 };
@@ -53,6 +56,7 @@ static const struct option long_options[] = {
 	{ "depth", required_argument, NULL, OPTION_DEPTH },
 	{ "chunk", required_argument, NULL, OPTION_CHUNK },
 	{ "wait", required_argument, NULL, OPTION_WAIT },
+	{ "copy-threads", required_argument, NULL, OPTION_COPY_THREADS },
 	{ "verify", no_argument, NULL, OPTION_VERIFY },
 	{ "json", no_argument, NULL, OPTION_JSON },
 	{ "help", no_argument, NULL, 'h' },
@@ -115,6 +119,19 @@ static bool parse_wait(const char *text, uint32_t *mount_wait)
 	return true;
 }
 
+static bool parse_copy_threads(const char *text, uint32_t *copy_threads)
+{
+	uint64_t number;
+
+	if (!parse_number(text, FDMABUF_COPY_THREADS_MAX, &number)) {
+		complain("--copy-threads %s: give a number from 0 to %u", text,
+			 FDMABUF_COPY_THREADS_MAX);
+		return false;
+	}
+	*copy_threads = number ? number : FDMABUF_COPY_THREADS_NONE;
+	return true;
+}
+
 static bool parse_option(int option, const char *text, struct load_options *options)
 {
 	switch (option) {
@@ -129,6 +146,8 @@ static bool parse_option(int option, const char *text, struct load_options *opti
 		return parse_chunk(optarg, &options->chunk);
 	case OPTION_WAIT:
 		return parse_wait(optarg, &options->mount_wait);
+	case OPTION_COPY_THREADS:
+		return parse_copy_threads(optarg, &options->copy_threads);
 	case OPTION_VERIFY:
 		return options->verify = true;
 	case OPTION_JSON:

@@ -12,7 +12,8 @@ struct load_options {
 	const char *file;
 	const char *into;			/* as for fdmabuf_buffer_allocate() */
 	enum fdmabuf_path path;
-	uint32_t depth, chunk, mount_wait;	/* as in fdmabuf_queue_options; 0: its default */
+	/* As in fdmabuf_queue_options; 0: its default. */
+	uint32_t depth, chunk, mount_wait, copy_threads;
 	bool verify, json;
 };
 

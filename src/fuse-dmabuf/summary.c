@@ -10,7 +10,13 @@
 
 static const char *path_name(enum fdmabuf_path path)
 {
-	return path == FDMABUF_DIRECT ? "direct" : "bounce";
+	static const char *const names[] = {
+		[FDMABUF_DIRECT] = "direct",
+		[FDMABUF_BOUNCE] = "bounce",
+		[FDMABUF_DIRECT_IO] = "direct-io",
+	};
+
+	return names[path];
 }
 
 /* Returns bytes per second. */
@@ -22,7 +28,7 @@ static double throughput(const struct load_result *result)
 static int print_line(const struct load_options *options, const struct load_result *result)
 {
 	const struct fdmabuf_counters *counters = &result->counters;
-	bool bounce = result->range.path == FDMABUF_BOUNCE;
+	bool has_reason = result->range.path != FDMABUF_DIRECT;
 
 	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, "
 		      "%.1f MiB/s, CPU %.3f s user %.3f s system, %llu bytes copied, "
@@ -30,7 +36,8 @@ static int print_line(const struct load_options *options, const struct load_resu
 		      options->file, (unsigned long long)result->tensors,
 		      (unsigned long long)result->bytes, options->into,
 		      path_name(result->range.path),
-		      bounce ? " (" : "", bounce ? result->range.text : "", bounce ? ")" : "",
+		      has_reason ? " (" : "", has_reason ? result->range.text : "",
+		      has_reason ? ")" : "",
 		      result->seconds, throughput(result) / (1 << 20),
 		      result->user_seconds, result->system_seconds,
 		      (unsigned long long)counters->bytes_copied,
@@ -45,7 +52,7 @@ static int print_json(const struct load_options *options, const struct load_resu
 {
 	const struct fdmabuf_counters *counters = &result->counters;
 	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, "
-				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
 		"file", json_string(options->file),	/* null if its name is not UTF-8 */
 		"destination", options->into,
 		"path", path_name(result->range.path),
@@ -57,7 +64,9 @@ static int print_json(const struct load_options *options, const struct load_resu
 		"user_seconds", result->user_seconds,
 		"system_seconds", result->system_seconds,
 		"bytes_direct", (json_int_t)counters->bytes_direct,
+		"bytes_direct_io", (json_int_t)counters->bytes_direct_io,
 		"bytes_copied", (json_int_t)counters->bytes_copied,
+		"bytes_cached", (json_int_t)counters->bytes_cached,
 		"bytes_zeroed", (json_int_t)counters->bytes_zeroed,
 		"requests", (json_int_t)counters->requests,
 		"retries", (json_int_t)counters->retries,

@@ -31,6 +31,7 @@ class Exporter(IntEnum):
 
 
 READ, WRITE = range(2)
+COPY_THREADS_NONE = 0xffffffff
 WHOLE_BLOCKS, SYNC = 1, 2
 
 
@@ -81,8 +82,8 @@ class Result(Sized):
 
 class Counters(Sized):
     _fields_ = [('size', c_size_t)] + [(name, c_uint64) for name in (
-        'bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens', 'tokens_kept', 'reopens',
-        'bytes_direct_io', 'bytes_cached', 'bytes_proven')]
+        'bytes_direct', 'bytes_copied', 'bytes_zeroed', 'requests', 'retries', 'tokens', 'tokens_kept', 'reopens', 'bytes_direct_io', 'bytes_cached',
+        'bytes_proven')]
 
 
 SIGNATURES = {

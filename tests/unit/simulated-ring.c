@@ -2,6 +2,7 @@
 /* A simulated kernel in the place of the ring and file/filesystem.c. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -104,6 +105,44 @@ bool server_has_ended(int fd)
 
 	return flags >= 0 && flags & MARK_ENDED;
 }
+
+/* ---------------------------------------------------------- the page cache */
+
+bool handle_find_cached(struct fd_handle *handle, uint64_t from, uint64_t to, uint64_t *end)
+{
+	size_t blocks = simulation.cached ? strlen(simulation.cached) : 0;
+	uint64_t block = from / BLOCK;
+	bool is_cached = block < blocks && simulation.cached[block] == '#';
+
+	(void)handle;
+	while (block * BLOCK < to &&
+	       (block < blocks && simulation.cached[block] == '#') == is_cached)
+		block++;
+	*end = min_u64(to, block * BLOCK);
+	COUNT(cache_looks, 1);
+	return is_cached;
+}
+
+uint64_t handle_read_cached(const struct fd_handle *handle, struct iovec *pieces, unsigned count,
+			    uint64_t offset)
+{
+	uint64_t limit = simulation.cache_is_short ? 100 : UINT64_MAX, done = 0;
+
+	COUNT(copies, 1);
+	while (LOOK(copies_wait))
+		usleep(1000);
+	for (unsigned i = 0; i < count && done < limit; i++) {
+		size_t part = min_u64(pieces[i].iov_len, limit - done);
+		ssize_t got = pread(handle->plain_fd, pieces[i].iov_base, part, offset + done);
+
+		done += got > 0 ? got : 0;
+		if (got < (ssize_t)part)
+			break;
+	}
+	return done;
+}
+
+/* ---------------------------------------------------------------- the ring */
 
 int ring_open(unsigned depth, unsigned tokens, struct ring **result, int *reason)
 {
@@ -234,8 +273,7 @@ static bool has_token(const struct ring_command *command)
 
 static bool is_plain_write(const struct ring_command *command)
 {
-	return command->kind == RING_WRITE && !has_token(command) &&
-	       !is_direct(command->fd);
+	return command->kind == RING_WRITE && !has_token(command) && !is_direct(command->fd);
 }
 
 static bool is_block_write(const struct ring_command *command)
@@ -273,6 +311,7 @@ static void note_command(const struct ring *ring, const struct ring_command *com
 {
 	note_neighbours(ring, command);
 	COUNT(vectors, command->count > 1);
+	COUNT(direct_ios, command->slot == RING_SLOT_NONE);
 	if (command->kind == RING_SYNC)
 		NOTE(synced[(COUNT(syncs, 1) - 1) % 4], command->fd);
 	if (is_plain_write(command) && !LOOK(first_plain))
@@ -294,8 +333,10 @@ void ring_queue(struct ring *ring, const struct ring_command *command, void *tag
 	CHECK(ring->queued < ring->depth && command->fd < FDS_MAX);
 	for (unsigned i = 0; i < command->count; i++)
 		CHECK(command->pieces[i].iov_len > 0);
-	if (!has_token(command) && command->count)
-		CHECK_EQUAL((uintptr_t)command->pieces->iov_base % BLOCK, 0);
+	if (!has_token(command))
+		for (unsigned i = 0; i < command->count; i++)
+			CHECK_EQUAL((uintptr_t)command->pieces[i].iov_base % BLOCK, 0);
+	CHECK(command->count < 2 || command->slot != RING_SLOT_HOST);
 	pthread_mutex_lock(&ring->lock);
 	note_command(ring, command, number);
 	ring->queue[ring->queued++] = (struct command){ *command, tag, number, false, false };
@@ -363,19 +404,22 @@ static void wait_for_nothing(int timeout)
 	nanosleep(&interval, NULL);
 }
 
-int ring_wait(struct ring *ring, int timeout)
+int ring_wait(struct ring *ring, int timeout, int fd)
 {
+	struct pollfd other = { .fd = fd, .events = POLLIN };
 	int ret = ring_submit(ring);
 
 	COUNT(waits, 1);
 	if (ret)
 		return ret;
-	CHECK(ring->queued > 0);
+	CHECK(ring->queued > 0 || fd >= 0 || !timeout);
 	if (percentage(ring) < simulation.interrupt_percent)
 		return -EINTR;
 	ring->ready = count_ready(ring);
 	if (ring->ready)
 		ring->ready = 1 + next_random(&ring->random) % ring->ready;
+	else if (fd >= 0)
+		poll(&other, 1, ring->is_broken ? 1 : timeout);
 	else if (!ring->cancels_done)
 		wait_for_nothing(ring->is_broken ? 1 : timeout);
 	return 0;
@@ -455,7 +499,8 @@ static int check_host(const struct ring_command *command, uint64_t length)
 		return -ENOTCONN;
 	if (!is_direct(command->fd) || command->kind == RING_SYNC)
 		return 0;
-	if (simulation.no_direct_host)
+	if (command->slot == RING_SLOT_NONE ? simulation.no_direct_pages :
+					      simulation.no_direct_host)
 		return -EINVAL;
 	if (simulation.short_bytes && (command->file_offset % BLOCK || length % BLOCK))
 		return -EINVAL;
@@ -533,8 +578,9 @@ static int carry_out(struct ring *ring, const struct command *entry)
 {
 	const struct ring_command *command = &entry->command;
 	uint64_t length = length_of(command);
-	bool is_token = has_token(command), reads = command->kind == RING_READ;
-	int ret = is_token ? check_token(ring, entry, length) : check_host(command, length);
+	bool reads = command->kind == RING_READ;
+	int ret = has_token(command) ? check_token(ring, entry, length) :
+				       check_host(command, length);
 
 	if (ret)
 		return ret;
@@ -543,7 +589,7 @@ static int carry_out(struct ring *ring, const struct command *entry)
 	CHECK(length > 0);
 	if (reads && (off_t)command->file_offset >= lseek(command->fd, 0, SEEK_END))
 		return 0;
-	if (reads && is_token && limit_to_data(command, &length))
+	if (reads && has_token(command) && limit_to_data(command, &length))
 		return -ENXIO;
 	ret = limit_length(ring, command, &length);
 	return ret ? ret : move(ring, command, length);

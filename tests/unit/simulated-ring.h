@@ -22,7 +22,11 @@ struct simulation {
 	bool no_ring;			/* io_uring is not available */
 	bool no_tokens;			/* a kernel without dma-buf tokens */
 	bool no_vectors;		/* a kernel that takes no vectors of a token: EINVAL */
-	bool no_direct_host;		/* O_DIRECT with host memory gets EINVAL */
+	bool no_direct_host;		/* O_DIRECT with bounce memory gets EINVAL */
+	bool no_direct_pages;		/* O_DIRECT with the pages of a buffer gets EINVAL */
+	const char *cached;		/* '#': a block that is in the page cache */
+	bool cache_is_short;		/* 100 bytes at most come from the page cache */
+	bool copies_wait;		/* copies from the page cache hang */
 	bool no_write_token;		/* tokens are for reading: EACCES */
 	unsigned lose_every;		/* each direct read of so many goes to memory elsewhere */
 	bool lose_writes;		/* direct writes take other bytes than the buffer's */
@@ -55,6 +59,9 @@ struct simulation {
 	unsigned registrations, tokens, most_tokens;
 	unsigned requests, in_flight, max_in_flight, cancelled, syncs, vectors;
 	unsigned direct_reads, lost;	/* and how many of them went elsewhere */
+	unsigned cache_looks;		/* questions what the page cache has, */
+	unsigned copies;		/* and copies from there */
+	unsigned direct_ios;		/* commands with the pages of a buffer */
 	unsigned waits;			/* calls of ring_wait() */
 	unsigned first_plain, last_block;	/* numbers of writes, by the page cache and not */
 	unsigned most_pieces;		/* of a command */

@@ -142,7 +142,7 @@ def test_hundred_shards_are_spread_over_two_buffers(run, tmp_path):
     used = {'0': [], '1': []}
     for line, (path, data) in zip(output.decode().splitlines(), content.items(), strict=True):
         length, number, offset, checksum, reason = re.fullmatch(
-            rf'{path}: (\d+) bytes in buffer ([01]) at (\d+), checksum ([0-9a-f]{{8}}), bounce: (.*)', line).groups()
+            rf'{path}: (\d+) bytes in buffer ([01]) at (\d+), checksum ([0-9a-f]{{8}}), (?:bounce|direct I/O): (.*)', line).groups()
         assert (int(length), int(checksum, 16)) == (len(data), zlib.adler32(data))
         assert int(offset) % 512 == 0 and 'ordinary memory' in reason
         used[number].append((int(offset), int(offset) + len(data)))

@@ -35,10 +35,9 @@ def test_summary_tells_what_was_done(model, load):
     loaded = load(model, 'memory', '--verify')
     size = model.stat().st_size
     assert (loaded.code, loaded.error) == (0, '')
-    assert loaded.summary | {'file': str(model), 'destination': 'memory', 'path': 'bounce', 'tensors': 6, 'bytes': size, 'bytes_copied': size,
-                             'bytes_direct': 0, 'bytes_zeroed': 0, 'tokens': 0, 'reopens': 0, 'verified': True,
+    assert loaded.summary | {'file': str(model), 'destination': 'memory', 'path': 'direct-io', 'tensors': 6, 'bytes': size, 'bytes_copied': size,
+                             'bytes_cached': size, 'bytes_direct_io': 0, 'requests': 0, 'bytes_direct': 0, 'bytes_zeroed': 0, 'tokens': 0, 'reopens': 0, 'verified': True,
                              'reason': 'the buffer is ordinary memory, not a dma-buf'} == loaded.summary
-    assert loaded.summary['requests'] >= 5
     assert loaded.summary['seconds'] > 0 and loaded.summary['bytes_per_second'] > 0
     assert loaded.summary['user_seconds'] >= 0 and loaded.summary['system_seconds'] >= 0
 
@@ -46,7 +45,7 @@ def test_summary_tells_what_was_done(model, load):
 def test_summary_is_one_line_without_json(model, command):
     output = subprocess.run([command, 'load', model, '--into', 'memory'], check=True, text=True, capture_output=True)
     assert output.stderr == ''
-    assert re.fullmatch(r'.*: 6 tensors, \d+ bytes into memory by the bounce path \(the buffer is ordinary memory.*\), .* MiB/s, CPU .*\n',
+    assert re.fullmatch(r'.*: 6 tensors, \d+ bytes into memory by the direct-io path \(the buffer is ordinary memory.*\), .* MiB/s, CPU .*\n',
                         output.stdout)
 
 

@@ -118,23 +118,24 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize('refusal', REFUSALS)
-def test_refused_token_bounces_with_the_same_bytes(scripted, model, refusal):
+def test_refused_token_means_direct_io_with_the_same_bytes(scripted, model, refusal):
     number, reason = REFUSALS[refusal]
     path = scripted(refuse(number)) / model.path.name
     loaded = load(path, 'udmabuf', '--verify')
     assert (loaded.code, loaded.error) == (0, '')
-    assert (loaded.summary['path'], loaded.summary['reason']) == ('bounce', reason)
-    assert loaded.summary['bytes_copied'] == model.size
+    assert (loaded.summary['path'], loaded.summary['reason']) == ('direct-io', reason)
+    assert loaded.summary['bytes_direct_io'] + loaded.summary['bytes_cached'] == model.size
+    assert loaded.summary['bytes_copied'] == loaded.summary['bytes_cached']
 
     loaded = load(path, 'udmabuf', '--path', 'direct')
     assert (loaded.code, loaded.error) == (2, f'fuse-dmabuf: {path}: direct path impossible: {reason}\n')
 
 
-def test_file_that_is_not_on_nvme_bounces(model, tmp_path):
+def test_file_that_is_not_on_nvme_gets_no_token(model, tmp_path):
     copy = tmp_path / 'copy.safetensors'
     copy.write_bytes(model.source.read_bytes())
     loaded = load(copy, 'udmabuf', '--verify')
-    assert (loaded.code, loaded.summary['path']) == (0, 'bounce')
+    assert (loaded.code, loaded.summary['bytes_direct']) == (0, 0) and loaded.summary['path'] in ('direct-io', 'bounce')
     assert loaded.summary['reason'] in ('the filesystem or its device has no dma-buf tokens for this file', 'file is not O_DIRECT capable')
 
 

@@ -268,7 +268,7 @@ def served_by(mount):
 
 
 def test_direction_that_the_policy_denies(library, own, allocate):
-    """Is copied where that is allowed, and else an error each time; the other direction stays direct."""
+    """Goes without the token where that is allowed, and else an error each time; the other direction stays direct."""
     own.policy('rules = ( { allow = "read"; } );')
     (own.source / 'file').write_bytes(bytes(64 * KIB))
     buffer, content = allocate('udmabuf', 64 * KIB), random_bytes(64 * KIB, 7)
@@ -280,12 +280,12 @@ def test_direction_that_the_policy_denies(library, own, allocate):
                 transfer.wait()
                 assert transfer.bytes == 64 * KIB
                 result = transfer.result()
-                assert (result.path, result.reason, result.text) == (Way.BOUNCE, Reason.REFUSED, b'the token does not allow writing')
+                assert (result.path, result.reason, result.text) == (Way.DIRECT_IO, Reason.REFUSED, b'the token does not allow writing')
         assert (own.source / 'file').read_bytes() == content
         with queue.submit(READ, [part]) as transfer:
             transfer.wait()
             assert (transfer.result().path, transfer.result().reason) == (Way.DIRECT, Reason.NONE)
-        assert (queue.counters.bytes_direct, queue.counters.bytes_copied) == (64 * KIB, 128 * KIB)
+        assert (queue.counters.bytes_direct, queue.counters.bytes_direct_io, queue.counters.bytes_copied) == (64 * KIB, 128 * KIB, 0)
         for _ in range(2):
             with fails(errno.EACCES):
                 direct.write([part])

@@ -295,6 +295,20 @@ void buffer_unpin_host(struct host_pin *pin)
 		pin->release(pin);
 }
 
+int buffer_begin_access(struct fdmabuf_buffer *buffer, bool writes)
+{
+	if (!buffer->has_pages || !buffer->exporter->access)
+		return 0;
+	return buffer->exporter->access(buffer, true, writes);
+}
+
+int buffer_end_access(struct fdmabuf_buffer *buffer, bool writes)
+{
+	if (!buffer->has_pages || !buffer->exporter->access)
+		return 0;
+	return buffer->exporter->access(buffer, false, writes);
+}
+
 int buffer_flush(struct fdmabuf_buffer *buffer)
 {
 	return buffer->exporter->flush ? buffer->exporter->flush(buffer) : 0;

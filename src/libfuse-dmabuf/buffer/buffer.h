@@ -53,6 +53,14 @@ int buffer_prepare_copy(struct fdmabuf_buffer *buffer);
 struct host_pin *buffer_pin_host(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 void buffer_unpin_host(struct host_pin *pin);
 
+/*
+ * Surround what the CPU does with the map of a buffer that has pages, or direct I/O to them: the
+ * exporter's cache maintenance. @writes: to the buffer. Do nothing for a buffer without pages, and
+ * return a negative errno if the exporter refuses.
+ */
+int buffer_begin_access(struct fdmabuf_buffer *buffer, bool writes);
+int buffer_end_access(struct fdmabuf_buffer *buffer, bool writes);
+
 /* Makes DMA by other devices visible to the device that owns the buffer. */
 int buffer_flush(struct fdmabuf_buffer *buffer);
 

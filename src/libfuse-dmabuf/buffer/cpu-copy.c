@@ -54,6 +54,12 @@ int host_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length)
 	return sync_cpu_access(buffer, DMA_BUF_SYNC_END | DMA_BUF_SYNC_WRITE);
 }
 
+int host_access(struct fdmabuf_buffer *buffer, bool begins, bool writes)
+{
+	return sync_cpu_access(buffer, (begins ? DMA_BUF_SYNC_START : DMA_BUF_SYNC_END) |
+				       (writes ? DMA_BUF_SYNC_WRITE : DMA_BUF_SYNC_READ));
+}
+
 /* ------------------------------- device memory, which needs no cache maintenance */
 
 static bool is_word_aligned(const volatile void *pointer)

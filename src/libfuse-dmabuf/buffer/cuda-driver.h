@@ -34,6 +34,7 @@ enum cuda_pointer_attribute {
 #define CUDA_MEMORY_DEVICE 2u
 #define CUDA_REGISTER_PORTABLE 1u
 #define CUDA_STREAM_NON_BLOCKING 1u
+#define CUDA_HOST_REGISTER_PORTABLE 1u	/* for all contexts: a queue may serve two GPUs */
 #define CUDA_HANDLE_DMA_BUF_FD 1
 #define CUDA_RANGE_FLAG_PCIE 1ull
 #define CUDA_FLUSH_CURRENT_CONTEXT 0

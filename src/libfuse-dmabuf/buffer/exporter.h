@@ -52,6 +52,8 @@ struct exporter {
 	int (*read)(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 	int (*zero)(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
 
+	/* Optional, for buffers with pages: their cache maintenance. See buffer_begin_access(). */
+	int (*access)(struct fdmabuf_buffer *buffer, bool begins, bool writes);
 	/* Optional: see buffer.h. */
 	struct host_pin *(*pin_host)(struct fdmabuf_buffer *buffer, void *memory, size_t length);
 	int (*flush)(struct fdmabuf_buffer *buffer);
@@ -111,12 +113,14 @@ void dmabuf_release(struct fdmabuf_buffer *buffer);
 /* -------------------------------------------------------------- cpu-copy.c */
 
 /*
- * Implement write, read and zero for exporters with a map. host_*() are for host memory, and do the
- * exporter's cache maintenance; io_*() are for device memory, and use aligned words only.
+ * Implement write, read, zero and access for exporters with a map. host_*() are for host memory,
+ * and do the exporter's cache maintenance; io_*() are for device memory, and use aligned words
+ * only.
  */
 int host_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
 int host_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 int host_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);
+int host_access(struct fdmabuf_buffer *buffer, bool begins, bool writes);
 int io_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data, uint64_t length);
 int io_read(struct fdmabuf_buffer *buffer, uint64_t offset, void *data, uint64_t length);
 int io_zero(struct fdmabuf_buffer *buffer, uint64_t offset, uint64_t length);

@@ -153,5 +153,6 @@ const struct exporter exporter_udmabuf = {
 	.write = host_write,
 	.read = host_read,
 	.zero = host_zero,
+	.access = host_access,
 	.release = dmabuf_release,
 };

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "base/object.h"
@@ -45,6 +46,7 @@ struct fd_handle {
 	dev_t device;
 	dev_t data_device;	/* of a block device itself, of other files the same as device */
 	ino_t inode;
+	atomic_int mincore_verdict;	/* see cached.c */
 };
 
 struct fdmabuf_file {
@@ -96,6 +98,23 @@ const char *file_version_difference(const struct file_version *before,
 
 /* Records the size that fdmabuf_file_size() returns if it cannot find the present one. */
 void file_note_size(struct fdmabuf_file *file, uint64_t size);
+
+/* ---------------------------------------------------------------- cached.c */
+
+/*
+ * Returns true if the page cache has all bytes from @from up to *end, which is at most @to. Returns
+ * false if they are to be read from the device. *end is a multiple of the block size, or @to. The
+ * answer may be wrong soon.
+ */
+bool handle_find_cached(struct fd_handle *handle, uint64_t from, uint64_t to, uint64_t *end);
+
+/*
+ * Reads what the page cache has, without waiting for the device where the filesystem knows how to.
+ * Returns the number of bytes, which is less than those of the pieces if the page cache does not
+ * have all, the file ends, or the memory is not there. Changes the pieces.
+ */
+uint64_t handle_read_cached(const struct fd_handle *handle, struct iovec *pieces, unsigned count,
+			    uint64_t offset);
 
 /* ---------------------------------------------------------------- reopen.c */
 

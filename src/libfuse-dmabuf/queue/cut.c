@@ -76,6 +76,8 @@ static struct request *new_request(struct fdmabuf_queue *queue, struct fdmabuf_t
 	request->tries = 0;
 	request->not_before = 0;
 	request->was_submitted = request->is_in_flight = request->is_vector = false;
+	request->is_copying = request->is_filled = false;
+	request->run_end = 0;
 	request->host = NO_HOST;
 	request->sample = NULL;
 	request->mark_count = 0;
@@ -87,7 +89,9 @@ static struct request *new_request(struct fdmabuf_queue *queue, struct fdmabuf_t
 static uint64_t chunk_end(const struct fdmabuf_queue *queue, const struct extent *extent,
 			  uint64_t position)
 {
-	bool is_direct = extent->kind == PART_DIRECT && !extent->use->pair->is_bounce;
+	const struct pair *pair = extent->use->pair;
+	bool is_direct = extent->kind == PART_DIRECT &&
+			 (!pair->is_bounce || pair_has_direct_io(pair));
 	uint64_t chunk = is_direct ? queue->chunk : queue->host_chunk;
 
 	return min_u64(extent->to, (position / chunk + 1) * chunk);

@@ -3,30 +3,18 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/arithmetic.h"
 #include "queue/path.h"
 
 void direct_prepare(struct fdmabuf_queue *queue, struct request *request, struct iovec *pieces,
 		    struct ring_command *command)
 {
 	const struct fdmabuf_transfer *t = request->transfer;
-	const struct extent *extent = request->extent;
-	const struct pair *pair = extent->use->pair;
-	uint64_t position = request->position;
-	unsigned count = 0, most = pieces && queue->has_vectors ? PIECES_MAX : 1;
+	const struct pair *pair = request->extent->use->pair;
+	unsigned count, most = pieces && queue->has_vectors ? PIECES_MAX : 1;
 
 	if (!pieces)
 		pieces = &request->one;
-	for (size_t i = request->piece; position < request->end && count < most; i++) {
-		uint64_t part = min_u64(request->end, piece_end(t, extent, i)) - position;
-
-		pieces[count++] = (struct iovec){
-			.iov_base = (void *)(uintptr_t)(position - t->pieces[i].from +
-							t->pieces[i].buffer_offset),
-			.iov_len = part,
-		};
-		position += part;
-	}
+	count = request_set_pieces(request, request->end - request->position, 0, pieces, most);
 	request->is_vector = count > 1;
 	request->serial = pair->serial;
 	*command = (struct ring_command){
@@ -45,33 +33,7 @@ static bool may_copy(const struct fdmabuf_queue *queue, const struct request *re
 	       !buffer_prepare_copy(request->extent->use->pair->buffer);
 }
 
-/*
- * Records the bytes of a read. A direct read ends in the middle of a device block only at the end
- * of the file; before a hole it ends with a filesystem block, which may be smaller than block_size.
- */
-static void note_read(struct request *request, uint32_t bytes)
-{
-	struct fdmabuf_file *file = request->extent->use->pair->file;
-	uint64_t back;
-	unsigned tries = request->tries;
-
-	request_advance(request, bytes);
-	if (request->position >= request->end || request->position % BLOCK_SIZE_MIN == 0)
-		return;
-	if (fdmabuf_file_size(file) <= request->position) {
-		request_at_eof(request);
-		return;
-	}
-	/* The file has grown since the read: read this block again. */
-	back = request->position % file->block_size;
-	request->transfer->moved -= back;
-	request->position -= back;
-	request->tries = tries;
-	request_retry(request, EIO);
-}
-
-/* Records the bytes of a write, which ends early if space or quota run out. */
-static void note_written(struct fdmabuf_queue *queue, struct request *request, uint32_t bytes)
+void direct_note_written(struct fdmabuf_queue *queue, struct request *request, uint32_t bytes)
 {
 	request_advance(request, bytes);
 	if (request->position % request->extent->use->block_size == 0)
@@ -89,9 +51,10 @@ static void note_moved(struct fdmabuf_queue *queue, struct request *request, uin
 	queue->vectors_are_proven |= request->is_vector;
 	request->extent->use->has_moved_directly = true;
 	if (request->transfer->direction == FDMABUF_WRITE)
-		note_written(queue, request, bytes);
+		direct_note_written(queue, request, bytes);
 	else
-		note_read(request, bytes);
+		/* Before a hole, a read ends with a block that may be smaller than block_size. */
+		request_note_read(request, bytes, BLOCK_SIZE_MIN);
 }
 
 /* The token may have been made for the other direction only. */

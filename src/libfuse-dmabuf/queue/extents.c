@@ -124,7 +124,7 @@ static void add_direct_read(struct builder *b, struct use *use, uint64_t from, u
 static void add_run(struct builder *b, struct use *use, uint64_t from, uint64_t to, uint64_t shift)
 {
 	const struct pair *pair = use->pair;
-	bool is_direct = pair_is_direct(pair, b->t->direction) &&
+	bool is_direct = (pair_is_direct(pair, b->t->direction) || pair_has_direct_io(pair)) &&
 			 shift % pair->file->block_size == 0;
 
 	if (b->t->direction == FDMABUF_WRITE)

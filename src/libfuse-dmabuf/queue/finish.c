@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Ends transfers whose requests have all completed. */
+#include "queue/access.h"
 #include "queue/cut.h"
 #include "queue/finish.h"
 #include "queue/lists.h"
@@ -23,6 +24,7 @@ static void flush_buffers(struct fdmabuf_transfer *t)
 static void finish(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
 {
 	cut_note_rest(t);
+	access_end(t);
 	if (t->direction == FDMABUF_READ) {
 		flush_buffers(t);
 		check_reopened_files(t);

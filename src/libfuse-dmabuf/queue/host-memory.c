@@ -10,13 +10,26 @@ static size_t size_of(const struct fdmabuf_queue *queue)
 	return (size_t)queue->host_depth * queue->host_chunk;
 }
 
-int host_memory_need(struct fdmabuf_queue *queue, struct fdmabuf_buffer *buffer)
+/* Pins the memory for the devices of the buffer's exporter, unless that was done or tried. */
+static void pin(struct fdmabuf_queue *queue, struct fdmabuf_buffer *buffer)
+{
+	unsigned count = queue->host_pin_count;
+
+	for (unsigned i = 0; i < count; i++)
+		if (queue->host_pins[i].exporter == buffer->exporter)
+			return;
+	if (count == HOST_PINS_MAX)
+		return;
+	queue->host_pins[count].exporter = buffer->exporter;
+	queue->host_pins[count].pin = buffer_pin_host(buffer, queue->host, size_of(queue));
+	queue->host_pin_count++;
+}
+
+static int allocate(struct fdmabuf_queue *queue)
 {
 	size_t size = size_of(queue);
 	void *memory;
 
-	if (queue->host)
-		return 0;
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		return fail(ENOMEM, "%zu KiB of bounce memory: out of memory", size >> 10);
@@ -27,13 +40,22 @@ int host_memory_need(struct fdmabuf_queue *queue, struct fdmabuf_buffer *buffer)
 	 * An error is ignored: the memory may be above RLIMIT_MEMLOCK, and requests work without.
 	 */
 	ring_register_host(queue->ring, queue->host, size);
-	queue->host_pin = buffer_pin_host(buffer, queue->host, size);
 	return 0;
+}
+
+int host_memory_need(struct fdmabuf_queue *queue, struct fdmabuf_buffer *buffer)
+{
+	int ret = queue->host ? 0 : allocate(queue);
+
+	if (!ret)
+		pin(queue, buffer);
+	return ret;
 }
 
 void host_memory_free(struct fdmabuf_queue *queue)
 {
-	buffer_unpin_host(queue->host_pin);
+	for (unsigned i = 0; i < queue->host_pin_count; i++)
+		buffer_unpin_host(queue->host_pins[i].pin);
 	if (queue->host)
 		munmap(queue->host, size_of(queue));
 }

@@ -9,6 +9,7 @@
 
 #include "base/arithmetic.h"
 #include "common/clock.h"
+#include "queue/copiers.h"
 #include "queue/cut.h"
 #include "queue/finish.h"
 #include "queue/lists.h"
@@ -93,6 +94,8 @@ int64_t loop_next_timer(const struct fdmabuf_queue *queue)
 {
 	int64_t timer = queue->in_flight ? queue->submit_again : 0;
 
+	if (queue->copied.first)	/* loop_advance() goes on with what has been copied */
+		earliest(&timer, 1);
 	for (const struct request *request = queue->ready.first; request; request = request->next)
 		if (!request->transfer->error)
 			earliest(&timer, request->not_before);
@@ -197,7 +200,7 @@ void loop_wait(struct fdmabuf_queue *queue, int64_t timeout)
 		timeout = 0;
 	limit = time_to_wait(queue, timeout);
 	if (queue->in_flight)
-		check_ring(queue, ring_wait(queue->ring, limit));
+		check_ring(queue, ring_wait(queue->ring, limit, copiers_fd(queue)));
 	else if (limit > 0)
 		sleep_milliseconds(limit);
 	advance(queue);
@@ -214,7 +217,8 @@ void loop_cancel(struct fdmabuf_queue *queue, struct fdmabuf_transfer *t)
 	for (uint32_t i = 0; i < queue->depth; i++) {
 		struct request *request = &queue->requests[i];
 
-		if (request->transfer == t && request->is_in_flight)
+		if (request->transfer == t && request->is_in_flight &&
+		    !request->is_copying)
 			ring_cancel(queue->ring, request);
 	}
 }

@@ -107,21 +107,22 @@ const char *fdmabuf_transfer_error(const struct fdmabuf_transfer *t)
 static void set_path(struct fdmabuf_result *result, enum fdmabuf_direction direction,
 		     const struct fdmabuf_range *range, const struct use *use, unsigned flags)
 {
-	result->path = use->is_bounce ? FDMABUF_BOUNCE : FDMABUF_DIRECT;
-	result->proven = use->proven;
+	enum fdmabuf_reason misfit = plan_explain(direction, range, use->block_size,
+						  use->buffer_size, flags, result->text);
+
+	result->path = !use->is_bounce ? FDMABUF_DIRECT :
+		       use->has_direct_io ? FDMABUF_DIRECT_IO : FDMABUF_BOUNCE;
+	if (misfit == FDMABUF_REASON_UNALIGNED ||
+	    (misfit == FDMABUF_REASON_PARTIAL_BLOCK &&
+	     !plan_has_whole_blocks(direction, range, use->block_size)))
+		result->path = FDMABUF_BOUNCE;
+	result->proven = result->path == FDMABUF_DIRECT || use->proven == FDMABUF_DISPROVED ?
+			 use->proven : FDMABUF_NOT_DIRECT;
+	result->reason = misfit;
 	if (use->reason != FDMABUF_REASON_NONE) {
 		result->reason = use->reason;
 		snprintf(result->text, sizeof(result->text), "%s",
 			 use->reason_text ? use->reason_text : "");
-		return;
-	}
-	result->reason = plan_explain(direction, range, use->block_size, use->buffer_size, flags,
-				      result->text);
-	if (result->reason == FDMABUF_REASON_UNALIGNED ||
-	    (result->reason == FDMABUF_REASON_PARTIAL_BLOCK &&
-	     !plan_has_whole_blocks(direction, range, use->block_size))) {
-		result->path = FDMABUF_BOUNCE;
-		result->proven = FDMABUF_NOT_DIRECT;
 	}
 }
 

@@ -202,7 +202,7 @@ void pair_set_handle(struct pair *pair, struct fd_handle *handle)
 	pair->handle = handle;
 	pair->is_lost = false;
 	pair->token_has_ended = false;
-	pair->bounce_is_plain = false;
+	pair->bounce_is_plain = pair->refuses_direct_io = false;
 	pair_forget_token(pair);
 }
 
@@ -431,6 +431,15 @@ void pair_forget_token(struct pair *pair)
 
 	if (slot)
 		empty_slot(pair->table, slot);
+}
+
+bool pair_has_direct_io(const struct pair *pair)
+{
+	const unsigned char *map = pair->buffer->map;
+
+	return pair->table->wanted_path == FDMABUF_AUTO && pair->buffer->has_pages && map &&
+	       pair->handle->is_direct && !pair->refuses_direct_io &&
+	       (uintptr_t)map % pair->file->block_size == 0;
 }
 
 void pair_switch_to_bounce(struct pair *pair)

@@ -31,6 +31,7 @@ struct pair {
 
 	bool is_bounce;			/* for good: see reason */
 	bool bounce_is_plain;		/* bounce requests use plain_fd */
+	bool refuses_direct_io;		/* of the file to the pages of the buffer */
 	bool is_denied[2];		/* the token does not allow this direction */
 	struct evidence *evidence[2];	/* for each direction; NULL without memory */
 	unsigned proven_blocks[2];	/* as in the evidence, but of this pair alone */
@@ -92,6 +93,12 @@ bool pair_has_room(const struct pair *pair);
 
 /* Forgets a token that has ended, so that the next pair_need_token() makes a new one. */
 void pair_forget_token(struct pair *pair);
+
+/*
+ * Returns true if what cannot be direct for lack of a token goes by direct I/O to the pages of the
+ * buffer.
+ */
+bool pair_has_direct_io(const struct pair *pair);
 
 /* Ends the token, and uses bounce from now on. The reason is set. */
 void pair_switch_to_bounce(struct pair *pair);

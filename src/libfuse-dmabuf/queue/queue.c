@@ -13,6 +13,7 @@
 #include "base/structs.h"
 #include "common/clock.h"
 #include "queue/api.h"
+#include "queue/copiers.h"
 #include "queue/host-memory.h"
 #include "queue/loop.h"
 
@@ -71,6 +72,7 @@ static int set_options(struct fdmabuf_queue *queue, struct fdmabuf_queue_options
 	    options->copy_threads != FDMABUF_COPY_THREADS_NONE)
 		return fail(EINVAL, "%u threads that copy are more than %u", options->copy_threads,
 			    FDMABUF_COPY_THREADS_MAX);
+	queue->copy_threads = options->copy_threads;
 
 	queue->host_chunk = min_u64(queue->chunk, HOST_CHUNK_MAX);
 	queue->host_depth = min_u64(queue->depth, HOST_MEMORY_MAX / queue->host_chunk);
@@ -125,6 +127,7 @@ int fdmabuf_queue_open(const struct fdmabuf_queue_options *callers, struct fdmab
 	queue->finished_end = &queue->finished;
 	request_list_init(&queue->free);
 	request_list_init(&queue->ready);
+	request_list_init(&queue->copied);
 	ret = set_options(queue, &options);
 	if (!ret)
 		ret = allocate_requests(queue);
@@ -163,6 +166,7 @@ static void disown(struct fdmabuf_transfer *t)
  */
 static void close_in_child(struct fdmabuf_queue *queue)
 {
+	copiers_forget(queue);
 	ring_forget(queue->ring);
 	pair_table_forget(&queue->pairs);
 	disown(queue->finished);
@@ -187,6 +191,7 @@ void fdmabuf_queue_close(struct fdmabuf_queue *queue)
 	while (queue->active)
 		loop_wait(queue, -1);
 	disown(queue->finished);
+	copiers_close(queue);
 	pair_table_destroy(&queue->pairs);
 	ring_close(queue->ring);
 	host_memory_free(queue);
@@ -225,13 +230,14 @@ int fdmabuf_queue_counters(const struct fdmabuf_queue *queue, struct fdmabuf_cou
 static int create_event_fd(struct fdmabuf_queue *queue)
 {
 	struct epoll_event event = { .events = EPOLLIN };
-	int error;
+	int error, copiers = copiers_fd(queue);
 
 	queue->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	queue->event_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (queue->timer_fd >= 0 && queue->event_fd >= 0 &&
 	    !epoll_ctl(queue->event_fd, EPOLL_CTL_ADD, queue->timer_fd, &event) &&
-	    !epoll_ctl(queue->event_fd, EPOLL_CTL_ADD, ring_fd(queue->ring), &event))
+	    !epoll_ctl(queue->event_fd, EPOLL_CTL_ADD, ring_fd(queue->ring), &event) &&
+	    (copiers < 0 || !epoll_ctl(queue->event_fd, EPOLL_CTL_ADD, copiers, &event)))
 		return 0;
 	error = errno;
 	close_fd(&queue->timer_fd);

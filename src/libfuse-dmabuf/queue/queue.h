@@ -10,6 +10,11 @@
 #include "queue/request.h"
 #include "ring/ring.h"
 
+/* Exporters, each of which pins the bounce memory for its own devices. */
+#define HOST_PINS_MAX 4u
+
+struct copiers;
+
 struct fdmabuf_queue {
 	struct ring *ring;
 	unsigned forks;			/* fork_count() of the process that opened the queue */
@@ -29,7 +34,15 @@ struct fdmabuf_queue {
 	unsigned char *host;		/* bounce memory; NULL until needed */
 	uint32_t host_depth, host_chunk;
 	unsigned *host_free, host_free_count;	/* an array of host_depth numbers */
-	struct host_pin *host_pin;	/* NULL if the memory is not pinned */
+	struct {
+		const struct exporter *exporter;
+		struct host_pin *pin;	/* NULL if the exporter does not pin memory */
+	} host_pins[HOST_PINS_MAX];
+	unsigned host_pin_count;
+
+	uint32_t copy_threads;		/* at most; 0 = as many as help */
+	struct copiers *copiers;	/* NULL until needed */
+	struct request_list copied;	/* in the thread of the queue */
 
 	struct fdmabuf_transfer *active, *finished;
 	struct fdmabuf_transfer **active_end, **finished_end;

@@ -48,6 +48,7 @@ bool request_park(const struct request *request)
 		return false;
 	*parked = *request;
 	parked->host = NO_HOST;
+	parked->is_filled = false;
 	parked->next = t->parked;
 	t->parked = parked;
 	return true;
@@ -71,10 +72,34 @@ void request_advance(struct request *request, uint64_t bytes)
 
 	request->position += bytes;
 	request->tries = 0;
+	/* The next run is submitted for the first time. */
+	if (request->run_end && request->position >= request->run_end)
+		request->was_submitted = false;
 	t->moved += bytes;
 	while (request->position < request->end &&
 	       request->position >= piece_end(t, request->extent, request->piece))
 		request->piece++;
+}
+
+void request_note_read(struct request *request, uint64_t bytes, uint32_t unit)
+{
+	struct fdmabuf_file *file = request->extent->use->pair->file;
+	uint64_t back;
+	unsigned tries = request->tries;
+
+	request_advance(request, bytes);
+	if (request->position >= request->end || request->position % unit == 0)
+		return;
+	if (fdmabuf_file_size(file) <= request->position) {
+		request_at_eof(request);
+		return;
+	}
+	/* The file has grown since the read: read this block again. */
+	back = request->position % file->block_size;
+	request->transfer->moved -= back;
+	request->position -= back;
+	request->tries = tries;
+	request_retry(request, EIO);
 }
 
 void request_at_eof(struct request *request)
@@ -92,6 +117,23 @@ void request_retry(struct request *request, int error)
 		transfer_fail(request->transfer, request->extent->use, request->position, error);
 	else if (request->tries > TRIES_WITHOUT_DELAY)
 		request->not_before = monotonic_milliseconds() + 1;
+}
+
+unsigned request_set_pieces(const struct request *request, uint64_t length, uintptr_t base,
+			    struct iovec *pieces, unsigned most)
+{
+	const struct fdmabuf_transfer *t = request->transfer;
+	uint64_t position = request->position, end = position + length;
+	unsigned count = 0;
+
+	for (size_t i = request->piece; position < end && count < most; i++) {
+		uint64_t part = min_u64(end, piece_end(t, request->extent, i)) - position;
+		uint64_t offset = position - t->pieces[i].from + t->pieces[i].buffer_offset;
+
+		pieces[count++] = (struct iovec){ (void *)(base + (uintptr_t)offset), part };
+		position += part;
+	}
+	return count;
 }
 
 int request_for_pieces(const struct request *request, uint64_t length, unsigned char *memory,

@@ -19,6 +19,22 @@ struct mark {
 /* At the first block of a request, at the last one, and at one between. */
 #define MARKS_MAX 3u
 
+/* What a thread that copies does for a request. */
+enum copy_kind {
+	COPY_CACHED,			/* from the page cache into the buffer */
+	COPY_IN,			/* from bounce memory into the buffer */
+	COPY_OUT,			/* from the buffer into bounce memory */
+};
+
+/* A copy of the next bytes of a request. */
+struct copy {
+	enum copy_kind kind;
+	uint64_t bytes;
+	unsigned char *memory;		/* bounce memory; NULL if there is none in between */
+	int64_t result;			/* bytes, or a negative errno of the exporter */
+	char *error_text;		/* or NULL */
+};
+
 struct request {
 	struct request *next;		/* in a list */
 	struct fdmabuf_transfer *transfer;
@@ -29,7 +45,11 @@ struct request {
 	unsigned tries;			/* in a row without progress */
 	int64_t not_before;		/* monotonic ms at which the next try is due, or 0 */
 	bool was_submitted;		/* at least once */
-	bool is_in_flight;
+	bool is_in_flight;		/* the kernel has the request, or a copier */
+	bool is_copying;		/* a copier has it */
+	bool is_filled;			/* the bounce memory has what is to be written */
+	uint64_t run_end;		/* up to here it is known what the page cache has: */
+	bool run_is_cached;
 	bool is_vector;			/* the one in flight */
 	bool is_plain;			/* the one in flight goes through the page cache */
 	unsigned serial;		/* of the token that it was submitted with */
@@ -38,6 +58,7 @@ struct request {
 	struct mark marks[MARKS_MAX];
 	unsigned mark_count;
 	struct iovec one;		/* memory of a request that is no vector */
+	struct copy copy;
 };
 
 struct request_list {
@@ -56,8 +77,24 @@ struct request *request_list_take(struct request_list *list);
 bool request_park(const struct request *request);
 struct request *request_unpark(struct fdmabuf_transfer *t);
 
+/*
+ * Returns where the next command or copy ends at most: what the page cache has moves in another way
+ * than the rest.
+ */
+static inline uint64_t request_run_end(const struct request *request)
+{
+	return request->position < request->run_end && request->run_end < request->end ?
+	       request->run_end : request->end;
+}
+
 /* Records that @bytes have moved. */
 void request_advance(struct request *request, uint64_t bytes);
+
+/*
+ * Records the bytes of a read by a path that goes on at multiples of @unit only (a power of two): a
+ * read ends elsewhere at the end of the file.
+ */
+void request_note_read(struct request *request, uint64_t bytes, uint32_t unit);
 
 /* Records that the file ends at the request's position, and completes the request. */
 void request_at_eof(struct request *request);
@@ -67,6 +104,13 @@ void request_at_eof(struct request *request);
  * row the transfer fails with @error (a positive errno).
  */
 void request_retry(struct request *request, int error);
+
+/*
+ * Sets the pieces of memory of the next @length bytes, or as many as @most pieces are for. Those of
+ * a dma-buf have offsets, which @base is added to. Returns the number of pieces.
+ */
+unsigned request_set_pieces(const struct request *request, uint64_t length, uintptr_t base,
+			    struct iovec *pieces, unsigned most);
 
 /* A function that works on a part of the buffer: @memory is of the bounce memory, or NULL. */
 typedef int part_function(struct fdmabuf_buffer *buffer, uint64_t offset, unsigned char *memory,

@@ -3,6 +3,8 @@
 #include <errno.h>
 
 #include "base/arithmetic.h"
+#include "queue/copiers.h"
+#include "queue/copy.h"
 #include "queue/marks.h"
 #include "queue/path.h"
 #include "queue/proof.h"
@@ -21,6 +23,8 @@ static void judge(struct fdmabuf_queue *queue, struct request *request, int resu
 		proof_complete(queue, request, result);
 	else if (request->kind == PART_DIRECT)
 		direct_complete(queue, request, result);
+	else if (request->kind == PART_DIRECT_IO)
+		direct_io_complete(queue, request, result);
 	else if (request->kind != PART_SYNC)
 		bounce_complete(queue, request, result);
 	else if (result < 0)
@@ -48,11 +52,14 @@ void results_note_completion(struct fdmabuf_queue *queue, struct request *reques
 	queue->in_flight--;
 }
 
-/* Records what arrived after the transfer had ended: a bounced read has not reached the buffer. */
-static void note_late_result(struct request *request, int result)
+/*
+ * Records what arrived after the transfer had ended. A bounced read reaches the buffer only by the
+ * copy, and a copy for a write does not reach the file.
+ */
+static void note_late_result(struct request *request, int result, bool was_copy)
 {
-	bool has_moved = request->kind == PART_DIRECT ||
-			 request->transfer->direction == FDMABUF_WRITE;
+	bool reads = request->transfer->direction == FDMABUF_READ;
+	bool has_moved = was_copy ? reads : !reads || request->kind != PART_BOUNCE;
 
 	if (result <= 0 || !has_moved || request->kind == PART_SYNC || request->sample)
 		return;
@@ -60,27 +67,54 @@ static void note_late_result(struct request *request, int result)
 	request->extent->use->has_moved_directly |= request->kind == PART_DIRECT;
 }
 
-static void complete(struct fdmabuf_queue *queue, struct request *request, int result)
+/* Frees a request that is complete, or has the rest sent. */
+static void go_on(struct fdmabuf_queue *queue, struct request *request, int result)
 {
-	results_note_completion(queue, request, result);
-	if (request->transfer->error)
-		note_late_result(request, result);
-	else
-		judge(queue, request, result);
 	if (is_unfinished(request, result))
 		request_list_append(&queue->ready, request);
 	else
 		send_free_request(queue, request);
 }
 
+static void complete(struct fdmabuf_queue *queue, struct request *request, int result)
+{
+	if (bounce_set_copy_in(queue, request, result)) {
+		copiers_give(queue, request);
+		return;
+	}
+	results_note_completion(queue, request, result);
+	if (request->transfer->error)
+		note_late_result(request, result, false);
+	else
+		judge(queue, request, result);
+	go_on(queue, request, result);
+}
+
+static void complete_copy(struct fdmabuf_queue *queue, struct request *request)
+{
+	int64_t bytes = copy_take_result(request);
+
+	results_note_completion(queue, request, bytes);
+	if (request->transfer->error)
+		note_late_result(request, bytes, true);
+	else if (bytes < 0)
+		transfer_stop(request->transfer, bytes);
+	else
+		bounce_copied(queue, request, bytes);
+	go_on(queue, request, 0);
+}
+
 void results_take(struct fdmabuf_queue *queue)
 {
-	void *request;
+	struct request *request;
+	void *command;
 	int result;
 
 	/*
 	 * Even with nothing in flight: what is left in the ring would keep its descriptor readable.
 	 */
-	while (ring_next(queue->ring, &request, &result))
-		complete(queue, request, result);
+	while (ring_next(queue->ring, &command, &result))
+		complete(queue, command, result);
+	while ((request = copiers_next(queue)))
+		complete_copy(queue, request);
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "queue/access.h"
+#include "queue/copiers.h"
 #include "queue/cut.h"
 #include "queue/host-memory.h"
 #include "queue/lists.h"
@@ -59,11 +61,17 @@ void send_free_parked(struct fdmabuf_transfer *t)
 	}
 }
 
+/* What is to be done with a request that has been prepared. */
+enum verdict {
+	SEND_LATER,		/* the request has to wait, or its transfer has ended */
+	SEND_COMMAND,
+	SEND_COPY,
+};
+
+/* Returns room for PIECES_MAX pieces, or NULL if there is one piece, or no memory. */
 static struct iovec *vector_of(struct fdmabuf_queue *queue, const struct request *request)
 {
-	bool is_one = request->extent->piece_count == 1;
-
-	if (is_one || !queue->has_vectors)
+	if (request->extent->piece_count == 1)
 		return NULL;
 	if (!queue->vectors)
 		queue->vectors = malloc(queue->depth * PIECES_MAX * sizeof(*queue->vectors));
@@ -79,90 +87,170 @@ static uint64_t direct_length(const struct ring_command *command)
 	return length;
 }
 
-/* Returns false if the request has to wait, or its transfer has ended. */
-static bool prepare_direct(struct fdmabuf_queue *queue, struct request *request,
-			   struct ring_command *command)
+static enum verdict prepare_direct(struct fdmabuf_queue *queue, struct request *request,
+				   struct ring_command *command)
 {
 	struct pair *pair = request->extent->use->pair;
 	int ret = pair_need_token(pair);
 
 	if (!ret && request->sample && !proof_fill(request)) {
 		queue->has_more_to_do = true;
-		return false;
+		return SEND_LATER;
 	}
 	if (!ret) {
-		direct_prepare(queue, request, vector_of(queue, request), command);
+		direct_prepare(queue, request, queue->has_vectors ? vector_of(queue, request) :
+								   NULL, command);
 		if (!request->sample)
 			marks_put(queue, request, direct_length(command));
-		return true;
+		return SEND_COMMAND;
 	}
 	if (ret == -EBUSY)
-		return false;
+		return SEND_LATER;
 	/* Recovery asks again, and decides what becomes of the pair. */
 	pair->token_has_ended = true;
 	queue->has_more_to_do = true;
-	return false;
+	return SEND_LATER;
 }
 
-static bool prepare_bounce(struct fdmabuf_queue *queue, struct request *request,
-			   struct ring_command *command)
+static enum verdict stop(struct request *request, int ret)
 {
-	struct pair *pair = request->extent->use->pair;
-	int ret = host_memory_need(queue, pair->buffer);
-
-	if (!ret && request->host == NO_HOST) {
-		if (!queue->host_free_count)
-			return false;
-		request->host = queue->host_free[--queue->host_free_count];
-	}
-	if (!ret)
-		ret = bounce_prepare(queue, request, command);
-	if (ret)
-		transfer_stop(request->transfer, ret);
-	return !ret;
+	transfer_stop(request->transfer, ret);
+	return SEND_LATER;
 }
 
-static bool prepare(struct fdmabuf_queue *queue, struct request *request,
-		    struct ring_command *command)
+/* Returns false if other requests have all the bounce memory. */
+static bool take_host(struct fdmabuf_queue *queue, struct request *request)
+{
+	if (request->host == NO_HOST && queue->host_free_count)
+		request->host = queue->host_free[--queue->host_free_count];
+	return request->host != NO_HOST;
+}
+
+static enum verdict prepare_bounce(struct fdmabuf_queue *queue, struct request *request,
+				   bool is_cached, struct ring_command *command)
+{
+	int ret = host_memory_need(queue, request->extent->use->pair->buffer);
+
+	if (ret)
+		return stop(request, ret);
+	if (!take_host(queue, request))
+		return SEND_LATER;
+	if (is_cached) {
+		bounce_set_cached(queue, request);
+		return SEND_COPY;
+	}
+	if (request->transfer->direction == FDMABUF_WRITE && !request->is_filled) {
+		bounce_set_copy_out(queue, request);
+		return SEND_COPY;
+	}
+	bounce_prepare(queue, request, command);
+	return SEND_COMMAND;
+}
+
+/* Asks once for each run of bytes that the page cache has, or has not. */
+static bool is_in_page_cache(struct request *request)
+{
+	struct fd_handle *handle = request->extent->use->pair->handle;
+
+	if (request->transfer->direction == FDMABUF_WRITE)
+		return false;
+	if (request->position >= request->run_end)
+		request->run_is_cached = handle_find_cached(handle, request->position,
+							    request->end, &request->run_end);
+	return request->run_is_cached;
+}
+
+static enum verdict prepare_without_token(struct fdmabuf_queue *queue, struct request *request,
+					  struct ring_command *command)
+{
+	struct use *use = request->extent->use;
+	bool is_cached = is_in_page_cache(request);
+	int ret = access_need(request->transfer, use);
+
+	if (ret)
+		return stop(request, ret);
+	if (is_cached && use->pair->buffer->has_pages) {
+		bounce_set_cached(queue, request);
+		return SEND_COPY;
+	}
+	if (is_cached || request->kind != PART_DIRECT_IO)
+		return prepare_bounce(queue, request, is_cached, command);
+	direct_io_prepare(request, vector_of(queue, request), command);
+	return SEND_COMMAND;
+}
+
+/* Chooses another path for what is direct if the pair has a token for it. */
+static void choose_kind(const struct fdmabuf_queue *queue, struct request *request)
 {
 	const struct pair *pair = request->extent->use->pair;
 
-	if (request->kind == PART_SAMPLE_HOST) {
-		proof_prepare_host(request, command);
-		return true;
-	}
 	if (request->kind == PART_DIRECT &&
 	    (pair->is_bounce || (!pair_is_direct(pair, request->transfer->direction) &&
 				 queue->wanted_path != FDMABUF_DIRECT)))
-		request->kind = PART_BOUNCE;
+		request->kind = pair_has_direct_io(pair) ? PART_DIRECT_IO : PART_BOUNCE;
+}
+
+static enum verdict prepare(struct fdmabuf_queue *queue, struct request *request,
+			    struct ring_command *command)
+{
+	choose_kind(queue, request);
+	if (request->kind == PART_SAMPLE_HOST) {
+		proof_prepare_host(request, command);
+		return SEND_COMMAND;
+	}
 	if (request->kind == PART_DIRECT || request->kind == PART_SAMPLE)
 		return prepare_direct(queue, request, command);
 	if (request->kind != PART_SYNC)
-		return prepare_bounce(queue, request, command);
-	*command = (struct ring_command){ .kind = RING_SYNC, .fd = pair->handle->plain_fd };
-	return true;
+		return prepare_without_token(queue, request, command);
+	*command = (struct ring_command){
+		.kind = RING_SYNC, .fd = request->extent->use->pair->handle->plain_fd,
+	};
+	return SEND_COMMAND;
 }
 
-/* Returns false if the request cannot be submitted now. */
-static bool submit(struct fdmabuf_queue *queue, struct request *request)
+static void note_start(struct fdmabuf_queue *queue, struct request *request)
 {
 	struct pair *pair = request->extent->use->pair;
-	struct ring_command command;
 
-	if (use_needs_recovery(request->extent->use) || queue->broken ||
-	    (request->not_before && request->not_before > monotonic_milliseconds()) ||
-	    !prepare(queue, request, &command))
-		return false;
-	ring_queue(queue->ring, &command, request);
-	queue->counters.requests++;
-	if (request->was_submitted)
-		queue->counters.retries++;
-	request->was_submitted = request->is_in_flight = true;
+	request->is_in_flight = true;
 	request->not_before = 0;
 	request->transfer->in_flight++;
 	pair->in_flight++;
 	pair->last_use = ++pair->table->clock;
 	queue->in_flight++;
+}
+
+static void send_command(struct fdmabuf_queue *queue, struct request *request,
+			 const struct ring_command *command)
+{
+	ring_queue(queue->ring, command, request);
+	queue->counters.requests++;
+	if (request->was_submitted)
+		queue->counters.retries++;
+	request->was_submitted = true;
+	request->is_filled = false;
+}
+
+/* Returns false if the request cannot be submitted now. */
+static bool submit(struct fdmabuf_queue *queue, struct request *request)
+{
+	struct ring_command command;
+	enum verdict verdict;
+
+	if (use_needs_recovery(request->extent->use) || queue->broken ||
+	    (request->not_before && request->not_before > monotonic_milliseconds()))
+		return false;
+	verdict = prepare(queue, request, &command);
+	if (verdict == SEND_LATER)
+		return false;
+	note_start(queue, request);
+	if (verdict == SEND_COMMAND) {
+		send_command(queue, request, &command);
+		return true;
+	}
+	copiers_give(queue, request);
+	/* A write whose copy was made at once goes on at once. */
+	queue->has_more_to_do |= queue->copied.first && request->copy.kind == COPY_OUT;
 	return true;
 }
 

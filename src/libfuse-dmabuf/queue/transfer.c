@@ -104,6 +104,7 @@ static void keep_reason(struct use *use, enum fdmabuf_direction direction)
 	char disproof[REASON_TEXT_SIZE];
 
 	use->is_bounce = !pair_is_direct(pair, direction);
+	use->has_direct_io = use->is_bounce && pair_has_direct_io(pair);
 	use->reason = pair->reason;
 	use->proven = proof_of(pair, direction);
 	if (pair_is_disproved(pair, direction)) {

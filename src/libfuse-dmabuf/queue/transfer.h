@@ -18,12 +18,13 @@ struct use {
 	bool has_moved_directly;
 	bool is_covered;		/* by a proof, or cannot be */
 	bool was_refused;		/* a direct request, which was copied instead */
+	bool has_access;		/* see access_need() */
 	unsigned mount_waits;		/* number of times that the mount was waited for */
 	int64_t deadline;		/* monotonic ms, while the mount is waited for; else 0 */
 	uint32_t block_size;		/* of the file */
 	uint64_t buffer_size;
 	/* The pair's, when the transfer finished. */
-	bool is_bounce;
+	bool is_bounce, has_direct_io;
 	enum fdmabuf_reason reason;
 	enum fdmabuf_proven proven;
 	char *reason_text;		/* or NULL */
@@ -35,7 +36,7 @@ struct use {
  * cache.
  */
 enum part_kind {
-	PART_DIRECT, PART_BOUNCE, PART_PLAIN, PART_SYNC,
+	PART_DIRECT, PART_DIRECT_IO, PART_BOUNCE, PART_PLAIN, PART_SYNC,
 	PART_SAMPLE, PART_SAMPLE_HOST,	/* of a proof: direct, and to or from host memory */
 };
 

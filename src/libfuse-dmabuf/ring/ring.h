@@ -16,7 +16,7 @@ struct ring;
 
 /* The slot of host memory. Tokens have the slots from 1 on. */
 #define RING_SLOT_HOST 0u
-/* Stands for host memory that is not registered. */
+/* Stands for host memory that is in no slot: the pages of a buffer. */
 #define RING_SLOT_NONE UINT32_MAX
 
 enum ring_kind { RING_READ, RING_WRITE, RING_SYNC };
@@ -27,9 +27,9 @@ struct ring_command {
 	uint64_t file_offset;
 	unsigned slot;
 	/*
-	 * Where the memory is: addresses in the slot of host memory, offsets of the dma-buf in
-	 * others. More than one piece needs a token, and ring_has_vectors(). The array has to stay
-	 * until the command has completed. None for RING_SYNC.
+	 * Where the memory is: addresses in the slot of host memory and in no slot, offsets of the
+	 * dma-buf in others. More than one piece needs a token that the kernel takes vectors of, or
+	 * no slot. The array has to stay until the command has completed. None for RING_SYNC.
 	 */
 	const struct iovec *pieces;
 	unsigned count;
@@ -71,13 +71,13 @@ void ring_queue(struct ring *ring, const struct ring_command *command, void *tag
 void ring_cancel(struct ring *ring, void *tag);
 
 /*
- * Submits what is queued. ring_wait() then waits for at least one completion, for @timeout ms at
- * most (-1: for ever). Both return -EINTR if a signal interrupted, and -EAGAIN or -EBUSY if the
- * kernel lacks memory for now. Any other error means that the ring is broken, and comes again: see
- * ring_take_back().
+ * Submits what is queued. ring_wait() then waits for at least one completion, or until @fd is
+ * readable (-1: no descriptor), for @timeout ms at most (-1: for ever). Both return -EINTR if a
+ * signal interrupted, and -EAGAIN or -EBUSY if the kernel lacks memory for now. Any other error
+ * means that the ring is broken, and comes again: see ring_take_back().
  */
 int ring_submit(struct ring *ring);
-int ring_wait(struct ring *ring, int timeout);
+int ring_wait(struct ring *ring, int timeout, int fd);
 
 /* Takes one completion from the ring. Returns false if there is none. */
 bool ring_next(struct ring *ring, void **tag, int *result);

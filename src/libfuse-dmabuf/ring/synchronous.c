@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Carries commands out one after the other, when their completions are asked for. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "ring/synchronous.h"
@@ -57,14 +59,14 @@ void synchronous_queue(struct synchronous *synchronous, const struct ring_comman
 
 static int carry_out(const struct ring_command *command)
 {
-	const struct iovec *memory = command->pieces;
+	const struct iovec *pieces = command->pieces;
 	ssize_t ret;
 
 	do
 		ret = command->kind == RING_SYNC ? fdatasync(command->fd) :
 		      command->kind == RING_WRITE ?
-		      pwrite(command->fd, memory->iov_base, memory->iov_len, command->file_offset) :
-		      pread(command->fd, memory->iov_base, memory->iov_len, command->file_offset);
+		      pwritev(command->fd, pieces, command->count, command->file_offset) :
+		      preadv(command->fd, pieces, command->count, command->file_offset);
 	while (ret < 0 && errno == EINTR);
 	return ret < 0 ? -errno : ret;
 }
@@ -85,6 +87,15 @@ bool synchronous_next(struct synchronous *synchronous, void **tag, int *result)
 	synchronous->first = (synchronous->first + 1) % synchronous->depth;
 	synchronous->count--;
 	return true;
+}
+
+int synchronous_wait(const struct synchronous *synchronous, int timeout, int fd)
+{
+	struct pollfd other = { .fd = fd, .events = POLLIN };
+
+	if (synchronous->count || fd < 0 || poll(&other, 1, timeout) >= 0)
+		return 0;
+	return errno == EINTR ? -EINTR : 0;
 }
 
 int synchronous_fd(const struct synchronous *synchronous)

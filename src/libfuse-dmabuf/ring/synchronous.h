@@ -16,6 +16,12 @@ void synchronous_queue(struct synchronous *synchronous, const struct ring_comman
 /* Carries the oldest command out, and returns what it has moved. Returns false if there is none. */
 bool synchronous_next(struct synchronous *synchronous, void **tag, int *result);
 
+/*
+ * Waits until there is a command, or @fd is readable (-1: no descriptor), for @timeout ms at most
+ * (-1: for ever). Returns 0 or -EINTR.
+ */
+int synchronous_wait(const struct synchronous *synchronous, int timeout, int fd);
+
 /* Returns a descriptor that is readable while there are commands. */
 int synchronous_fd(const struct synchronous *synchronous);
 

@@ -2,6 +2,7 @@
 /* The io_uring of a queue, and the registration of dma-bufs, which liburing lacks. */
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -47,6 +48,7 @@ struct ring {
 	struct io_uring uring;
 	unsigned depth;		/* commands */
 	bool has_host;		/* host memory is registered in RING_SLOT_HOST */
+	bool is_watching;	/* a poll of ring_wait() is queued; its tag is the ring */
 	int broken;		/* the negative errno that ended all submissions, or 0 */
 };
 
@@ -185,8 +187,15 @@ int ring_register_host(struct ring *ring, void *memory, size_t length)
 
 static void prepare_vector(struct io_uring_sqe *sqe, const struct ring_command *command)
 {
-	io_uring_prep_rw(command->kind == RING_WRITE ? OP_WRITEV_FIXED : OP_READV_FIXED, sqe,
-			 command->fd, command->pieces, command->count, command->file_offset);
+	bool writes = command->kind == RING_WRITE;
+
+	if (command->slot == RING_SLOT_NONE) {
+		io_uring_prep_rw(writes ? IORING_OP_WRITEV : IORING_OP_READV, sqe, command->fd,
+				 command->pieces, command->count, command->file_offset);
+		return;
+	}
+	io_uring_prep_rw(writes ? OP_WRITEV_FIXED : OP_READV_FIXED, sqe, command->fd,
+			 command->pieces, command->count, command->file_offset);
 	sqe->buf_index = command->slot;
 }
 
@@ -231,10 +240,17 @@ void ring_queue(struct ring *ring, const struct ring_command *command, void *tag
 	io_uring_sqe_set_data(sqe, tag);
 }
 
-/* Returns true if there are more entries than all commands together need. */
-static bool has_room_to_cancel(const struct ring *ring)
+/*
+ * Returns an entry for what is no command, or NULL if there are only as many as all commands
+ * together need.
+ */
+static struct io_uring_sqe *get_spare_entry(struct ring *ring)
 {
-	return io_uring_sq_space_left(&ring->uring) > ring->depth;
+	bool is_spare = io_uring_sq_space_left(&ring->uring) > ring->depth;
+
+	if (!is_spare && !ring_submit(ring))
+		is_spare = io_uring_sq_space_left(&ring->uring) > ring->depth;
+	return is_spare ? io_uring_get_sqe(&ring->uring) : NULL;
 }
 
 void ring_cancel(struct ring *ring, void *tag)
@@ -244,9 +260,9 @@ void ring_cancel(struct ring *ring, void *tag)
 	if (ring->synchronous || ring->broken)
 		return;
 	/* Without room the command goes on, and its result is waited for. */
-	if (!has_room_to_cancel(ring) && (ring_submit(ring) || !has_room_to_cancel(ring)))
+	sqe = get_spare_entry(ring);
+	if (!sqe)
 		return;
-	sqe = io_uring_get_sqe(&ring->uring);
 	io_uring_prep_cancel(sqe, tag, 0);
 	io_uring_sqe_set_data(sqe, NULL);
 }
@@ -277,7 +293,20 @@ static void wait_without_ring(int timeout)
 		nanosleep(&interval, NULL);
 }
 
-int ring_wait(struct ring *ring, int timeout)
+/* Has the ring complete something when @fd is readable. Returns false if it has no room. */
+static bool watch(struct ring *ring, int fd)
+{
+	struct io_uring_sqe *sqe = ring->is_watching ? NULL : get_spare_entry(ring);
+
+	if (!sqe)
+		return ring->is_watching;
+	io_uring_prep_poll_add(sqe, fd, POLLIN);
+	io_uring_sqe_set_data(sqe, ring);
+	ring->is_watching = true;
+	return true;
+}
+
+int ring_wait(struct ring *ring, int timeout, int fd)
 {
 	struct __kernel_timespec limit = {
 		.tv_sec = timeout / 1000,
@@ -286,7 +315,9 @@ int ring_wait(struct ring *ring, int timeout)
 	struct io_uring_cqe *cqe;
 
 	if (ring->synchronous)
-		return 0;
+		return synchronous_wait(ring->synchronous, timeout, fd);
+	if (fd >= 0 && !ring->broken && !watch(ring, fd) && !ring->broken)
+		return -EAGAIN;
 	if (ring->broken) {
 		wait_without_ring(timeout);
 		return ring->broken;
@@ -301,15 +332,18 @@ bool ring_next(struct ring *ring, void **tag, int *result)
 
 	if (ring->synchronous)
 		return synchronous_next(ring->synchronous, tag, result);
-	do {
+	for (;;) {
 		/* Looks at the memory of the ring only: a broken one has completions, too. */
 		if (io_uring_peek_cqe(&ring->uring, &cqe))
 			return false;
 		*tag = io_uring_cqe_get_data(cqe);
 		*result = cqe->res;
 		io_uring_cqe_seen(&ring->uring, cqe);
-	} while (!*tag);	/* of a ring_cancel() */
-	return true;
+		if (*tag == ring)
+			ring->is_watching = false;
+		else if (*tag)		/* not of a ring_cancel() */
+			return true;
+	}
 }
 
 bool ring_take_back(struct ring *ring, void **tag)
@@ -318,7 +352,9 @@ bool ring_take_back(struct ring *ring, void **tag)
 
 	while (io_uring_sq_ready(&ring->uring)) {
 		*tag = (void *)(uintptr_t)sq->sqes[--sq->sqe_tail & sq->ring_mask].user_data;
-		if (*tag)
+		if (*tag == ring)
+			ring->is_watching = false;
+		else if (*tag)
 			return true;
 	}
 	return false;
