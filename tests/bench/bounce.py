@@ -4,7 +4,7 @@
 
 BUILD is the directory that `tests/bed/build` prints, as the tree names it: /cache/build-…; DIRECTORY is where the checkpoint is written to, which
 takes twice its size of memory and its size of disk. Each load is a process of its own, in which the clock runs from the open file to the sum of the
-last tensor. The rivals take turns, and the figures are medians. "Warm": all of the file is in the page cache. "Cold": nothing is, and the device is
+last tensor. The second of the two ratios is to load_file with huge pages. The rivals take turns, and the figures are medians. "Warm": all of the file is in the page cache. "Cold": nothing is, and the device is
 asked. CPU is that of the process, user and system; without the workers of the kernel. It needs root for dropping caches. It compares; it is no test.
 """
 import argparse
@@ -13,12 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
 UNIT = str(HERE.parent.parent / 'unit')
 NAME = 'bench.safetensors'
 MIB, GIB = 1 << 20, 1 << 30
+HUGE = 'load_file, huge pages'   # which malloc(3) asks for
 OWN = ('any', 'one thread', 'bounce memory')
 
 # Prints seconds, processor seconds, and the sum of all bytes as numbers of 64 bits.
@@ -66,8 +68,9 @@ def own_load(build, path, how):
     measured(load)
 
 
-def run(*words):
-    output = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(HERE.parent)})
+def run(*words, **environment):
+    output = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True,
+                            env={**os.environ, 'PYTHONPATH': str(HERE.parent), **environment})
     seconds, processor, total = output.stdout.split()
     return float(seconds), float(processor), total
 
@@ -106,22 +109,25 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     options = parser.parse_args()
     path = options.directory / NAME
-    rivals = {'load_file': ('-c', THEIRS, str(path))}
-    rivals |= {f'own, {how}': (str(HERE), '--own', options.build, str(path), how) for how in OWN}
+    theirs = partial(run, '-c', THEIRS, str(path))
+    rivals = {'load_file': theirs, HUGE: partial(theirs, GLIBC_TUNABLES='glibc.malloc.hugetlb=1')}
+    rivals |= {f'own, {how}': partial(run, str(HERE), '--own', options.build, str(path), how) for how in OWN}
     try:
         write_checkpoint(path, options.gib)
-        print(f'{"GiB/s (CPU s per GiB)":24}' + ''.join(f'{name:>24}' for name in rivals) + f'{"rate ÷ load_file":>20}{"CPU ÷ load_file":>18}', flush=True)
+        print(f'{"GiB/s (CPU s per GiB)":24}' + ''.join(f'{name:>24}' for name in rivals) + f'{"rate ÷ load_file":>24}{"CPU ÷ load_file":>24}', flush=True)
         for state in ('warm', 'cold'):
             found = {name: [] for name in rivals}
             for number in range(options.rounds):
-                for name, words in [*rivals.items()][number % len(rivals):] + [*rivals.items()][:number % len(rivals)]:
+                for name, load in [*rivals.items()][number % len(rivals):] + [*rivals.items()][:number % len(rivals)]:
                     put_into_state(path, state)
-                    found[name].append(run(*words))
+                    found[name].append(load())
             assert len({total for runs in found.values() for _s, _c, total in runs}) == 1, 'the sums differ'
             seconds, processor = ({name: statistics.median(one[i] for one in runs) for name, runs in found.items()} for i in (0, 1))
             ours = f'own, {OWN[0]}'
-            print(f'{state:24}' + ''.join(f'{f"{options.gib / seconds[name]:.2f} ({processor[name] / options.gib:.3f})":>24}' for name in rivals) +
-                  f'{seconds["load_file"] / seconds[ours]:>20.2f}{processor[ours] / processor["load_file"]:>18.2f}', flush=True)
+            rates = (f'{options.gib / seconds[name]:.2f} ({processor[name] / options.gib:.3f})' for name in rivals)
+            ratios = (f'{a:.2f}, {b:.2f}' for a, b in ((seconds['load_file'] / seconds[ours], seconds[HUGE] / seconds[ours]),
+                                                       (processor[ours] / processor['load_file'], processor[ours] / processor[HUGE])))
+            print(f'{state:24}' + ''.join(f'{text:>24}' for text in (*rates, *ratios)), flush=True)
     finally:
         path.unlink(missing_ok=True)
 

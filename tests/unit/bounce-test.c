@@ -55,12 +55,19 @@ static int write_io(struct fdmabuf_buffer *to, uint64_t offset, const void *data
 	return write_fails ? fail(EIO, "the copy failed") : io_write(to, offset, data, length);
 }
 
+static int read_io(struct fdmabuf_buffer *from, uint64_t offset, void *data, uint64_t length)
+{
+	while (__atomic_load_n(&simulation.copies_wait, __ATOMIC_RELAXED))
+		usleep(1000);
+	return io_read(from, offset, data, length);
+}
+
 static const struct exporter exporter_pages = {
 	.name = "pages",
 	.map = check_pages,
 	.release = release_nothing,
 	.write = write_io,
-	.read = io_read,
+	.read = read_io,
 	.zero = io_zero,
 	.access = count_access,
 };
@@ -601,6 +608,28 @@ static void cancelling_waits_for_threads(void)
 	fdmabuf_queue_close(queue);
 }
 
+/* What has reached the bounce memory has not reached the file. */
+static void cancelled_writes_are_not_overstated(void)
+{
+	struct fdmabuf_transfer *transfer;
+	struct fdmabuf_range range;
+	struct fdmabuf_queue *queue;
+
+	given_large_file(".", false);
+	range = part(0, 0, LARGE_SIZE);
+	queue = open_queue(FDMABUF_AUTO, LARGE, 2);
+	simulation.copies_wait = true;
+	transfer = start(queue, FDMABUF_WRITE, &range, 1, 0);
+	CHECK_EQUAL(fdmabuf_transfer_cancel(transfer, 0), 0);
+	let_copies_go_on();
+	CHECK_EQUAL(fdmabuf_transfer_wait(transfer, -1), 0);
+	CHECK_EQUAL(fdmabuf_transfer_bytes(transfer), -ECANCELED);
+	CHECK_EQUAL(result_of_range(transfer, 0).done, 0);
+	CHECK_EQUAL(simulation.requests, 0);
+	fdmabuf_transfer_free(transfer);
+	fdmabuf_queue_close(queue);
+}
+
 static void closing_waits_for_threads(void)
 {
 	struct fdmabuf_transfer *transfer;
@@ -762,6 +791,7 @@ int main(int argc, char **argv)
 	RUN(no_threads_are_started_where_none_are_wanted);
 	RUN(submit_does_not_wait_for_all_copies);
 	RUN(cancelling_waits_for_threads);
+	RUN(cancelled_writes_are_not_overstated);
 	RUN(closing_waits_for_threads);
 	RUN(child_leaves_the_threads_to_its_parent);
 	RUN(event_loop_sees_what_threads_have_done);
