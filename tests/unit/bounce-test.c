@@ -89,6 +89,7 @@ static struct fdmabuf_queue *open_queue(enum fdmabuf_path path, uint32_t chunk, 
 		.path = path,
 		.depth = 4,
 		.chunk = chunk,
+		.proof = FDMABUF_PROOF_NEVER,
 		.copy_threads = threads,
 	};
 	struct fdmabuf_queue *queue = NULL;
