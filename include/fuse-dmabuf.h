@@ -491,7 +491,8 @@ FDMABUF_API enum fdmabuf_state fdmabuf_transfer_state(const struct fdmabuf_trans
  * only if a read met the end of a file. Returns the negative errno that ended it, or -EAGAIN if it
  * has not finished. The text for the error is fdmabuf_transfer_error(), or "" without an error.
  *
- * Errors, beside those of filesystem and device (-EIO, -ENOSPC, -EDQUOT, ...): -ESTALE (with
+ * Errors, beside those of filesystem and device (-EIO, -ENOSPC, -EDQUOT, ...): -EIO (with
+ * FDMABUF_DIRECT, the direct path lost bytes: see enum fdmabuf_proof), -ESTALE (with
  * FDMABUF_DIRECT, the token has ended and there is no new one; or the mount has returned with
  * another file, or with a changed file), -ENOTCONN (the FUSE server has ended and the mount has not
  * returned), -ECANCELED. After an error fdmabuf_transfer_result() says how far each range has got,

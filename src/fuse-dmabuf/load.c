@@ -81,6 +81,7 @@ static int open_destination(struct load *load)
 		.chunk = load->options.chunk,
 		.mount_wait = load->options.mount_wait,
 		.copy_threads = load->options.copy_threads,
+		.proof = load->options.proof,
 	};
 	struct fdmabuf_result check = { .size = sizeof(check) };
 	struct fdmabuf_range range;
@@ -155,6 +156,14 @@ static int on_progress(void *argument, const struct fdmabuf_progress *progress)
 	progress_rename(progress->state == FDMABUF_WAITING ? "waiting for the mount" : "loading");
 	progress_show(progress->done, progress->total);
 	return caught_signal();
+}
+
+/* The load goes on after a warning. */
+static void on_warning(void *unused, const char *text)
+{
+	(void)unused;
+	progress_end();
+	complain("%s", text);
 }
 
 static int start_reading(struct load *load)
@@ -246,6 +255,7 @@ int load_command(int argc, char **argv)
 	if (ret || !load.options.file)
 		return ret;
 	catch_signals();
+	fdmabuf_on_warning(on_warning, NULL);
 	ret = run(&load);
 	release(&load);
 	if (ret > 128)

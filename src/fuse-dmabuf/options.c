@@ -22,6 +22,7 @@ static const char usage[] =
 	"                                  kernel; \"fuse-dmabuf exporters\" lists what there is\n"
 	"  --into vfio:DOMAIN:BUS:DEV.FN   the largest memory BAR of a device bound to vfio-pci\n"
 	"  --into cuda[:NUMBER|:DOMAIN:BUS:DEV.FN]  memory of an NVIDIA GPU (default: the first)\n"
+	"  --into hip[:NUMBER|:DOMAIN:BUS:DEV.FN]   memory of an AMD GPU (default: the first)\n"
 	"  --into memory                   ordinary host memory (no token)\n"
 	"  --path auto|direct|bounce       auto: direct if possible, else bounce;\n"
 	"                                  direct: fail if it is not possible (default: auto)\n"
@@ -31,6 +32,8 @@ static const char usage[] =
 	"                                  0 to 3600 (default: 10)\n"
 	"  --copy-threads N                threads that copy at most, 0 to 256; 0: none\n"
 	"                                  (default: as many as help)\n"
+	"  --proof once|always|never       compare some blocks before trusting the direct path\n"
+	"                                  (default: once)\n"
 	"  --verify                        compare each tensor with an ordinary read of the file\n"
 	"  --json                          print the summary as JSON\n"
 	"  -h, --help                      this text\n"
@@ -46,6 +49,7 @@ enum {
 	OPTION_CHUNK,
 	OPTION_WAIT,
 	OPTION_COPY_THREADS,
+	OPTION_PROOF,
 	OPTION_VERIFY,
 	OPTION_JSON,
 };
@@ -57,6 +61,7 @@ static const struct option long_options[] = {
 	{ "chunk", required_argument, NULL, OPTION_CHUNK },
 	{ "wait", required_argument, NULL, OPTION_WAIT },
 	{ "copy-threads", required_argument, NULL, OPTION_COPY_THREADS },
+	{ "proof", required_argument, NULL, OPTION_PROOF },
 	{ "verify", no_argument, NULL, OPTION_VERIFY },
 	{ "json", no_argument, NULL, OPTION_JSON },
 	{ "help", no_argument, NULL, 'h' },
@@ -78,6 +83,24 @@ static bool parse_path(const char *text, enum fdmabuf_path *path)
 		}
 	}
 	complain("--path %s: use auto, direct or bounce", text);
+	return false;
+}
+
+static bool parse_proof(const char *text, enum fdmabuf_proof *proof)
+{
+	static const char *const names[] = {
+		[FDMABUF_PROOF_ONCE] = "once",
+		[FDMABUF_PROOF_ALWAYS] = "always",
+		[FDMABUF_PROOF_NEVER] = "never",
+	};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		if (!strcmp(text, names[i])) {
+			*proof = i;
+			return true;
+		}
+	}
+	complain("--proof %s: use once, always or never", text);
 	return false;
 }
 
@@ -146,6 +169,8 @@ static bool parse_option(int option, const char *text, struct load_options *opti
 		return parse_chunk(optarg, &options->chunk);
 	case OPTION_WAIT:
 		return parse_wait(optarg, &options->mount_wait);
+	case OPTION_PROOF:
+		return parse_proof(optarg, &options->proof);
 	case OPTION_COPY_THREADS:
 		return parse_copy_threads(optarg, &options->copy_threads);
 	case OPTION_VERIFY:

@@ -14,6 +14,7 @@ struct load_options {
 	enum fdmabuf_path path;
 	/* As in fdmabuf_queue_options; 0: its default. */
 	uint32_t depth, chunk, mount_wait, copy_threads;
+	enum fdmabuf_proof proof;
 	bool verify, json;
 };
 

@@ -19,6 +19,20 @@ static const char *path_name(enum fdmabuf_path path)
 	return names[path];
 }
 
+/* fuse-dmabuf-load(1) explains the names. */
+static const char *proof_name(enum fdmabuf_proven proven)
+{
+	static const char *const names[] = {
+		[FDMABUF_NOT_DIRECT] = "not direct",
+		[FDMABUF_PROVEN] = "proven",
+		[FDMABUF_UNPROVABLE] = "unprovable",
+		[FDMABUF_NOT_PROVEN] = "not proven",
+		[FDMABUF_DISPROVED] = "disproved",
+	};
+
+	return names[proven];
+}
+
 /* Returns bytes per second. */
 static double throughput(const struct load_result *result)
 {
@@ -28,16 +42,16 @@ static double throughput(const struct load_result *result)
 static int print_line(const struct load_options *options, const struct load_result *result)
 {
 	const struct fdmabuf_counters *counters = &result->counters;
-	bool has_reason = result->range.path != FDMABUF_DIRECT;
+	bool is_direct = result->range.path == FDMABUF_DIRECT;
+	const char *why = is_direct ? proof_name(result->range.proven) : result->range.text;
 
-	return printf("%s: %llu tensors, %llu bytes into %s by the %s path%s%s%s, %.3f s, "
+	return printf("%s: %llu tensors, %llu bytes into %s by the %s path (%s), %.3f s, "
 		      "%.1f MiB/s, CPU %.3f s user %.3f s system, %llu bytes copied, "
 		      "%llu requests, %llu retries, %llu tokens%s%s\n",
 		      options->file, (unsigned long long)result->tensors,
 		      (unsigned long long)result->bytes, options->into,
 		      path_name(result->range.path),
-		      has_reason ? " (" : "", has_reason ? result->range.text : "",
-		      has_reason ? ")" : "",
+		      why,
 		      result->seconds, throughput(result) / (1 << 20),
 		      result->user_seconds, result->system_seconds,
 		      (unsigned long long)counters->bytes_copied,
@@ -51,12 +65,13 @@ static int print_line(const struct load_options *options, const struct load_resu
 static int print_json(const struct load_options *options, const struct load_result *result)
 {
 	const struct fdmabuf_counters *counters = &result->counters;
-	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, "
-				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
+	json_t *summary = json_pack("{s:o?, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, "
+				    "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
 		"file", json_string(options->file),	/* null if its name is not UTF-8 */
 		"destination", options->into,
 		"path", path_name(result->range.path),
 		"reason", result->range.text,
+		"proof", proof_name(result->range.proven),
 		"tensors", (json_int_t)result->tensors,
 		"bytes", (json_int_t)result->bytes,
 		"seconds", result->seconds,
@@ -67,6 +82,7 @@ static int print_json(const struct load_options *options, const struct load_resu
 		"bytes_direct_io", (json_int_t)counters->bytes_direct_io,
 		"bytes_copied", (json_int_t)counters->bytes_copied,
 		"bytes_cached", (json_int_t)counters->bytes_cached,
+		"bytes_proven", (json_int_t)counters->bytes_proven,
 		"bytes_zeroed", (json_int_t)counters->bytes_zeroed,
 		"requests", (json_int_t)counters->requests,
 		"retries", (json_int_t)counters->retries,
