@@ -4,9 +4,12 @@
  * what the page cache has, and the threads that copy.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -764,10 +767,42 @@ static void any_range_comes_right_whatever_is_cached(void)
 	}
 }
 
+/* Returns the kernel's policy for the place of the bounce memory that the queue has. */
+static int policy_of(const struct fdmabuf_queue *queue)
+{
+	int policy = -1;
+
+	if (syscall(SYS_get_mempolicy, &policy, NULL, 0, queue->host, MPOL_F_ADDR))
+		CHECK_EQUAL(errno, ENOSYS);	/* a kernel without NUMA */
+	return policy;
+}
+
+static void bounce_memory_is_near_the_device(void)
+{
+	static const struct { int node, policy; } cases[] = {
+		{ -1, MPOL_DEFAULT }, { 0, MPOL_PREFERRED }, { 64, MPOL_DEFAULT },
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct fdmabuf_queue *queue;
+		int policy;
+
+		given_file("####", 4 * BLOCK);
+		given_buffer(false);
+		buffer->numa_node = cases[i].node;
+		queue = open_queue(FDMABUF_BOUNCE, CHUNK, 0);
+		CHECK_EQUAL(read_part(queue, 0, 0, 4 * BLOCK), 4 * BLOCK);
+		policy = policy_of(queue);
+		CHECK(policy == cases[i].policy || policy == -1);
+		fdmabuf_queue_close(queue);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1)
 		random_rounds = atoi(argv[1]);
+	RUN(bounce_memory_is_near_the_device);
 	RUN(pages_are_read_by_direct_io);
 	RUN(partial_blocks_are_copied_beside_direct_io);
 	RUN(offsets_that_differ_are_copied);

@@ -75,6 +75,7 @@ struct fdmabuf_buffer *make_simulated(unsigned char *bytes, uint64_t size, int d
 	made->size = size;
 	made->map = bytes;
 	made->dmabuf_fd = dmabuf_fd;
+	made->numa_node = -1;
 	return made;
 }
 

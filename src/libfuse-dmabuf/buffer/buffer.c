@@ -47,6 +47,7 @@ static struct fdmabuf_buffer *new_buffer(const struct exporter *exporter)
 	object_init(&buffer->object);
 	buffer->exporter = exporter;
 	buffer->dmabuf_fd = -1;
+	buffer->numa_node = -1;
 	return buffer;
 }
 

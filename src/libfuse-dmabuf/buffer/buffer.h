@@ -28,6 +28,7 @@ struct fdmabuf_buffer {
 	 * 0000:03:00.0 (NVIDIA H200)". Empty for host memory.
 	 */
 	char device[96];
+	int numa_node;		/* that this device is near to; -1 = none, or not known */
 	_Atomic(unsigned char *) map;	/* NULL until the CPU needs access */
 	bool has_pages;			/* the map is ordinary memory, which O_DIRECT accepts */
 	bool is_callers;		/* the memory was imported by its address */

@@ -55,6 +55,7 @@ static int allocate_on(const struct drm_node *node, struct fdmabuf_buffer *buffe
 	buffer->size = size;
 	buffer->is_device_memory = memory->is_device_memory;
 	set_device(node, buffer->device);
+	buffer->numa_node = pci_numa_node(node->pci);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/descriptor.h"
 #include "base/error.h"
 #include "buffer/gpu.h"
+#include "buffer/pci.h"
 
 /* Sets the text for @result of an allocation of @size bytes, and returns a negative errno. */
 static int allocate_error(const struct gpu_memory *gpu, int result, uint64_t size)
@@ -69,6 +70,7 @@ static void export_pages(struct fdmabuf_buffer *buffer)
 static int use_device(const struct gpu_runtime *runtime, struct fdmabuf_buffer *buffer, int device)
 {
 	struct gpu_memory *gpu = calloc(1, sizeof(*gpu));
+	char address[PCI_ADDRESS_SIZE];
 	int result;
 
 	if (!gpu)
@@ -78,6 +80,8 @@ static int use_device(const struct gpu_runtime *runtime, struct fdmabuf_buffer *
 	gpu->own.device = device;
 	gpu_name_device(runtime, device, gpu->name, sizeof(gpu->name));
 	snprintf(buffer->device, sizeof(buffer->device), "%s %s", runtime->name, gpu->name);
+	if (!runtime->device_address(address, sizeof(address), device))
+		buffer->numa_node = pci_numa_node(address);
 	result = runtime->attach(&gpu->own);
 	if (result)
 		return gpu_fail(runtime, result, "cannot use the context of %s", gpu->name);

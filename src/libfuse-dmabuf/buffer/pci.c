@@ -71,3 +71,24 @@ uint64_t pci_biggest_bar(const char *address)
 	fclose(file);
 	return size;
 }
+
+int pci_numa_node(const char *address)
+{
+	char path[PATH_MAX], name[PCI_ADDRESS_SIZE] = "";
+	FILE *file;
+	int node;
+
+	if (!is_pci_address(address))
+		return -1;
+	/* CUDA writes addresses in capitals. */
+	for (size_t i = 0; address[i] && i < sizeof(name) - 1; i++)
+		name[i] = tolower((unsigned char)address[i]);
+	snprintf(path, sizeof(path), DEVICES "/%s/numa_node", name);
+	file = fopen(path, "re");
+	if (!file)
+		return -1;
+	if (fscanf(file, "%d", &node) != 1)
+		node = -1;
+	fclose(file);
+	return node;
+}

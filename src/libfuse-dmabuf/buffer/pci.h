@@ -24,6 +24,9 @@ bool read_last_component(const char *path, char name[PCI_NAME_SIZE]);
 /* The same for a link in the directory of a PCI device. */
 bool pci_read_link(const char *address, const char *link, char name[PCI_NAME_SIZE]);
 
+/* Returns the number of the NUMA node that the device is near to, or -1 if there is none. */
+int pci_numa_node(const char *address);
+
 /* Returns the size of the biggest memory BAR of a PCI device in bytes, or 0 if there is none. */
 uint64_t pci_biggest_bar(const char *address);
 

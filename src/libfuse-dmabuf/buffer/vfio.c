@@ -194,6 +194,7 @@ static int vfio_allocate(struct fdmabuf_buffer *buffer, const struct fdmabuf_mem
 		return ret;
 	buffer->dmabuf_fd = ret;
 	snprintf(buffer->device, sizeof(buffer->device), "vfio %s", address);
+	buffer->numa_node = pci_numa_node(address);
 	return 0;
 }
 
