@@ -58,12 +58,11 @@ void marks_put(struct fdmabuf_queue *queue, struct request *request, uint64_t le
 		return;
 	}
 	pair->until_look = pair->buffer->exporter->look_interval;
+	/* The first block finds any request that is lost, the other one a part that is. */
 	put(queue, request, request->position);
 	if (blocks > 1)
-		put(queue, request, request->position + (blocks - 1) * block);
-	if (blocks > 2)
 		put(queue, request, request->position +
-				    (1 + next_random(queue) % (blocks - 2)) * block);
+				    (1 + next_random(queue) % (blocks - 1)) * block);
 }
 
 /* Returns true if the mark is in the buffer. */

@@ -10,14 +10,15 @@
 
 #define NO_HOST UINT32_MAX
 
+/* Bytes that a direct read is to overwrite: see marks.h. */
 struct mark {
 	uint64_t position;		/* in the file */
 	uint64_t offset;		/* in the buffer */
 	uint64_t before, value;		/* bytes of the buffer there */
 };
 
-/* At the first block of a request, at the last one, and at one between. */
-#define MARKS_MAX 3u
+/* In the first block of a request, and in any other. */
+#define MARKS_MAX 2u
 
 /* What a thread that copies does for a request. */
 enum copy_kind {
