@@ -310,6 +310,6 @@ def test_policy_decides_about_the_new_token(own, reader, tmp_path):
     bouncing, direct = reader(Way.AUTO), reader(Way.DIRECT)
     bouncing.at(1, lambda: (os.kill(server_of(own.path), signal.SIGHUP), wait_until(lambda: all(revoked(own)))))
     bouncing.read()
-    assert (bouncing.channel.path, bouncing.channel.reason) == (Way.BOUNCE, Reason.REVOKED)
+    assert (bouncing.channel.path, bouncing.channel.reason) == (Way.DIRECT_IO, Reason.REVOKED)
     assert 'the broker ended the token and gave no new one: broker refused' in bouncing.channel.reason_text
     direct.fails(errno.ESTALE, 'gave no new one: broker refused')

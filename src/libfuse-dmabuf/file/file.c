@@ -186,6 +186,7 @@ int handle_open(const char *path, int flags, unsigned mode, struct fd_handle **r
 		return fail(ENOMEM, "%s: out of memory", path);
 	atomic_init(&handle->references, 1);
 	handle->fd = handle->plain_fd = -1;
+	atomic_init(&handle->read_fd, -1);
 	ret = open_descriptors(handle, path, flags, mode);
 	if (ret)
 		handle_put(handle);
@@ -201,7 +202,34 @@ void handle_put(struct fd_handle *handle)
 	if (handle->fd != handle->plain_fd)
 		close_fd(&handle->fd);
 	close_fd(&handle->plain_fd);
+	if (handle->read_fd >= 0)
+		close(handle->read_fd);
 	free(handle);
+}
+
+/* The path may lead to another file by now, so the file is opened by its descriptor. */
+static int open_reader(const struct fd_handle *handle)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", handle->fd);
+	return open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+}
+
+int handle_reader(struct fd_handle *handle)
+{
+	int fd, none = -1;
+
+	if ((fcntl(handle->fd, F_GETFL) & O_ACCMODE) != O_WRONLY)
+		return handle->fd;
+	if (handle->read_fd >= 0)
+		return handle->read_fd;
+	fd = open_reader(handle);
+	if (fd < 0 || atomic_compare_exchange_strong(&handle->read_fd, &none, fd))
+		return fd;
+	/* Another thread was faster. */
+	close(fd);
+	return none;
 }
 
 struct fd_handle *file_get_handle(struct fdmabuf_file *file)

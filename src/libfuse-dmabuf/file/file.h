@@ -40,6 +40,7 @@ struct fd_handle {
 	atomic_uint references;
 	int fd;			/* open with O_DIRECT if is_direct */
 	int plain_fd;		/* open without O_DIRECT; fd itself if that is */
+	atomic_int read_fd;	/* see handle_reader(); -1 = none yet */
 	bool is_direct;
 	bool is_fuse;
 	uint32_t block_size;
@@ -69,6 +70,12 @@ void handle_put(struct fd_handle *handle);
 
 /* Opens @path. Sets *handle, with one reference, or returns a negative errno. */
 int handle_open(const char *path, int flags, unsigned mode, struct fd_handle **handle);
+
+/*
+ * Returns a descriptor with O_DIRECT for reading back what was written: of a file that is open for
+ * writing only, another one. Returns -1 if the caller may not read the file.
+ */
+int handle_reader(struct fd_handle *handle);
 
 /* Return true if the file is open for reading, or for writing. */
 static inline bool file_is_readable(const struct fdmabuf_file *file)

@@ -65,7 +65,7 @@ static void note_denied(struct fdmabuf_queue *queue, struct request *request)
 
 	pair->is_denied[t->direction] = true;
 	if (may_copy(queue, request))
-		request->kind = PART_BOUNCE;
+		request->kind = pair_has_direct_io(pair) ? PART_DIRECT_IO : PART_BOUNCE;
 	else
 		transfer_stop(t, fail_denied(pair, t->direction));
 }

@@ -35,7 +35,8 @@ struct pair {
 	bool is_denied[2];		/* the token does not allow this direction */
 	struct evidence *evidence[2];	/* for each direction; NULL without memory */
 	unsigned proven_blocks[2];	/* as in the evidence, but of this pair alone */
-	enum { LOOK_UNKNOWN, LOOK_POSSIBLE, LOOK_IMPOSSIBLE } look;	/* into the buffer */
+	/* Whether direct requests can be looked after: for each direction */
+	enum { LOOK_UNKNOWN, LOOK_POSSIBLE, LOOK_IMPOSSIBLE } look[2];
 	uint64_t until_look;		/* bytes that are read until marks are due */
 	bool token_has_ended;		/* a request failed with ESTALE */
 	bool is_lost;			/* the FUSE server has ended */

@@ -115,16 +115,25 @@ static void choose_for(struct fdmabuf_transfer *t, struct use *first)
 		t->uses[i].is_covered |= is_of(t, first, &t->uses[i]);
 }
 
-/* Finds out whether anybody can look into the buffers; marks need that, too. */
+/* Returns true if the buffer can be looked into, and what was written can be read back. */
+static bool can_look(const struct pair *pair, enum fdmabuf_direction direction)
+{
+	return !buffer_prepare_copy(pair->buffer) &&
+	       (direction == FDMABUF_READ || handle_reader(pair->handle) >= 0);
+}
+
+/* Finds out what can be looked after; marks need that, too. */
 static void check_looks(struct fdmabuf_transfer *t)
 {
+	enum fdmabuf_direction direction = t->direction;
+
 	for (size_t i = 0; i < t->use_count; i++) {
 		struct pair *pair = t->uses[i].pair;
 
-		if (t->queue->proof == FDMABUF_PROOF_NEVER || pair->look != LOOK_UNKNOWN ||
-		    !pair_is_direct(pair, t->direction))
+		if (t->queue->proof == FDMABUF_PROOF_NEVER ||
+		    pair->look[direction] != LOOK_UNKNOWN || !pair_is_direct(pair, direction))
 			continue;
-		pair->look = buffer_prepare_copy(pair->buffer) ? LOOK_IMPOSSIBLE : LOOK_POSSIBLE;
+		pair->look[direction] = can_look(pair, direction) ? LOOK_POSSIBLE : LOOK_IMPOSSIBLE;
 	}
 }
 
@@ -137,7 +146,7 @@ int proof_choose(struct fdmabuf_transfer *t)
 	for (size_t i = 0; i < t->use_count; i++) {
 		struct use *use = &t->uses[i];
 
-		use->is_covered = use->pair->look != LOOK_POSSIBLE;
+		use->is_covered = use->pair->look[t->direction] != LOOK_POSSIBLE;
 		proofs += needs_proof(t, use);
 	}
 	if (!proofs)
@@ -232,6 +241,7 @@ bool proof_fill(struct request *request)
 
 void proof_prepare_host(struct request *request, struct ring_command *command)
 {
+	struct fd_handle *handle = request->extent->use->pair->handle;
 	struct sample *sample = request->sample;
 	bool heals = sample->step == SAMPLE_HEAL;
 
@@ -239,7 +249,7 @@ void proof_prepare_host(struct request *request, struct ring_command *command)
 	request->one.iov_len = request->end - request->position;
 	*command = (struct ring_command){
 		.kind = heals ? RING_WRITE : RING_READ,
-		.fd = request->extent->use->pair->handle->fd,
+		.fd = heals ? handle->fd : handle_reader(handle),
 		.file_offset = request->position,
 		.slot = RING_SLOT_NONE,
 		.pieces = &request->one,

@@ -93,7 +93,7 @@ static enum fdmabuf_proven proof_of(const struct pair *pair, enum fdmabuf_direct
 		return FDMABUF_NOT_DIRECT;
 	if (evidence_is_proven(pair->evidence[direction]))
 		return FDMABUF_PROVEN;
-	return pair->look == LOOK_IMPOSSIBLE ? FDMABUF_UNPROVABLE : FDMABUF_NOT_PROVEN;
+	return pair->look[direction] == LOOK_IMPOSSIBLE ? FDMABUF_UNPROVABLE : FDMABUF_NOT_PROVEN;
 }
 
 static void keep_reason(struct use *use, enum fdmabuf_direction direction)
