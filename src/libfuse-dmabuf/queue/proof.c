@@ -175,7 +175,7 @@ static void allocate(struct sample *sample)
 	uint64_t size = sample->extent.to - sample->extent.from;
 
 	/* O_DIRECT wants memory that is aligned like the file. */
-	sample->host = aligned_alloc(size, 2 * size);
+	sample->host = aligned_alloc(sample->extent.use->block_size, 2 * size);
 	if (sample->host)
 		sample->other = sample->host + size;
 	else
