@@ -50,7 +50,8 @@ void marks_put(struct fdmabuf_queue *queue, struct request *request, uint64_t le
 	struct pair *pair = request->extent->use->pair;
 	uint64_t block = request->extent->use->block_size, blocks = length / block;
 
-	if (queue->proof == FDMABUF_PROOF_NEVER || pair->look[FDMABUF_READ] != LOOK_POSSIBLE || !blocks ||
+	if (queue->proof == FDMABUF_PROOF_NEVER || !blocks ||
+	    pair->look[FDMABUF_READ] != LOOK_POSSIBLE ||
 	    request->transfer->direction == FDMABUF_WRITE)
 		return;
 	if (pair->until_look > length) {
