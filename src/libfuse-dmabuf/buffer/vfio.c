@@ -212,10 +212,10 @@ static int vfio_map(struct fdmabuf_buffer *buffer)
 }
 
 /*
- * In bytes. A system call for a block or less, as a proof needs, costs less than the fault of a page
- * of the map, which the kernel makes page by page.
+ * In bytes. For a mark, a system call costs less than the fault of a page of the map, which the
+ * kernel makes page by page.
  */
-#define CALL_MAX 4096u
+#define CALL_MAX 64u
 
 static int vfio_write(struct fdmabuf_buffer *buffer, uint64_t offset, const void *data,
 		      uint64_t length)
