@@ -123,8 +123,6 @@ int fdmabuf_buffer_allocate(const char *what, uint64_t size, struct fdmabuf_buff
 		return fail(EINVAL, "%s: no such exporter: use memory, udmabuf, heap, drm, "
 			    "vfio:DOMAIN:BUS:DEV.FN, cuda[:DEVICE] or hip[:DEVICE]", what);
 	memory.exporter = exporter->number;
-	if (argument && !exporter->parse)
-		return fail(EINVAL, "%s takes no argument", exporter->name);
 	if (argument)
 		ret = exporter->parse(argument, &memory);
 	return ret ? ret : allocate(exporter, &memory, result);

@@ -20,8 +20,7 @@ struct exporter {
 	enum fdmabuf_exporter number;
 	const char *name;
 	/*
-	 * Sets what the text after "name:" says. NULL if the exporter takes no such text. *memory
-	 * may keep pointers into the text.
+	 * Sets what the text after "name:" says. *memory may keep pointers into the text.
 	 */
 	int (*parse)(const char *argument, struct fdmabuf_memory *memory);
 	/*
