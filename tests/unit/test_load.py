@@ -94,6 +94,8 @@ BAD_USAGE = {
     'FILE --into memory --depth 257': 'from 1 to 256',
     'FILE --into memory --depth -1': 'from 1 to 256',
     'FILE --into memory --depth many': 'from 1 to 256',
+    'FILE --into memory --proof twice': 'once, always or never',
+    'FILE --into memory --copy-threads 257': 'from 0 to 256',
     'FILE --into memory --chunk 5000': 'multiple of 4K',
     'FILE --into memory --chunk 2G': 'up to 1024M',
     'FILE --into memory --chunk 99999999999999999999G': 'multiple of 4K',
