@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Keeps the evidence of the process. */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include "base/warning.h"
+#include "buffer/pci.h"
 #include "queue/evidence.h"
 
 static struct evidence *all;	/* protected by the lock of all objects */
@@ -75,29 +74,22 @@ void evidence_add(struct evidence *evidence, unsigned blocks)
 }
 
 /* Names a block device as the kernel does; a filesystem without one by its number. */
-static void name_device(dev_t device, char *name, size_t room)
+static void name_device(dev_t device, char name[PCI_NAME_SIZE])
 {
-	char path[64], target[PATH_MAX];
-	ssize_t length;
+	char path[64];
 
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(device), minor(device));
-	length = readlink(path, target, sizeof(target) - 1);
-	if (length > 0) {
-		target[length] = '\0';
-		snprintf(name, room, "%.48s", strrchr(target, '/') ? strrchr(target, '/') + 1 :
-								       target);
-		return;
-	}
-	snprintf(name, room, "the filesystem with device number %u:%u", major(device),
-		 minor(device));
+	if (!read_last_component(path, name))
+		snprintf(name, PCI_NAME_SIZE, "the filesystem with device number %u:%u",
+			 major(device), minor(device));
 }
 
 void evidence_describe(const struct evidence *evidence, char *text, size_t room)
 {
 	const char *owner = *evidence->buffer_device ? evidence->buffer_device : "host memory";
-	char device[64];
+	char device[PCI_NAME_SIZE];
 
-	name_device(evidence->device, device, sizeof(device));
+	name_device(evidence->device, device);
 	snprintf(text, room, "direct %s between %.48s and %.80s succeed but move other bytes",
 		 evidence->direction == FDMABUF_READ ? "reads" : "writes", device, owner);
 }

@@ -27,7 +27,7 @@ static uint64_t offset_of(const struct request *request, uint64_t position)
 
 	while (position >= piece_end(t, request->extent, piece))
 		piece++;
-	return position - t->pieces[piece].from + t->pieces[piece].buffer_offset;
+	return piece_offset(t, piece, position);
 }
 
 static void put(struct fdmabuf_queue *queue, struct request *request, uint64_t position)
@@ -45,14 +45,19 @@ static void put(struct fdmabuf_queue *queue, struct request *request, uint64_t p
 		request->mark_count++;
 }
 
-void marks_put(struct fdmabuf_queue *queue, struct request *request, uint64_t length)
+void marks_put(struct fdmabuf_queue *queue, struct request *request,
+	       const struct ring_command *command)
 {
 	struct pair *pair = request->extent->use->pair;
-	uint64_t block = request->extent->use->block_size, blocks = length / block;
+	uint64_t block = request->extent->use->block_size, blocks, length = 0;
 
-	if (queue->proof == FDMABUF_PROOF_NEVER || !blocks ||
-	    pair->look[FDMABUF_READ] != LOOK_POSSIBLE ||
-	    request->transfer->direction == FDMABUF_WRITE)
+	if (queue->proof == FDMABUF_PROOF_NEVER || command->kind == RING_WRITE ||
+	    pair->look[FDMABUF_READ] != LOOK_POSSIBLE)
+		return;
+	for (unsigned i = 0; i < command->count; i++)
+		length += command->pieces[i].iov_len;
+	blocks = length / block;
+	if (!blocks)
 		return;
 	if (pair->until_look > length) {
 		pair->until_look -= length;

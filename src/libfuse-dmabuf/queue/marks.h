@@ -8,8 +8,9 @@
 
 #include "queue/queue.h"
 
-/* Puts marks into the destination of a direct read of @length bytes, if a look is due. */
-void marks_put(struct fdmabuf_queue *queue, struct request *request, uint64_t length);
+/* Puts marks into the destination of a direct read, whose command it is, if a look is due. */
+void marks_put(struct fdmabuf_queue *queue, struct request *request,
+	       const struct ring_command *command);
 
 /*
  * Looks for the marks after the request has completed with @result, and puts back what was there

@@ -49,14 +49,18 @@ static bool is_of(const struct fdmabuf_transfer *t, const struct use *first, con
 		use->pair->evidence[t->direction] == first->pair->evidence[t->direction]);
 }
 
-static bool overlaps_another(const struct fdmabuf_transfer *t, const struct sample *sample,
-			     uint64_t offset)
+/* Returns the place of a sample in the buffer. */
+static uint64_t place_of(const struct fdmabuf_transfer *t, const struct sample *sample)
 {
-	uint64_t length = sample->extent.to - sample->extent.from;
+	return piece_offset(t, sample->extent.first_piece, sample->extent.from);
+}
+
+static bool overlaps_another(const struct fdmabuf_transfer *t, const struct sample *sample)
+{
+	uint64_t length = sample->extent.to - sample->extent.from, offset = place_of(t, sample);
 
 	for (const struct sample *other = t->samples; other < sample; other++) {
-		const struct piece *piece = &t->pieces[other->extent.first_piece];
-		uint64_t at = other->extent.from - piece->from + piece->buffer_offset;
+		uint64_t at = place_of(t, other);
 
 		if (other->extent.use->pair->buffer == sample->extent.use->pair->buffer &&
 		    offset < at + (other->extent.to - other->extent.from) && at < offset + length)
@@ -81,8 +85,7 @@ static void add_sample(struct fdmabuf_transfer *t, const struct extent *extent, 
 	sample->extent.first_piece = piece;
 	sample->extent.piece_count = 1;
 	sample->length = sample->extent.to - from;
-	if (!overlaps_another(t, sample, from - t->pieces[piece].from +
-					 t->pieces[piece].buffer_offset))
+	if (!overlaps_another(t, sample))
 		t->sample_count++;
 }
 
@@ -216,14 +219,6 @@ bool proof_is_moot(struct request *request)
 	return true;
 }
 
-static uint64_t buffer_offset(const struct request *request)
-{
-	const struct extent *extent = request->extent;
-	const struct piece *piece = &request->transfer->pieces[extent->first_piece];
-
-	return extent->from - piece->from + piece->buffer_offset;
-}
-
 bool proof_fill(struct request *request)
 {
 	struct sample *sample = request->sample;
@@ -232,8 +227,9 @@ bool proof_fill(struct request *request)
 		return true;
 	for (size_t i = 0; i < sample->length; i++)
 		sample->other[i] = ~sample->host[i];
-	if (!fdmabuf_buffer_write(request->extent->use->pair->buffer, buffer_offset(request),
-				  sample->other, sample->length))
+	if (!fdmabuf_buffer_write(request->extent->use->pair->buffer,
+				  place_of(request->transfer, sample), sample->other,
+				  sample->length))
 		return true;
 	sample->step = SAMPLE_DONE;
 	return false;
@@ -279,10 +275,11 @@ static bool is_zero(const unsigned char *bytes, size_t length)
 static int look(struct request *request)
 {
 	struct fdmabuf_buffer *buffer = request->extent->use->pair->buffer;
+	struct sample *sample = request->sample;
 	int ret = request->transfer->direction == FDMABUF_READ ? buffer_flush(buffer) : 0;
 
-	return ret ? ret : fdmabuf_buffer_read(buffer, buffer_offset(request),
-					       request->sample->other, request->sample->length);
+	return ret ? ret : fdmabuf_buffer_read(buffer, place_of(request->transfer, sample),
+					       sample->other, sample->length);
 }
 
 /* Compares what is in the buffer with what is in the file. */

@@ -128,7 +128,7 @@ unsigned request_set_pieces(const struct request *request, uint64_t length, uint
 
 	for (size_t i = request->piece; position < end && count < most; i++) {
 		uint64_t part = min_u64(end, piece_end(t, request->extent, i)) - position;
-		uint64_t offset = position - t->pieces[i].from + t->pieces[i].buffer_offset;
+		uint64_t offset = piece_offset(t, i, position);
 
 		pieces[count++] = (struct iovec){ (void *)(base + (uintptr_t)offset), part };
 		position += part;
@@ -144,7 +144,7 @@ int request_for_pieces(const struct request *request, uint64_t length, unsigned 
 
 	for (size_t i = request->piece; position < end; i++) {
 		uint64_t part = min_u64(end, piece_end(t, request->extent, i)) - position;
-		uint64_t offset = position - t->pieces[i].from + t->pieces[i].buffer_offset;
+		uint64_t offset = piece_offset(t, i, position);
 		int ret = function(request->extent->use->pair->buffer, offset, memory, part);
 
 		if (ret)

@@ -78,15 +78,6 @@ static struct iovec *vector_of(struct fdmabuf_queue *queue, const struct request
 	return queue->vectors ? queue->vectors + (request - queue->requests) * PIECES_MAX : NULL;
 }
 
-static uint64_t direct_length(const struct ring_command *command)
-{
-	uint64_t length = 0;
-
-	for (unsigned i = 0; i < command->count; i++)
-		length += command->pieces[i].iov_len;
-	return length;
-}
-
 static enum verdict prepare_direct(struct fdmabuf_queue *queue, struct request *request,
 				   struct ring_command *command)
 {
@@ -101,7 +92,7 @@ static enum verdict prepare_direct(struct fdmabuf_queue *queue, struct request *
 		direct_prepare(queue, request, queue->has_vectors ? vector_of(queue, request) :
 								   NULL, command);
 		if (!request->sample)
-			marks_put(queue, request, direct_length(command));
+			marks_put(queue, request, command);
 		return SEND_COMMAND;
 	}
 	if (ret == -EBUSY)
@@ -179,7 +170,7 @@ static enum verdict prepare_without_token(struct fdmabuf_queue *queue, struct re
 	return SEND_COMMAND;
 }
 
-/* Chooses another path for what is direct if the pair has a token for it. */
+/* Chooses another path for what would be direct, if no token may be used for it. */
 static void choose_kind(const struct fdmabuf_queue *queue, struct request *request)
 {
 	const struct pair *pair = request->extent->use->pair;

@@ -145,6 +145,13 @@ static inline uint64_t piece_end(const struct fdmabuf_transfer *t, const struct 
 								       extent->to;
 }
 
+/* Returns the place in the buffer of what piece @piece has at @position of the file. */
+static inline uint64_t piece_offset(const struct fdmabuf_transfer *t, size_t piece,
+				    uint64_t position)
+{
+	return position - t->pieces[piece].from + t->pieces[piece].buffer_offset;
+}
+
 /*
  * Ends the transfer with @ret (a negative errno) of a function that has set the text; only the
  * first error counts.
