@@ -10,6 +10,7 @@
 #include "exit-code.h"
 #include "exporters.h"
 #include "fuse-dmabuf.h"
+#include "json-option.h"
 #include "table.h"
 
 static const char usage[] =
@@ -102,25 +103,11 @@ static int print_exporters(bool as_json)
 
 int exporters_command(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
 	bool as_json = false;
-	int option;
+	int code;
 
-	opterr = 0;
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == 'h')
-			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
-		if (option != 'j') {
-			complain("%s: unknown option: see fuse-dmabuf exporters --help",
-				 argv[optind - 1]);
-			return EXIT_BAD_INPUT;
-		}
-		as_json = true;
-	}
+	if (!parse_json_option(argc, argv, "exporters", usage, &as_json, &code))
+		return code;
 	if (argc > optind) {
 		complain("%s: this command takes no arguments: see fuse-dmabuf exporters --help",
 			 argv[optind]);

@@ -12,6 +12,7 @@
 #include "complain.h"
 #include "control.h"
 #include "exit-code.h"
+#include "json-option.h"
 #include "status.h"
 #include "table.h"
 
@@ -179,25 +180,11 @@ static int print_status(const char *mountpoint, bool as_json)
 
 int status_command(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
 	bool as_json = false;
-	int option;
+	int code;
 
-	opterr = 0;
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == 'h')
-			return fputs(usage, stdout) < 0 ? EXIT_FAILED : 0;
-		if (option != 'j') {
-			complain("%s: unknown option: see fuse-dmabuf status --help",
-				 argv[optind - 1]);
-			return EXIT_BAD_INPUT;
-		}
-		as_json = true;
-	}
+	if (!parse_json_option(argc, argv, "status", usage, &as_json, &code))
+		return code;
 	if (argc - optind > 1) {
 		complain("give one MOUNTPOINT, or none: see fuse-dmabuf status --help");
 		return EXIT_BAD_INPUT;
