@@ -87,18 +87,13 @@ static void given_buffer(bool has_pages)
 
 static struct fdmabuf_queue *open_queue(enum fdmabuf_path path, uint32_t chunk, uint32_t threads)
 {
-	const struct fdmabuf_queue_options options = {
-		.size = sizeof(options),
+	return queue_with((struct fdmabuf_queue_options){
 		.path = path,
 		.depth = 4,
 		.chunk = chunk,
 		.proof = FDMABUF_PROOF_NEVER,
 		.copy_threads = threads,
-	};
-	struct fdmabuf_queue *queue = NULL;
-
-	CHECK_EQUAL(fdmabuf_queue_open(&options, &queue), 0);
-	return queue;
+	});
 }
 
 static struct fdmabuf_range part(uint64_t from, uint64_t at, uint64_t length)

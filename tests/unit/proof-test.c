@@ -42,17 +42,12 @@ static void given_new_devices(uint64_t size)
 
 static struct fdmabuf_queue *given_proving_queue(enum fdmabuf_path path, enum fdmabuf_proof proof)
 {
-	const struct fdmabuf_queue_options options = {
-		.size = sizeof(options),
+	return queue_with((struct fdmabuf_queue_options){
 		.path = path,
 		.depth = 3,
 		.chunk = CHUNK,
 		.proof = proof,
-	};
-	struct fdmabuf_queue *queue = NULL;
-
-	CHECK_EQUAL(fdmabuf_queue_open(&options, &queue), 0);
-	return queue;
+	});
 }
 
 /* Reads the first file into the first buffer, from one block on. Returns the range's result. */

@@ -253,20 +253,24 @@ void check_models(void)
 
 /* ---------------------------------------------------- queues and transfers */
 
+struct fdmabuf_queue *queue_with(struct fdmabuf_queue_options options)
+{
+	struct fdmabuf_queue *queue = NULL;
+
+	options.size = sizeof(options);
+	CHECK_EQUAL(fdmabuf_queue_open(&options, &queue), 0);
+	return queue;
+}
+
 struct fdmabuf_queue *given_queue(enum fdmabuf_path path, uint32_t depth, uint32_t tokens)
 {
-	const struct fdmabuf_queue_options options = {
-		.size = sizeof(options),
+	return queue_with((struct fdmabuf_queue_options){
 		.path = path,
 		.depth = depth,
 		.chunk = CHUNK,
 		.tokens = tokens,
 		.proof = FDMABUF_PROOF_NEVER,
-	};
-	struct fdmabuf_queue *queue = NULL;
-
-	CHECK_EQUAL(fdmabuf_queue_open(&options, &queue), 0);
-	return queue;
+	});
 }
 
 struct fdmabuf_range range_of(unsigned file_number, uint64_t file_offset, unsigned buffer_number,

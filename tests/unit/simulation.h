@@ -74,6 +74,9 @@ void check_models(void);
 
 /* ---------------------------------------------------- queues and transfers */
 
+/* Opens a queue with these options, whose size the function sets. */
+struct fdmabuf_queue *queue_with(struct fdmabuf_queue_options options);
+
 /* Opens a queue with requests of CHUNK bytes that proves nothing. Zeros are defaults. */
 struct fdmabuf_queue *given_queue(enum fdmabuf_path path, uint32_t depth, uint32_t tokens);
 

@@ -3,11 +3,11 @@ import ctypes
 import mmap
 import os
 import random
-import traceback
 from pathlib import Path as File
 
 import pytest
 
+from children import in_child
 from ext4 import new_ext4, on_mount, on_mount_without_passthrough  # noqa: F401
 from library import COPY_THREADS_NONE, WHOLE_BLOCKS, Path, Reason
 
@@ -73,22 +73,15 @@ def read(library, path, **options):
         return queue.counters
 
 
-def in_child(function, user=0):
+def as_user(function, user):
     """Runs it in a process of its own, of that user."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
-            assert LIBC.prctl(4, 1) == 0   # PR_SET_DUMPABLE, which setuid(2) resets: /proc/self stays the process's own
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, 'see what the child has printed'
+    def run():
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        assert LIBC.prctl(4, 1) == 0   # PR_SET_DUMPABLE, which setuid(2) resets: /proc/self stays the process's own
+        function()
+    in_child(run)
 
 
 @pytest.mark.parametrize('threads', [0, 3, COPY_THREADS_NONE])
@@ -136,7 +129,7 @@ def test_bytes_are_right_everywhere_and_for_everybody(library, path, place, user
     def run():
         counters = read(library, file)
         assert counters.bytes_copied + counters.bytes_direct_io == SIZE
-    in_child(run, user)
+    as_user(run, user)
 
 
 def test_other_users_do_not_believe_that_all_is_cached(library, path, on_mount):
@@ -146,7 +139,7 @@ def test_other_users_do_not_believe_that_all_is_cached(library, path, on_mount):
 
         def run(file=file):
             assert read(library, file).bytes_cached == 0
-        in_child(run, 65534)
+        as_user(run, 65534)
         assert cached_bytes(path) - before <= 2 * 4 * mmap.PAGESIZE
 
 
@@ -155,7 +148,7 @@ def test_other_users_take_what_is_cached_if_all_is(library, path):
 
     def run():
         assert read(library, path).bytes_cached == SIZE
-    in_child(run, 65534)
+    as_user(run, 65534)
 
 
 @pytest.mark.parametrize('length', [1, 511, 4096, 4097, 3 * MIB + 5, 6 * MIB])

@@ -11,13 +11,13 @@ import struct
 import subprocess
 import threading
 import time
-import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import pytest
 
 from checkpoints import encode, tensor
+from children import in_child
 from ext4 import new_ext4
 from library import READ, SYNC, WHOLE_BLOCKS, WRITE, Path, Reason, State
 from server import Server, wait_until
@@ -30,20 +30,6 @@ pytestmark = pytest.mark.filterwarnings('ignore:.*multi-threaded, use of fork')
 
 def fails(number):
     return pytest.raises(OSError, match=rf'^\[Errno {number}\]')
-
-
-def in_child(function):
-    """Runs it in a process of its own, and fails as it does."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, 'see what the child has printed'
 
 
 def forbid_io_uring():
